@@ -1,0 +1,176 @@
+"""Findings, verdicts, cards and plans: what a report is made of.
+
+A finding names its null, its denominators and its card; without a card that applies it says so. Verdicts are
+decided here, by one function, from intervals and margins alone. Standard library and pydantic only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from workbench.core.spec import Spec
+
+
+class Verdict(StrEnum):
+    """The only words a finding may end in."""
+
+    DETECTED = "detected"
+    NOT_DETECTED = "not detected"
+    EQUIVALENT = "equivalent"
+    WORSE = "worse"
+    BETTER = "better"
+    INCONCLUSIVE = "inconclusive"
+    NOT_APPLICABLE = "not applicable"
+    NOT_CALIBRATED = "not calibrated here"
+
+
+class Interval(Spec):
+    """A confidence interval: bounds, level (0.95 = 95 %) and the method's name."""
+
+    low: float
+    high: float
+    level: float = Field(0.95, gt=0, lt=1)
+    method: str
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Interval:
+        if self.low > self.high:
+            raise ValueError(f"an interval with low <= high, not [{self.low}, {self.high}]")
+        return self
+
+    def excludes(self, value: float) -> bool:
+        return value < self.low or value > self.high
+
+
+class Null(Spec):
+    """What the effect is compared with: its name (``clean twin``, ``shuffled labels`` …) and its value."""
+
+    name: str
+    value: float | None = None
+    words: str = ""
+
+
+class Denominators(Spec):
+    """How many items were run, scored, left unscored (with a reason each) and excluded before the run."""
+
+    run: int = Field(ge=0)
+    scored: int = Field(ge=0)
+    unscored: Mapping[str, int] = Field(default_factory=dict)
+    excluded: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Denominators:
+        if self.run != self.scored + sum(self.unscored.values()):
+            raise ValueError(f"run = scored + unscored, not {self.run} = {self.scored} + {sum(self.unscored.values())}")
+        return self
+
+
+class Card(Spec):
+    """A calibration card: error rates and limit of detection of one instrument or suite under stated conditions."""
+
+    of: str
+    version: str = "1"
+    family: str
+    norm_placement: str
+    domain: str
+    parameters: int = Field(gt=0)
+    conditions: str
+    rates: Mapping[str, float] = Field(default_factory=dict)
+    intervals: Mapping[str, Interval] = Field(default_factory=dict)
+    limit_of_detection: float | None = None
+    n: int = Field(0, ge=0)
+
+    def objections(self, *, family: str, norm_placement: str, domain: str, parameters: int) -> list[str]:
+        """Why the card does not apply to such a model: same family, norm placement and domain, within ×10 in size."""
+        out = [
+            f"{word} is {here}, the card's is {there}"
+            for word, here, there in (
+                ("family", family, self.family),
+                ("norm placement", norm_placement, self.norm_placement),
+                ("input domain", domain, self.domain),
+            )
+            if here != there
+        ]
+        ratio = max(parameters, self.parameters) / max(1, min(parameters, self.parameters))
+        if ratio > 10:
+            out.append(f"the model has {parameters:,} parameters, the card's {self.parameters:,}: more than a factor of ten apart")
+        return out
+
+
+class Finding(Spec):
+    """One claim about one model."""
+
+    claim: str
+    subject: str
+    source: str
+    measure: str
+    effect: float | None
+    unit: str = ""
+    interval: Interval | None = None
+    null: Null | None = None
+    denominators: Denominators | None = None
+    verdict: Verdict
+    because: str = ""
+    detectable: float | None = None
+    planted: float | None = None
+    card: Card | None = None
+    card_words: str = "not calibrated here"
+    status: Literal["headline", "standard", "experimental"] = "standard"
+    details: Mapping[str, Any] = Field(default_factory=dict)
+    rederive: str = ""
+
+
+def decide(
+    effect: float | None,
+    interval: Interval | None,
+    *,
+    null: float | None,
+    margin: float | None = None,
+    detectable: float | None = None,
+    paired: Literal["", "higher is worse", "higher is better"] = "",
+    applicable: bool = True,
+) -> tuple[Verdict, str]:
+    """The verdict on ``effect`` with its reason.
+
+    ``null`` is the value under no effect; ``margin`` the equivalence margin around it; ``detectable`` the limit of
+    detection at 80 % power. Equivalent needs the whole interval inside the margin *and* detectable ≤ margin.
+    A paired comparison (``paired``) against a reference says worse or better instead of detected.
+    """  # fmt: skip
+    if not applicable:
+        return Verdict.NOT_APPLICABLE, "the model is under the suite's capability floor"
+    if effect is None or interval is None or null is None:
+        return Verdict.INCONCLUSIVE, "there is no interval or no null to compare with"
+    if margin is not None and null - margin <= interval.low and interval.high <= null + margin:
+        if detectable is None or detectable <= margin:
+            return Verdict.EQUIVALENT, f"the whole interval lies within {margin:g} of {null:g}"
+        return (
+            Verdict.INCONCLUSIVE,
+            f"the interval lies within {margin:g} of {null:g}, but an effect of {detectable:.3g} could have been missed",
+        )
+    if interval.excludes(null) and (margin is None or abs(effect - null) > margin):
+        if paired:
+            worse = (effect > null) == (paired == "higher is worse")
+            return (Verdict.WORSE if worse else Verdict.BETTER), f"the interval excludes {null:g}"
+        return Verdict.DETECTED, f"the interval excludes {null:g}"
+    if margin is not None:
+        return Verdict.INCONCLUSIVE, f"the interval reaches past {margin:g} from {null:g} without deciding"
+    reach = f" (an effect of {detectable:.3g} would have been found with 80 % power)" if detectable is not None else ""
+    return Verdict.NOT_DETECTED, f"the interval contains {null:g}{reach}"
+
+
+class Plan(Spec):
+    """What an audit will do, written down before it is done."""
+
+    name: str
+    model: str
+    reference: str | None = None
+    instruments: tuple[str, ...] = ()
+    suites: tuple[str, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
+    margins: Mapping[str, float] = Field(default_factory=dict)
+    level: float = Field(0.95, gt=0.5, lt=1)
+    seed: int = 0

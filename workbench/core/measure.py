@@ -1,0 +1,143 @@
+"""What an instrument and a suite are made of: needs, requests, samples, scores.
+
+An instrument is a value: a spec class, what it needs of a model, and one compute function. A suite is a set of
+samples with a scorer. Both state what they need, and incompatibility is a list of sentences, never a silent skip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from workbench.core.errors import BadValue, Incompatible
+from workbench.core.protocol import HookedModel, Inputs, Progress, silent
+from workbench.core.result import Result
+from workbench.core.spec import Spec
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What must hold before an instrument or suite may run.
+
+    ``abilities`` of the model; ``sites`` patterns that must match; ``additive`` residual stream; ``inputs`` names the
+    fields of ``Inputs`` that must be given; ``tokenizer`` where text is used; ``families`` restricts (empty: any).
+    """
+
+    abilities: frozenset[str] = frozenset()
+    sites: tuple[str, ...] = ()
+    additive: bool = False
+    inputs: tuple[str, ...] = ("batch",)
+    tokenizer: bool = False
+    families: tuple[str, ...] = ()
+
+    def objections(self, model: HookedModel) -> list[str]:
+        """Why ``model`` cannot be asked: a list of clauses, empty when it can."""
+        out: list[str] = []
+        if self.families and model.family not in self.families:
+            out.append(f"it is defined for {', '.join(self.families)}, and this is a {model.family} model")
+        if missing := sorted(self.abilities - model.abilities):
+            out.append(f"the model does not offer {', '.join(missing)}")
+        if self.tokenizer and model.tokenizer is None:
+            out.append("the model has no tokenizer")
+        if self.sites or self.additive:
+            table = model.sites()
+            for pattern in self.sites:
+                try:
+                    table.select(pattern)
+                except Exception as error:
+                    out.append(str(error).rstrip("."))
+            if self.additive and not table.additive:
+                out.append("its residual stream is not additive (a norm follows the add)")
+        return out
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """One question that can be asked of a model.
+
+    ``compute(model, inputs, spec, progress)`` returns a Result; ``floors`` name what it must reach on a planted model
+    (``{"organism": "town", "hit_rate": 0.9}``). Calling the instrument checks the needs first.
+    """
+
+    name: str
+    question: str
+    spec: type[Spec]
+    needs: Needs
+    compute: Callable[[HookedModel, Inputs, Any, Progress], Result]
+    floors: Mapping[str, Any] = field(default_factory=dict)
+
+    def explain_incompatibility(self, model: HookedModel) -> list[str]:
+        """Clauses that say why this model cannot be asked; empty when it can."""
+        return self.needs.objections(model)
+
+    def __call__(self, model: HookedModel, inputs: Inputs, spec: Spec | None = None, *, progress: Progress = silent) -> Result:
+        """Run. Raises Incompatible (model) or BadValue (inputs) before anything is computed."""
+        if reasons := self.explain_incompatibility(model):
+            raise Incompatible(self.name, f"this {model.family} model", reasons)
+        for name in self.needs.inputs:
+            if getattr(inputs, name) is None:
+                raise BadValue(f"inputs.{name}", None, f"given: '{self.name}' needs {', '.join(self.needs.inputs)}")
+        return self.compute(model, inputs, spec if spec is not None else self.spec(), progress)
+
+
+# --- suites -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One item of a suite. ``cluster`` names what it shares with others (template, document); ``facts`` is its content."""
+
+    id: str
+    facts: Mapping[str, Any]
+    cluster: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Loglikelihood:
+    """Ask for the log-likelihood (nats) of each continuation after ``context``; an empty context means the BOS token.
+
+    The response is a list with, for each continuation, the list of its tokens' log-probabilities.
+    """
+
+    context: str
+    continuations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Ask for a continuation of ``prompt``: greedy, at most ``most`` tokens, up to and without any of ``until``."""
+
+    prompt: str
+    most: int = 16
+    until: tuple[str, ...] = ()
+
+
+Request = Loglikelihood | Generate
+Response = list[list[float]] | str
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a sample was worth: ``values`` by name, or unscored with a reason (never a plausible number)."""
+
+    sample: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    unscored: str = ""
+    cluster: str = ""
+    group: str = ""
+
+
+class Suite(Protocol):
+    """A set of samples with a scorer. ``floor`` says, from the finished result, why the suite does not apply (or '')."""
+
+    name: str
+    spec: type[Spec]
+    needs: Needs
+
+    def samples(self, spec: Any) -> Iterable[Sample]: ...
+    def request(self, sample: Sample, spec: Any) -> Request: ...
+    def score(self, sample: Sample, response: Response, spec: Any) -> Score: ...
+    def aggregate(self, scores: Sequence[Score], spec: Any) -> Result: ...
+    def findings(self, result: Result, *, subject: str, reference: Result | None = None, level: float = 0.95) -> list[Any]: ...

@@ -1,0 +1,102 @@
+"""Activation sites: values with a name, a stack, a layer and axes.
+
+Names are TransformerLens's (``blocks.3.attn.hook_pattern``); families with several stacks put the stack
+first (``decoder.blocks.3.hook_resid_pre``). A selection that matches nothing is an error with the nearest names.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from workbench.core.errors import EmptySelection, UnknownName
+
+_BLOCK = re.compile(r"^(?:(?P<stack>(?!blocks\.)\w+)\.)?blocks\.(?P<layer>\d+)\.(?P<rest>.+)$")
+
+
+@dataclass(frozen=True, order=True)
+class Site:
+    """One place in a model where an activation can be read or edited.
+
+    ``name`` is the full text form; ``axes`` are axis words of ``core.types`` (``one`` is an axis of length 1).
+    """
+
+    name: str
+    axes: tuple[str, ...]
+
+    @property
+    def layer(self) -> int | None:
+        """The layer, counted from 0; None outside the stack."""
+        match = _BLOCK.match(self.name)
+        return int(match["layer"]) if match else None
+
+    @property
+    def stack(self) -> str:
+        """The stack's prefix (``encoder``, ``decoder`` …), empty for single-stack families."""
+        match = _BLOCK.match(self.name)
+        if match:
+            return match["stack"] or ""
+        head, _, rest = self.name.partition(".")
+        return head if rest and not head.startswith(("hook_", "ln_final", "unembed")) else ""
+
+    @property
+    def tensor(self) -> str:
+        """The last word of the name, such as ``hook_pattern``."""
+        return self.name.rpartition(".")[2]
+
+    def axis(self, word: str) -> int:
+        """The position of an axis word; raises UnknownName."""
+        if word not in self.axes:
+            raise UnknownName("axis", word, self.axes, where=f"at site '{self.name}'")
+        return self.axes.index(word)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Selection = str | Site | Iterable["str | Site"]
+
+
+class SiteTable(Mapping[str, Site]):
+    """All sites of one model, in the order a run passes them.
+
+    ``additive`` is true where ``resid_mid - resid_pre = attn_out`` and ``resid_post - resid_mid = mlp_out`` hold;
+    instruments that need additivity refuse a table where it is false.
+    """
+
+    def __init__(self, sites: Iterable[Site], *, additive: bool = True, where: str = "this model") -> None:
+        self._sites = {site.name: site for site in sites}
+        self.additive = additive
+        self.where = where
+
+    def __getitem__(self, name: str) -> Site:
+        try:
+            return self._sites[name]
+        except KeyError:
+            raise UnknownName("site", name, self._sites, where=f"in {self.where}", hint="`workbench sites REF` lists them.") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sites
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sites)
+
+    def __len__(self) -> int:
+        return len(self._sites)
+
+    def select(self, selection: Selection) -> tuple[Site, ...]:
+        """The sites named by exact names, globs or Site values, in table order and without repeats.
+
+        Every member of the selection must match: one that matches nothing raises EmptySelection.
+        """
+        members = [selection] if isinstance(selection, str | Site) else list(selection)
+        chosen: set[str] = set()
+        for member in members:
+            text = member.name if isinstance(member, Site) else member
+            found = [text] if text in self._sites else [n for n in self._sites if fnmatch.fnmatchcase(n, text)]
+            if not found:
+                raise EmptySelection("site", text, self._sites, where=self.where, hint="`workbench sites REF` lists them.")
+            chosen.update(found)
+        return tuple(site for name, site in self._sites.items() if name in chosen)
