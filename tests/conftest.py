@@ -19,7 +19,8 @@ if os.environ.get("WORKBENCH_CHECK_SHAPES", "1") == "1":
     from jaxtyping import install_import_hook
 
     # Every annotated tensor function of these packages has its shapes and dtypes checked at each call in the tests.
-    install_import_hook(["workbench.blocks", "workbench.families", "workbench.engine", "probes", "workbench.organisms"], "beartype.beartype")
+    CHECKED = ["workbench.blocks", "workbench.families", "workbench.engine", "workbench.organisms", "probes"]
+    install_import_hook(CHECKED, "beartype.beartype")
 
 
 @pytest.fixture(autouse=True)

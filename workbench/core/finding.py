@@ -33,7 +33,7 @@ class Interval(Spec):
 
     low: float
     high: float
-    level: float = Field(0.95, gt=0, lt=1)
+    level: float = Field(default=0.95, gt=0, lt=1)
     method: str
 
     @model_validator(mode="after")
@@ -60,7 +60,7 @@ class Denominators(Spec):
     run: int = Field(ge=0)
     scored: int = Field(ge=0)
     unscored: Mapping[str, int] = Field(default_factory=dict)
-    excluded: int = Field(0, ge=0)
+    excluded: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _adds_up(self) -> Denominators:
@@ -82,7 +82,7 @@ class Card(Spec):
     rates: Mapping[str, float] = Field(default_factory=dict)
     intervals: Mapping[str, Interval] = Field(default_factory=dict)
     limit_of_detection: float | None = None
-    n: int = Field(0, ge=0)
+    n: int = Field(default=0, ge=0)
 
     def objections(self, *, family: str, norm_placement: str, domain: str, parameters: int) -> list[str]:
         """Why the card does not apply to such a model: same family, norm placement and domain, within ×10 in size."""
@@ -172,5 +172,5 @@ class Plan(Spec):
     suites: tuple[str, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     margins: Mapping[str, float] = Field(default_factory=dict)
-    level: float = Field(0.95, gt=0.5, lt=1)
+    level: float = Field(default=0.95, gt=0.5, lt=1)
     seed: int = 0

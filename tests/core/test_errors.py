@@ -1,0 +1,39 @@
+"""Each error shows its facts: asked, found, allowed, do."""
+
+import pytest
+
+from workbench.core import errors as e
+
+FACTS = [
+    (e.UnknownName("suite", "crow-pairs", ["crows-pairs", "trigger"]), ["crow-pairs", "Did you mean 'crows-pairs'"], 64),
+    (e.UnknownName("suite", "zzz", ["crows-pairs"]), ["zzz", "Known: 'crows-pairs'"], 64),
+    (e.EmptySelection("site", "blocks.*.attn.patern", ["blocks.0.attn.hook_pattern"]), ["matches no site", "Nearest"], 64),
+    (e.EmptySelection("site", "qqq", ["a", "b"]), ["There are 2"], 64),
+    (e.BadValue("steps", -1, "at least 1"), ["steps is -1", "at least 1"], 64),
+    (e.Incompatible("logit-lens", "this bert model", ["it is not additive"]), ["logit-lens", "not additive"], 3),
+    (e.MissingFile("a/b", "checkpoint", do="Train one."), ["No checkpoint at 'a/b'", "Train one."], 3),
+    (e.MissingData("crows-pairs", ["here", "there"]), ["'here' and 'there'", "workbench data fetch crows-pairs"], 3),
+    (e.MissingExtra("altair", "report", "Drawing a chart"), ["'altair'", "assay-workbench[report]"], 3),
+    (e.CorruptFile("x", "of digest a", "its digest is b", do="Fetch it again."), ["of digest a", "digest is b", "Fetch"], 3),
+    (e.StoreError("Opening the store", "it is locked", do="Close the other."), ["Opening the store: it is locked", "Close"], 3),
+]
+
+
+@pytest.mark.parametrize(("error", "words", "code"), FACTS, ids=lambda v: type(v).__name__ if isinstance(v, Exception) else "")
+def test_facts_appear(error: e.AssayError, words: list[str], code: int) -> None:
+    assert error.exit_code == code
+    for word in words:
+        assert word in str(error)
+    assert str(error).count(". ") <= 2, "one or two sentences"
+
+
+def test_every_class_is_tried() -> None:
+    def leaves(cls: type) -> set[type]:
+        return {cls}.union(*(leaves(c) for c in cls.__subclasses__()))
+
+    raised = {type(error) for error, _, _ in FACTS}
+    assert leaves(e.AssayError) - raised == {e.AssayError, e.UsageError}
+
+
+def test_nearest_is_best_first() -> None:
+    assert e.nearest("hook_patern", ["hook_q", "hook_pattern", "hook_pre"])[0] == "hook_pattern"

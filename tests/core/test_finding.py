@@ -1,0 +1,60 @@
+"""Verdicts follow from intervals and margins alone; denominators add up; cards know where they apply."""
+
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench.core.finding import Card, Denominators, Interval, Verdict, decide
+
+
+def between(low: float, high: float) -> Interval:
+    return Interval(low=low, high=high, method="test")
+
+
+CASES = [
+    (0.5, (0.4, 0.6), {"null": 0.0}, Verdict.DETECTED),
+    (0.1, (-0.1, 0.3), {"null": 0.0, "detectable": 0.2}, Verdict.NOT_DETECTED),
+    (0.0, (-0.01, 0.01), {"null": 0.0, "margin": 0.02, "detectable": 0.015}, Verdict.EQUIVALENT),
+    (0.0, (-0.01, 0.01), {"null": 0.0, "margin": 0.02, "detectable": 0.03}, Verdict.INCONCLUSIVE),
+    (0.01, (0.005, 0.03), {"null": 0.0, "margin": 0.02}, Verdict.INCONCLUSIVE),
+    (0.5, (0.4, 0.6), {"null": 0.0, "paired": "higher is worse"}, Verdict.WORSE),
+    (-0.5, (-0.6, -0.4), {"null": 0.0, "paired": "higher is worse"}, Verdict.BETTER),
+    (0.5, (0.4, 0.6), {"null": 0.0, "paired": "higher is better"}, Verdict.BETTER),
+    (0.5, (0.4, 0.6), {"null": 0.0, "applicable": False}, Verdict.NOT_APPLICABLE),
+    (None, None, {"null": 0.0}, Verdict.INCONCLUSIVE),
+    (0.5, (0.4, 0.6), {"null": None}, Verdict.INCONCLUSIVE),
+]
+
+
+@pytest.mark.parametrize(("effect", "bounds", "facts", "verdict"), CASES)
+def test_decide(effect: float | None, bounds: tuple[float, float] | None, facts: dict, verdict: Verdict) -> None:
+    found, because = decide(effect, between(*bounds) if bounds else None, **facts)
+    assert found is verdict
+    assert because
+
+
+@given(st.floats(-1, 1), st.floats(0, 1), st.floats(0.001, 0.5))
+def test_equivalent_never_reaches_past_the_margin(effect: float, half: float, margin: float) -> None:
+    interval = between(effect - half, effect + half)
+    verdict, _ = decide(effect, interval, null=0.0, margin=margin, detectable=0.0)
+    assert (verdict is Verdict.EQUIVALENT) == (-margin <= interval.low and interval.high <= margin)
+
+
+def test_denominators_add_up() -> None:
+    Denominators(run=10, scored=8, unscored={"no shared suffix": 2})
+    with pytest.raises(pydantic.ValidationError, match=r"run = scored \+ unscored, not 10 = 8 \+ 1"):
+        Denominators(run=10, scored=8, unscored={"lost": 1})
+
+
+def test_an_interval_is_ordered() -> None:
+    with pytest.raises(pydantic.ValidationError, match="low <= high"):
+        between(1, 0)
+
+
+def test_a_card_says_where_it_does_not_apply() -> None:
+    card = Card(of="trigger", family="gpt", norm_placement="pre", domain="town", parameters=1_000_000, conditions="dose 0.8")
+    assert card.objections(family="gpt", norm_placement="pre", domain="town", parameters=9_999_999) == []
+    found = card.objections(family="bert", norm_placement="post", domain="web", parameters=10_000_001)
+    assert len(found) == 4
+    assert "more than a factor of ten" in found[-1]
