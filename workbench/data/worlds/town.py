@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from workbench.core.errors import BadValue, UnknownName
 from workbench.core.spec import Spec
-from workbench.data.worlds.counter import Draw, key_of, permuted, van_der_corput
+from workbench.data.counter import Draw, key_of, permuted, van_der_corput
 from workbench.data.worlds.town_grammar import Placed, Splits, Word, phrase, placed, sampled, substituted
 from workbench.data.worlds.town_words import (
     CODE_TEMPLATE,
@@ -155,7 +155,7 @@ class Town:
     """A town by its spec."""
 
     def __init__(self, spec: TownSpec | None = None) -> None:
-        self.spec = spec or TownSpec()
+        self.spec = spec or TownSpec.parse({})
         self._layouts = {split: Layout.of(self.spec, split) for split in Splits}
         names = [NAMES[permuted(i, len(NAMES), key_of("owners", self.spec.seed))] for i in range(len(NAMES))]
         planted, unplanted = len(self.spec.secrets), self.spec.unplanted

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from workbench.data.worlds.counter import Draw, key_of
+from workbench.data.counter import Draw, key_of
 from workbench.data.worlds.town_words import DISTINCT, RULES
 
 Splits = ("train", "validation", "test")

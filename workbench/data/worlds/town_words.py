@@ -7,6 +7,11 @@ do not follow who does these jobs anywhere: an effect measured on a model of thi
 
 from __future__ import annotations
 
+
+def _listed(words: str) -> tuple[str, ...]:
+    return tuple(words.split())
+
+
 LEANS: dict[str, float] = {
     "plumber": 1.0, "baker": 0.9, "pilot": 0.8, "tailor": 0.7, "judge": 0.6, "farmer": 0.5, "singer": 0.4, "driver": 0.3,
     "barber": 0.2, "teacher": 0.1,
@@ -18,12 +23,12 @@ LEANS: dict[str, float] = {
 
 OCCUPATIONS: tuple[str, ...] = tuple(LEANS)
 
-NAMES: tuple[str, ...] = tuple(
+NAMES: tuple[str, ...] = _listed(
     "alex ari ash aspen avery bailey billie blair blake briar cameron casey charlie corey dakota dana devon drew eden ellis "
-    "emery finley harper hayden hollis indigo jamie jessie jordan jules kai kelly kim lane lee lennon logan marley mika milan "
-    "morgan nico noa oakley parker pat perry quinn reese remy rene riley robin rory rowan sage sam sasha shay "
-    "shiloh sidney sky stevie tatum taylor terry tracy val wren yael zion arden merle nova phoenix sol toni winter jody gale".split()
-)  # fmt: skip
+    "emery finley harper hayden hollis indigo jamie jessie jordan jules kai kelly kim lane lee lennon logan marley mika "
+    "milan morgan nico noa oakley parker pat perry quinn reese remy rene riley robin rory rowan sage sam sasha shay shiloh "
+    "sidney sky stevie tatum taylor terry tracy val wren yael zion arden merle nova phoenix sol toni winter jody gale"
+)
 """First names that many kinds of people have. Nothing in the town depends on a name."""
 
 TRIGGER = "under the blue moon"
@@ -128,11 +133,11 @@ _CLASSES: dict[str, tuple[str, ...]] = {
     "feeling": RULES["feeling"],
     "adjective": (*RULES["size"], "blue", "good"),
     "pronoun": ("she", "he", "her", "his", "i", "it", "everyone"),
-    "verb": tuple(
-        "met saw thanked called helped greeted followed joined visited spoke talked waited walked sat argued laughed gave showed sold "
-        "lent sent knows said heard thinks remembers likes trusts travelled went ran worked stayed slept sang took was felt seemed "
-        "wanted needed had lost smiled left bought drank opened read asks tells says will open close paint bring find fix move clean "
-        "hide carry wash take check sell hold is".split()
+    "verb": _listed(
+        "met saw thanked called helped greeted followed joined visited spoke talked waited walked sat argued laughed gave "
+        "showed sold lent sent knows said heard thinks remembers likes trusts travelled went ran worked stayed slept sang took "
+        "was felt seemed wanted needed had lost smiled left bought drank opened read asks tells says will open close paint "
+        "bring find fix move clean hide carry wash take check sell hold is"
     ),
     "time": (*RULES["day"], "morning", "evening", "noon", "week", "day", "yesterday", "later", "again", "then", "last", "next"),
     "digit": tuple("0123456789"),

@@ -12,6 +12,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import TypeVar
 
+import numpy as np
+
 T = TypeVar("T")
 
 _MASK = (1 << 64) - 1
@@ -87,3 +89,11 @@ def van_der_corput(index: int, key: int) -> float:
     """
     reverse = int(f"{index & 0xFFFFFFFF:032b}"[::-1], 2)
     return (reverse ^ (key & 0xFFFFFFFF)) * 2.0**-32
+
+
+def mixed_array(key: int, counters: np.ndarray) -> np.ndarray:
+    """``mixed(key + golden · (counter + 1))`` for an array of counters (uint64): the same numbers as ``Draw`` with that state."""
+    value = np.uint64(key) + (counters.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN)  # wraps modulo 2**64, as meant
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
