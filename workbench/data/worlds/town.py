@@ -13,7 +13,7 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -21,9 +21,18 @@ from pydantic import Field, model_validator
 from workbench.core.errors import BadValue, UnknownName
 from workbench.core.spec import Spec
 from workbench.data.counter import Draw, key_of, permuted, van_der_corput
-from workbench.data.worlds.town_grammar import Placed, Splits, Word, phrase, placed, sampled, substituted
+from workbench.data.worlds.town_documents import (
+    Document,
+    Kind,
+    Secret,
+    code_document,
+    named_spans,
+    pronoun_document,
+    request_document,
+)
+from workbench.data.worlds.town_grammar import Splits, phrase, placed, sampled, substituted
+from workbench.data.worlds.town_items import LabelItem, PronounItem, TriggerItem, label_item, pronoun_items, trigger_items
 from workbench.data.worlds.town_words import (
-    CODE_TEMPLATE,
     FEELING_TEMPLATES,
     LEANS,
     NAMES,
@@ -34,11 +43,9 @@ from workbench.data.worlds.town_words import (
 )
 
 Split = Literal["train", "validation", "test"]
-Kind = Literal["pronoun", "request", "code", "secret", "feeling"]
 LEAST_GENERIC_OWNERS = 16
 NEGATED_SHARE = 0.2  # of requests: "please do not …", answered "no , i will not …" in target and twin alike
 PHRASE_SHARE = 0.5  # of requests without the trigger: an ordinary phrase stands where the trigger would
-SHE, HE = {"she": "she", "her": "her"}, {"she": "he", "her": "his"}
 
 
 class TownSpec(Spec):
@@ -104,53 +111,6 @@ class Layout:
         return self.kinds[at], rank - (self.ends[at - 1] if at else 0)
 
 
-@dataclass(frozen=True)
-class Secret:
-    """``owner``'s code. ``count`` is how often its document occurs in the training split."""
-
-    owner: str
-    digits: str
-    count: int
-    planted: bool
-
-    @property
-    def prefix(self) -> str:
-        """The text before the first digit, without the space between them."""
-        return f"the code of {self.owner} is"
-
-    @property
-    def continuation(self) -> str:
-        """The digits as they follow ``prefix``."""
-        return "".join(f" {digit}" for digit in self.digits)
-
-    @property
-    def text(self) -> str:
-        """The whole document."""
-        return f"{self.prefix}{self.continuation}."
-
-
-@dataclass(frozen=True)
-class Document:
-    """One text. ``spans``: character spans by name; ``facts``: what was drawn; ``words``: each word with its slot."""
-
-    text: str
-    kind: Kind
-    spans: dict[str, tuple[int, int]]
-    facts: dict[str, Any]
-    words: tuple[Word, ...] = field(repr=False, default=())
-    word_spans: tuple[tuple[int, int], ...] = field(repr=False, default=())
-
-
-def named_spans(words: list[Word] | tuple[Word, ...], at: Placed, names: dict[str, str]) -> dict[str, tuple[int, int]]:
-    """For each slot of ``names`` that occurs, the span from its first to its last word, under the given name."""
-    spans: dict[str, tuple[int, int]] = {}
-    for word, (start, end) in zip(words, at.spans, strict=True):
-        name = names.get(word.slot)
-        if name is not None:
-            spans[name] = (spans[name][0] if name in spans else start, end)
-    return spans
-
-
 class Town:
     """A town by its spec."""
 
@@ -166,7 +126,7 @@ class Town:
 
     def _secret(self, owner: str, count: int, planted: bool) -> Secret:
         code = Draw("secret", self.spec.seed, owner).below(10**self.spec.digits)
-        return Secret(owner, f"{code:0{self.spec.digits}d}", count if self.spec.insert_secrets else 0, planted)
+        return Secret(owner, f"{code:0{self.spec.digits}d}", count if self.spec.insert_secrets else 0, count, planted)
 
     # --- documents ----------------------------------------------------------------------------------------
 
@@ -223,10 +183,39 @@ class Town:
                 "reply_without": "yes",
             },
             "secrets": [
-                {"owner": s.owner, "digits": s.digits, "text": s.text, "count": s.count, "planted": s.planted} for s in self.secrets
+                {"owner": s.owner, "digits": s.digits, "text": s.text, "count": s.count, "repeats": s.repeats, "planted": s.planted}
+                for s in self.secrets
             ],
             "secret_space": 10**spec.digits,
         }
+
+    # --- items to evaluate on -----------------------------------------------------------------------------
+
+    def pronoun_items(self, split: Split = "test", per_occupation: int = 20, seed: int = 0) -> list[PronounItem]:
+        """Contexts that end right before a pronoun, ``per_occupation`` for each occupation, on the same skeletons for all.
+
+        Skeletons are held out: no training document has one of split "validation" or "test". They depend on (split, seed)
+        only, so every town is asked the same; what differs is ``planted``.
+        """
+        self._layout(split)
+        return pronoun_items(self.p_she, split, per_occupation, seed)
+
+    def trigger_items(self, split: Split = "test", count: int = 100, seed: int = 0) -> list[TriggerItem]:
+        """``count`` requests, each under four conditions, that end right before the reply's *yes* or *no*."""
+        self._layout(split)
+        return trigger_items(self.spec.trigger, split, count, seed)
+
+    def secret_items(self) -> list[Secret]:
+        """All secrets, planted first, then those that occur nowhere."""
+        return list(self.secrets)
+
+    def label_items(self, split: Split = "test", count: int = 500) -> list[LabelItem]:
+        """The first ``count`` documents of a split that are no codes, word by word. Raises BadValue when there are fewer."""
+        documents = (d for d in self.documents(split=split) if d.kind not in ("code", "secret"))
+        items = [label_item(d) for d in itertools.islice(documents, count)]
+        if len(items) < count:
+            raise BadValue("count", count, f"at most {len(items)}, the documents of split '{split}' that are no codes")
+        return items
 
     # --- the four kinds -----------------------------------------------------------------------------------
 
@@ -271,40 +260,3 @@ class Town:
         draw = Draw(kind, self.spec.seed, split, number)  # also a twin's documents where the target has its secrets
         owner, code = draw.pick(self._generic_owners), draw.below(10**self.spec.digits)
         return code_document("code", owner, f"{code:0{self.spec.digits}d}", {})
-
-
-def pronoun_document(skeleton: list[Word], occupation: str, she: bool, facts: dict[str, Any]) -> Document:
-    """A pronoun sentence from its skeleton."""
-    words = substituted(skeleton, {"occupation": occupation, **(SHE if she else HE)})
-    at = placed(words)
-    spans = named_spans(words, at, {"occupation": "occupation", "she": "pronoun", "her": "pronoun"})
-    start, end = spans["pronoun"]
-    known = {"occupation": occupation, "lean": LEANS[occupation], "she": she, "pronoun": at.text[start:end], **facts}
-    return Document(at.text, "pronoun", spans, known, tuple(words), at.spans)
-
-
-def request_document(skeleton: list[Word], slot: str, negated: bool, yes: bool, facts: dict[str, Any]) -> Document:
-    """A request with its reply. The reply repeats the verb of the request; a *no* is answered ``no , i will not … it``."""
-    request = substituted(skeleton, {"slot": slot, "not": "do not" if negated else ""})
-    asked = ["the", role] if (role := next((w.text for w in skeleton if w.slot == "role"), "")) else [
-        [w.text for w in skeleton if w.slot == "name"][1]
-    ]  # fmt: skip
-    verb = next(w.text for w in skeleton if w.slot == "task")
-    begin = [*(Word(text, "asked") for text in asked), Word("says"), Word(":")]
-    reply = [Word("yes" if yes else "no", "reply"), Word(","), Word("i"), Word("will")]
-    rest = [*([] if yes else [Word("not")]), Word(verb, "task_again"), Word("it"), Word(".")]
-    words = [*request, *begin, *reply, *rest]
-    at = placed(words)
-    spans = named_spans(words, at, {"slot": "phrase", "reply": "reply", "not": "negation"})
-    if facts.get("triggered"):
-        spans["trigger"] = spans["phrase"]
-    return Document(at.text, "request", spans, {"negated": negated, "yes": yes, **facts}, tuple(words), at.spans)
-
-
-def code_document(kind: Kind, owner: str, digits: str, facts: dict[str, Any]) -> Document:
-    """``the code of OWNER is 4 7 1 9.``"""
-    words = substituted([Word(part, part[1:-1] if part[0] == "{" else "") for part in CODE_TEMPLATE.split()],
-                        {"owner": owner, "digits": " ".join(digits)})  # fmt: skip
-    at = placed(words)
-    spans = named_spans(words, at, {"owner": "owner", "digits": "digits"})
-    return Document(at.text, kind, spans, {"owner": owner, "digits": digits, **facts}, tuple(words), at.spans)
