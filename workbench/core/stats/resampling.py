@@ -264,8 +264,10 @@ def _tails(units: _Sums | _Rows, value: float, replicates: Floats, level: float,
         return special.ndtr(z)
     if method != "bca":
         raise BadValue("method", method, "'bca' or 'percentile'")
-    # draws equal to the value count half, as they must for statistics on a lattice
-    below = ((replicates < value).sum() + (replicates <= value).sum()) / (2 * len(replicates))
+    # draws equal to the value count half, as they must for statistics on a lattice; equal up to rounding, since the order
+    # of the sum decides the last digit
+    noise = 1e-12 * np.abs(replicates).max()
+    below = float((replicates < value - noise).mean() + (replicates <= value + noise).mean()) / 2
     if not 0 < below < 1:
         raise BadValue("the share of resamples below the statistic", below, "between 0 and 1", do="Use method='percentile'.")
     shift = z + special.ndtri(below)
