@@ -160,11 +160,11 @@ class Apply(Edit):
 class Resume:
     """Where a run begins and ends, and which prefix it reuses.
 
-    ``start``/``stop``: names of residual sites (``…hook_resid_pre`` or ``…hook_resid_mid``). With ``start``, ``residual``
+    ``start``/``stop``: names of residual sites (``…hook_resid_pre``, ``_mid`` or ``_post``). With ``start``, ``residual``
     ``[batch, pos, d_model]`` is the stream there and the batch's tokens are not embedded. With ``stop``, the run ends
     having heard that site, and ``Trace.logits`` is None. ``past`` is a ``Trace.past`` to continue from; ``positions``
-    ``[batch, pos]`` overrides the position of each token; ``mask`` (bool ``[batch, query, key]``, true = may attend)
-    is combined with the model's own.
+    ``[batch, pos]`` overrides the position of each token; ``mask`` (bool ``[batch or 1, query, key]``, true = may attend, key
+    axis: past, then current) replaces the causal rule, as a token tree needs, and is combined with segments.
     """
 
     start: str | None = None

@@ -1,0 +1,126 @@
+"""Multi-head attention (Vaswani et al. 2017) with grouped keys and values (Ainslie et al. 2023).
+
+The fused kernel runs unless someone listens on ``hook_attn_scores`` or ``hook_pattern``; then scores and pattern are
+computed in at least float32 and kept so. Letters in einsum strings: b batch, q query, k key, h head, d d_head, m d_model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from workbench.blocks.cache import LayerCache, joined
+from workbench.blocks.init import linear
+from workbench.blocks.listen import Listener, hear
+from workbench.blocks.mask import AttentionMask
+from workbench.blocks.rotary import Rotary
+
+READERS = ("q", "k", "v")
+Heads = Float[Tensor, "batch pos heads d_head"]
+
+
+class Attention(nn.Module):
+    """Self-attention of ``n_heads`` queries over ``n_kv_heads`` keys and values; head h reads group h // (n_heads / n_kv_heads)."""
+
+    def __init__(self, d_model: int, n_heads: int, n_kv_heads: int, d_head: int, *, bias: bool) -> None:
+        super().__init__()
+        self.n_heads, self.n_kv_heads, self.d_head = n_heads, n_kv_heads, d_head
+        self.q = linear(d_model, n_heads * d_head, bias)
+        self.k = linear(d_model, n_kv_heads * d_head, bias)
+        self.v = linear(d_model, n_kv_heads * d_head, bias)
+        self.o = linear(n_heads * d_head, d_model, bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch pos d_model"],
+        mask: AttentionMask,
+        *,
+        rotary: Rotary | None = None,
+        past: LayerCache | None = None,
+        listener: Listener | None = None,
+        readers: Mapping[str, Float[Tensor, "batch pos reader d_model"]] | None = None,
+    ) -> tuple[Float[Tensor, "batch pos d_model"], LayerCache]:
+        """The attention output, and the keys and values of ``past`` and current tokens together.
+
+        ``readers`` holds, for ``q``, ``k`` or ``v``, what is added to one head's input beyond ``x``.
+        """
+        q, k, v = (hear(listener, f"hook_{word}", self._projected(word, x, readers)) for word in READERS)
+        if rotary is not None:
+            q, k = hear(listener, "hook_rot_q", rotary.turn(q)), hear(listener, "hook_rot_k", rotary.turn(k))
+        k, v = joined(past, k, v)
+        if listener is not None and listener.wants("hook_attn_scores", "hook_pattern"):
+            z = self._visible(q, k, v, mask, listener)
+        else:
+            z = self._fused(q, k, v, mask)
+        z = hear(listener, "hook_z", z)
+        out = self.o(rearrange(z, "b q h d -> b q (h d)"))
+        if listener is not None and listener.wants("hook_result"):
+            result = einsum(z, self._w_o(), "b q h d, h d m -> b q h m")
+            heard = listener.hear("hook_result", result)
+            if listener.enters("hook_result"):
+                out = out + (heard - result).sum(2)
+        return out, (k, v)
+
+    def _projected(self, word: str, x: Tensor, readers: Mapping[str, Tensor] | None) -> Heads:
+        layer: nn.Linear = getattr(self, word)
+        heads = rearrange(layer(x), "b q (h d) -> b q h d", d=self.d_head)
+        if readers and word in readers:
+            weight = rearrange(layer.weight, "(h d) m -> h d m", d=self.d_head)
+            heads = heads + einsum(readers[word], weight, "b q h m, h d m -> b q h d")
+        return heads
+
+    def _by_head(self, shared: Float[Tensor, "batch key kv_head d_head"]) -> Float[Tensor, "batch head key d_head"]:
+        """One copy of each group's keys or values a head that reads it, heads before positions."""
+        by_group = rearrange(shared, "b k h d -> b h k d")
+        return by_group if self.n_kv_heads == self.n_heads else by_group.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)
+
+    def _fused(self, q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask) -> Heads:
+        z = functional.scaled_dot_product_attention(
+            rearrange(q, "b q h d -> b h q d"), self._by_head(k), self._by_head(v), attn_mask=mask.allowed, is_causal=mask.causal
+        )
+        return rearrange(z, "b h q d -> b q h d")
+
+    def _visible(self, q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, listener: Listener) -> Heads:
+        wide = torch.promote_types(q.dtype, torch.float32)
+        scores = einsum(q.to(wide), self._by_head(k).to(wide), "b q h d, b h k d -> b h q k") / math.sqrt(self.d_head)
+        allowed = mask.shown(q.shape[1], k.shape[1], q.device)
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed, -math.inf)
+        scores = listener.hear("hook_attn_scores", scores)
+        # Only a query with no key at all (every score -inf) becomes zeros; a NaN that came from anywhere else must stay one.
+        nothing = (scores == -math.inf).all(-1, keepdim=True)
+        pattern = listener.hear("hook_pattern", scores.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0))
+        return einsum(pattern, self._by_head(v).to(wide), "b h q k, b h k d -> b q h d").to(q.dtype)
+
+    def _w_o(self) -> Float[Tensor, "head d_head d_model"]:
+        return rearrange(self.o.weight, "m (h d) -> h d m", d=self.d_head)
+
+    def weights(self) -> dict[str, Tensor]:
+        """``W_Q`` [head, d_model, d_head], ``W_K``/``W_V`` [kv_head, …], ``W_O`` [head, d_head, d_model]; ``b_Q`` [head, d_head],
+        ``b_K``, ``b_V``, ``b_O`` [d_model] (zeros where there is no bias)."""
+        out: dict[str, Tensor] = {"W_O": self._w_o(), "b_O": bias_of(self.o)}
+        for word in READERS:
+            layer: nn.Linear = getattr(self, word)
+            out[f"W_{word.upper()}"] = rearrange(layer.weight, "(h d) m -> h m d", d=self.d_head)
+            out[f"b_{word.upper()}"] = rearrange(bias_of(layer), "(h d) -> h d", d=self.d_head)
+        return out
+
+    def sites(self, *, rotary: bool) -> dict[str, tuple[str, ...]]:
+        """Site names and axes in the order of a run."""
+        query, shared = ("batch", "pos", "head", "d_head"), ("batch", "pos", "kv_head", "d_head")
+        table = {"hook_q": query, "hook_k": shared, "hook_v": shared}
+        if rotary:
+            table |= {"hook_rot_q": query, "hook_rot_k": shared}
+        grid = ("batch", "head", "query", "key")
+        return table | {"hook_attn_scores": grid, "hook_pattern": grid, "hook_z": query, "hook_result": ("batch", "pos", "head", "d_model")}
+
+
+def bias_of(layer: nn.Linear) -> Tensor:
+    """The bias, or zeros of its shape."""
+    return layer.bias if layer.bias is not None else layer.weight.new_zeros(layer.out_features)

@@ -1,0 +1,51 @@
+"""The keys and values of tokens already read, as an immutable value: ``Trace.past``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+LayerCache = tuple[Float[Tensor, "batch key kv_head d_head"], Float[Tensor, "batch key kv_head d_head"]]
+
+
+@dataclass(frozen=True)
+class KVCache:
+    """One (keys, values) pair a layer, each ``[batch, pos, kv_head, d_head]``; keys are stored turned, ready to be met.
+
+    What an edit changed is stored changed: continuing from a past continues that run.
+    """
+
+    layers: tuple[LayerCache, ...]
+
+    @property
+    def batch(self) -> int:
+        return self.layers[0][0].shape[0]
+
+    @property
+    def length(self) -> int:
+        """Tokens held."""
+        return self.layers[0][0].shape[1]
+
+    def expand(self, batch: int) -> KVCache:
+        """A past of one row, shared by ``batch`` rows without copying."""
+        return KVCache(tuple((k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1)) for k, v in self.layers))
+
+    def rows(self, chosen: Sequence[int] | Tensor) -> KVCache:
+        """The chosen rows (a copy)."""
+        index = torch.as_tensor(chosen, device=self.layers[0][0].device)
+        return KVCache(tuple((k[index], v[index]) for k, v in self.layers))
+
+    def first(self, length: int) -> KVCache:
+        """The first ``length`` tokens."""
+        return KVCache(tuple((k[:, :length], v[:, :length]) for k, v in self.layers))
+
+
+def joined(past: LayerCache | None, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """``past`` followed by the current keys and values ``[batch, pos, kv_head, d_head]``."""
+    if past is None:
+        return keys, values
+    return torch.cat((past[0], keys), dim=1), torch.cat((past[1], values), dim=1)

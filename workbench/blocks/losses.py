@@ -1,0 +1,53 @@
+"""Next-token cross-entropy, as a sum and a count, so that any grouping of batches can be normalised exactly."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from workbench.core.batch import IGNORE
+from workbench.core.errors import BadValue
+
+CELLS = 1 << 24
+"""Most logits held at once (64 MiB in float32); beyond it they are made in pieces and made again in the backward pass."""
+
+
+def next_token_nll(
+    x: Float[Tensor, "batch pos d_model"],
+    matrix: Float[Tensor, "d_vocab d_model"],
+    targets: Int[Tensor, "batch pos"],
+    *,
+    cells: int = CELLS,
+) -> tuple[Float[Tensor, ""], int]:
+    """The summed negative log-likelihood (nats) of ``targets`` under ``softmax(x matrixᵀ)``, and how many there are.
+
+    Targets equal to ``IGNORE`` are left out, and where they are many no logits are made for them. Computed in at least
+    float32. Raises BadValue for a target outside the vocabulary.
+    """
+    flat, wanted = x.flatten(0, 1), targets.flatten()
+    known = wanted != IGNORE
+    count = int(known.sum())
+    if count < 0.9 * wanted.numel():
+        flat, wanted = flat[known], wanted[known]
+    if count == 0:
+        return flat.sum() * 0.0, 0
+    asked = torch.where(wanted == IGNORE, 0, wanted)
+    if int(asked.min()) < 0 or int(asked.max()) >= matrix.shape[0]:
+        raise BadValue(
+            "a target", [int(asked.min()), int(asked.max())], f"within 0 to {matrix.shape[0] - 1}, or {IGNORE} for 'not predicted'"
+        )
+    rows = max(1, cells // matrix.shape[0])
+    if len(flat) <= rows:
+        return _nll(flat, matrix, wanted), count
+    pieces = zip(flat.split(rows), wanted.split(rows))
+    parts = [checkpoint(_nll, piece, matrix, goal, use_reentrant=False, preserve_rng_state=False) for piece, goal in pieces]
+    return torch.stack([part for part in parts if isinstance(part, Tensor)]).sum(), count
+
+
+def _nll(x: Float[Tensor, "row d_model"], matrix: Float[Tensor, "d_vocab d_model"], targets: Int[Tensor, " row"]) -> Float[Tensor, ""]:
+    logits = functional.linear(x, matrix)
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return functional.cross_entropy(logits.to(wide), targets, ignore_index=IGNORE, reduction="sum")
