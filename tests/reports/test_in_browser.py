@@ -1,0 +1,75 @@
+"""The page in a real browser: fits a phone, fetches nothing, prints whole, also with hostile words."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.reports.browser import chromium
+from tests.reports.sample import sample
+from tests.reports.test_html import PAYLOADS, hostile
+from workbench.reports.render import html
+
+pytestmark = pytest.mark.full
+
+
+def test_the_page_fits_every_width_and_fetches_nothing(tmp_path: Path) -> None:
+    pages = {
+        "sample": html.render(sample()),
+        "script": html.render(hostile(PAYLOADS[0])),
+        "long": html.render(hostile("x" * 400)),
+        "rtl": html.render(hostile(PAYLOADS[11])),
+    }
+    with chromium() as browser:
+        for name, text in pages.items():
+            place = tmp_path / f"{name}.html"
+            place.write_text(text, encoding="utf-8")
+            for width, scheme in ((1280, "light"), (768, "dark"), (390, "light"), (320, "dark")):
+                context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+                page = context.new_page()
+                asked: list[str] = []
+                said: list[str] = []
+                page.on("request", lambda request, asked=asked: asked.append(request.url))
+                page.on("console", lambda message, said=said: said.append(message.text))
+                page.on("dialog", lambda dialog, said=said: said.append(dialog.message))
+                page.goto(place.as_uri())
+                assert asked == [place.as_uri()], name
+                assert said == [], name
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} at {width}"
+                context.close()
+
+
+def test_the_keyboard_reaches_skip_link_findings_and_tables(tmp_path: Path) -> None:
+    place = tmp_path / "page.html"
+    place.write_text(html.render(sample()), encoding="utf-8")
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto(place.as_uri())
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Skip to the findings"
+        page.keyboard.press("Enter")
+        assert page.url.endswith("#findings")
+        reached = set()
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            reached.add(page.evaluate("document.activeElement.tagName + '.' + document.activeElement.className"))
+        assert {"A.", "DIV.scroll", "SUMMARY.", "PRE."} <= reached
+
+
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="pdftotext (poppler-utils) is not installed")
+def test_paper_holds_every_finding_with_its_details(tmp_path: Path) -> None:
+    place, paper = tmp_path / "page.html", tmp_path / "page.pdf"
+    place.write_text(html.render(sample()), encoding="utf-8")
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto(place.as_uri())
+        page.pdf(path=str(paper), prefer_css_page_size=True)
+    words = " ".join(subprocess.run(["pdftotext", "-layout", str(paper), "-"], capture_output=True, text=True, check=True).stdout.split())
+    for finding in sample().all_findings():
+        assert finding.verdict.value in words
+        assert finding.claim.split()[-1] in words
+    assert "the logarithm of 16,384 candidates" in words, "details are open on paper"
+    assert words.endswith("8/8"), "pages are numbered"
