@@ -114,7 +114,18 @@ class Generate:
     until: tuple[str, ...] = ()
 
 
-Request = Loglikelihood | Generate
+@dataclass(frozen=True)
+class Rolling:
+    """Ask for the log-likelihood (nats) of a text of any length after ``context``, read through a sliding window.
+
+    The response is a list with one entry, the text's tokens' log-probabilities, as for one continuation.
+    """
+
+    text: str
+    context: str = ""
+
+
+Request = Loglikelihood | Rolling | Generate
 Response = list[list[float]] | str
 
 
@@ -130,14 +141,17 @@ class Score:
 
 
 class Suite(Protocol):
-    """A set of samples with a scorer. ``floor`` says, from the finished result, why the suite does not apply (or '')."""
+    """A set of samples with a scorer.
+
+    ``request`` may ask several things about one sample; ``score`` then gets the responses as a tuple, in that order.
+    """
 
     name: str
     spec: type[Spec]
     needs: Needs
 
     def samples(self, spec: Any) -> Iterable[Sample]: ...
-    def request(self, sample: Sample, spec: Any) -> Request: ...
-    def score(self, sample: Sample, response: Response, spec: Any) -> Score: ...
+    def request(self, sample: Sample, spec: Any) -> Request | tuple[Request, ...]: ...
+    def score(self, sample: Sample, response: Any, spec: Any) -> Score: ...
     def aggregate(self, scores: Sequence[Score], spec: Any) -> Result: ...
     def findings(self, result: Result, *, subject: str, reference: Result | None = None, level: float = 0.95) -> list[Any]: ...
