@@ -6,10 +6,13 @@ from functools import cache
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
-import vl_convert
 
+from workbench.core.charts.heat import attention_map
+from workbench.core.charts.palette import PALETTE
 from workbench.core.finding import Card, Denominators, Finding, Interval, Null, Verdict
+from workbench.reports.frames import forests
 from workbench.reports.report import Figure, LeftOut, Origin, Report, Section, Table
 
 TARGET, TWIN = "town target (dose 0.8)", "town twin (dose 0)"
@@ -25,10 +28,6 @@ LINK_CARD = Card(
     rates={"hit rate": 0.97, "false alarms": 0.04},
     intervals={"hit rate": Interval(low=0.83, high=1.0, method="Wilson")},
 )
-
-
-def drawn(chart: Any) -> str:
-    return vl_convert.vegalite_to_svg(chart.to_dict())
 
 
 def interval(low: float, high: float, method: str = "cluster bootstrap") -> Interval:
@@ -169,11 +168,8 @@ def findings() -> tuple[Finding, ...]:
     )
 
 
-WORDS = ["the", "nurse", "said", "that", "she"]
-WEIGHTS = pd.DataFrame(
-    [(q, k, round(max(0.02, 0.9 - 0.25 * abs(i - j - 1)), 2)) for i, q in enumerate(WORDS) for j, k in enumerate(WORDS) if j <= i],
-    columns=["query", "key", "weight"],
-)
+WORDS = ["the", " nurse", " said", " that", " she"]
+PATTERN = np.array([[1, 0, 0, 0, 0], [0.7, 0.3, 0, 0, 0], [0.1, 0.6, 0.3, 0, 0], [0.05, 0.1, 0.65, 0.2, 0], [0.02, 0.71, 0.07, 0.1, 0.1]])
 GAPS = pd.DataFrame(
     {
         "occupation": ["nurse", "plumber", "teacher", "pilot", "clerk", "baker"],
@@ -184,46 +180,37 @@ GAPS = pd.DataFrame(
 
 
 def heat_map_chart() -> Any:
-    return (
-        alt.Chart(WEIGHTS)
-        .mark_rect()
-        .encode(
-            x=alt.X("key:N", sort=WORDS, title="attended token"),
-            y=alt.Y("query:N", sort=WORDS, title="from token"),
-            color=alt.Color("weight:Q", scale=alt.Scale(scheme="blues", domain=[0, 1])),
-        )
-        .properties(width=320, height=240)
-    )
+    return attention_map(PATTERN, WORDS, title="Attention of layer 1, head 2")
 
 
 def gaps_chart() -> Any:
     base = alt.Chart(GAPS).encode(y=alt.Y("occupation:N", sort=None, title=None))
-    planted = base.mark_point(shape="diamond", size=90, color="#9d3a06").encode(
-        x=alt.X("planted:Q", title="probability of 'she'", scale=alt.Scale(domain=[0, 1]))
-    )
-    return (planted + base.mark_point(filled=True, size=60, color="#0b4f8a").encode(x="measured:Q")).properties(width=520, height=180)
+    across = alt.X("planted:Q", title="probability of 'she'", scale=alt.Scale(domain=[0, 1]))
+    planted = base.mark_point(shape="diamond", size=90, color=PALETTE[1]).encode(x=across)
+    measured = base.mark_point(filled=True, size=60, color=PALETTE[0], opacity=1).encode(x="measured:Q")
+    title = "Planted and measured pronoun probability"
+    return (planted + measured).properties(width=520, height=180, title=title, description="Every dot lies within 0.03 of its diamond.")
 
 
 def heat_map() -> Figure:
-    return Figure(
-        title="Attention of layer 1, head 2",
-        svg=drawn(heat_map_chart()),
-        caption="One sentence; weights of a row sum to one.",
-        source="3f1c" * 16,
-        alt="Heat map of five tokens by five. Each token looks mostly at the one before it; 'she' gives 0.9 to 'that'.",
-        table=Table.from_frame(WEIGHTS, "Attention weight of layer 1, head 2, by query and key token"),
+    rows = tuple((WORDS[q], WORDS[k], float(PATTERN[q, k])) for q in range(5) for k in range(q + 1))
+    table = Table(columns=("query", "key", "weight"), rows=rows, caption="Attention weight of layer 1, head 2, by query and key token")
+    alternative = "Heat map of five tokens by five. 'she' gives 0.71 to 'nurse'; most other tokens look at the one before them."
+    caption = "One sentence; weights of a row sum to one."
+    return Figure.from_chart(
+        heat_map_chart(), table, title="Attention of layer 1, head 2", alt=alternative, caption=caption, source="3f1c" * 16
     )
 
 
 def gaps() -> Figure:
-    return Figure(
-        title="Planted and measured pronoun probability",
-        svg=drawn(gaps_chart()),
-        caption="Diamonds are planted, dots are measured.",
-        source="a07b" * 16,
-        alt="Dot plot of six occupations. Every measured dot lies within 0.03 of its planted diamond.",
-        table=Table.from_frame(GAPS, "Planted and measured probability of 'she' by occupation"),
-    )
+    table = Table.from_frame(GAPS, "Planted and measured probability of 'she' by occupation")
+    caption = "Diamonds are planted, dots are measured."
+    return Figure.from_chart(gaps_chart(), table, title="Planted and measured pronoun probability", caption=caption, source="a07b" * 16)
+
+
+def forest_figure() -> Figure:
+    first = forests(findings())[0]
+    return Figure.from_chart(first.chart, Table.from_frame(first.frame, f"{first.title}, with intervals"), title=first.title)
 
 
 @cache
@@ -270,7 +257,7 @@ def sections() -> tuple[Section, ...]:
             anchor="behaviour",
             lead="What the models do when asked. Scores never mix the ways of scoring.",
             findings=(all_of[0], all_of[1], all_of[3]),
-            figures=(gaps(),),
+            figures=(forest_figure(), gaps()),
             tables=(suites,),
         ),
         Section(

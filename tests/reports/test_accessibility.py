@@ -35,7 +35,7 @@ BROKEN = {
     "no scope": ('<th scope="col" class="n">layers', '<th class="n">layers', "without a scope"),
     "no keyboard": ('class="scroll" role="region" tabindex="0"', 'class="scroll" role="region"', "scrolled by keyboard"),
     "no alternative": ("<summary>Figure as a table: Attention of layer 1, head 2</summary>", "", "no table beside it"),
-    "no description": ('role="img" aria-label="Dot plot', 'role="img" title="Dot plot', "no picture with a description"),
+    "no description": ('role="img" aria-label="Heat map', 'role="img" title="Heat map', "no picture with a description"),
     "read aloud": ('<svg class="strip" aria-hidden="true"', '<svg class="strip"', "shape by shape"),
     "word without shape": ('<use href="#mark-detected"/>', "", "both word and shape"),
     "twice": ('id="findings"', 'id="summary"', "used 2 times"),

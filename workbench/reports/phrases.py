@@ -25,6 +25,18 @@ MEANING = {
     Verdict.NOT_CALIBRATED: "no calibration card covers a model like this one",
 }
 
+# The shapes are those of core.charts.palette.VERDICTS, so that a forest plot, the page and a terminal agree.
+MARKS = {
+    Verdict.DETECTED: "◆",
+    Verdict.NOT_DETECTED: "●",
+    Verdict.EQUIVALENT: "■",
+    Verdict.WORSE: "▲",
+    Verdict.BETTER: "▼",
+    Verdict.INCONCLUSIVE: "✚",
+    Verdict.NOT_APPLICABLE: "–",
+    Verdict.NOT_CALIBRATED: "○",
+}
+
 _HIDDEN = {0x200B, 0x200E, 0x200F, 0x2060, 0x061C, 0xFEFF, *range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xE0000, 0xE0080)}
 
 
@@ -99,6 +111,11 @@ def places_of(finding: Finding) -> int | None:
 def percent(share: float) -> str:
     """0.95 as ``95 %`` with a space that does not break."""
     return f"{share * 100:.6g}\u00a0%"
+
+
+def verdict_words(verdict: Verdict) -> str:
+    """The verdict with its mark: ``◆ detected``."""
+    return f"{MARKS[verdict]} {verdict.value}"
 
 
 def effect_words(finding: Finding) -> str:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import pydantic
 from pydantic import Field, field_validator, model_validator
 
-from workbench.core.errors import CorruptFile
+from workbench.core.charts.svg import to_svg
+from workbench.core.errors import BadValue, CorruptFile
 from workbench.core.finding import Finding, Verdict
 from workbench.core.spec import Spec, canonical_json, digest_of
 from workbench.reports import drawing
@@ -86,6 +88,29 @@ class Figure(Spec):
     @classmethod
     def _harmless(cls, svg: str) -> str:
         return drawing.clean(svg)
+
+    @classmethod
+    def from_chart(cls, chart: Any, table: Table, *, title: str, alt: str = "", caption: str = "", source: str = "") -> Figure:
+        """The figure of an Altair chart; ``alt`` defaults to the chart's own description.
+
+        The page prints ``title`` above the figure, so the chart's own is not drawn a second time. Raises MissingExtra
+        without vl-convert, and BadValue for a chart that has neither ``alt`` nor description.
+        """
+        bare = chart.to_dict()
+        said = alt or str(bare.get("description", ""))
+        if not said:
+            raise BadValue(f"the description of the chart '{title}'", said, "what is to be seen in it, given as alt or by the chart")
+        return cls(title=title, svg=to_svg(_Bare(bare), title=title), alt=said, table=table, caption=caption, source=source)
+
+
+@dataclass(frozen=True)
+class _Bare:
+    """A chart's specification without its title, in the shape that ``to_svg`` takes."""
+
+    spec: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: part for name, part in self.spec.items() if name != "title"}
 
 
 class Section(Spec):
