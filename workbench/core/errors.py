@@ -10,6 +10,7 @@
     ├── MissingData               a public data set that is neither mirrored nor cached
     ├── MissingExtra              an optional package that is not installed
     ├── CorruptFile               a file whose content is not what its hash or format says
+    ├── Diverged                  a training run whose loss or gradient is no longer finite
     └── StoreError                the run store cannot do what was asked
 
 Each class takes facts and builds one or two sentences that answer four questions: what was asked, what
@@ -119,6 +120,18 @@ class CorruptFile(AssayError):
     def __init__(self, path: object, expected: str, found: str, *, do: str = "") -> None:
         self.path, self.expected, self.found = str(path), expected, found
         super().__init__(f"'{path}' should be {expected}, but {found}." + (f" {do}" if do else ""))
+
+
+class Diverged(AssayError):
+    """A training run whose loss or gradient is no longer finite; the step was not taken and nothing was written after it."""
+
+    def __init__(self, step: int, loss: float, norm: float, *, last: str = "") -> None:
+        self.step, self.loss, self.norm, self.last = step, loss, norm, last
+        kept = f"The last checkpoint, '{last}', is whole." if last else "No checkpoint had been written."
+        super().__init__(
+            f"Training stopped at step {step}: the loss is {loss} and the gradient norm {norm}. {kept} "
+            "Lower `lr`, lengthen `warmup` or look at the data of that step."
+        )
 
 
 class StoreError(AssayError):
