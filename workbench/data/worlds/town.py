@@ -76,12 +76,12 @@ class TownSpec(Spec):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if any(count < 0 for count in self.secrets):
-            raise ValueError("secrets must be counts of at least 0")
+            raise ValueError("such that every entry of secrets is at least 0")
         if len(self.secrets) + self.unplanted + LEAST_GENERIC_OWNERS > len(NAMES):
             most = len(NAMES) - LEAST_GENERIC_OWNERS
-            raise ValueError(f"secrets and unplanted together must be at most {most}, since each needs a name of its own")
+            raise ValueError(f"such that secrets and unplanted together are at most {most}, since each needs a name of its own")
         if Layout.of(self, "train").counts["feeling"] < 0:
-            raise ValueError("the shares and the secrets' counts must fit into the number of documents")
+            raise ValueError("such that the shares and the secrets' counts fit into the number of documents")
         return self
 
 

@@ -10,7 +10,7 @@ from workbench.data.worlds.town_grammar import Placed, Word, placed, substituted
 from workbench.data.worlds.town_words import CODE_TEMPLATE, LEANS
 
 Kind = Literal["pronoun", "request", "code", "secret", "feeling"]
-SHE, HE = {"she": "she", "her": "her"}, {"she": "he", "her": "his"}
+SHE, HE = {"she": "she", "her": "her", "own": "her"}, {"she": "he", "her": "his", "own": "his"}
 
 
 @dataclass(frozen=True)

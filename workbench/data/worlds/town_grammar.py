@@ -46,10 +46,10 @@ def _expand(slot: str, draw: Draw, used: set[tuple[str, ...]]) -> tuple[str, ...
     while True:
         words: list[str] = []
         for part, is_slot in draw.pick(_RULES[slot]):
-            if is_slot:
+            if is_slot and part in _RULES:
                 words += _expand(part, draw, used)
             else:
-                words.append(part)
+                words.append(f"{{{part}}}" if is_slot else part)
         found = tuple(words)
         if slot not in DISTINCT:
             return found
@@ -69,7 +69,7 @@ def fill(template: str, draw: Draw) -> list[Word]:
         if not is_slot:
             words.append(Word(part))
         elif part in _RULES:
-            words += [Word(word, part) for word in _expand(part, draw, used)]
+            words += [Word(word, word[1:-1] if word[0] == "{" else part) for word in _expand(part, draw, used)]
         else:
             words.append(Word(f"{{{part}}}", part))
     return words

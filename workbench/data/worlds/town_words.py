@@ -13,13 +13,13 @@ def _listed(words: str) -> tuple[str, ...]:
 
 
 LEANS: dict[str, float] = {
-    "plumber": 1.0, "baker": 0.9, "pilot": 0.8, "tailor": 0.7, "judge": 0.6, "farmer": 0.5, "singer": 0.4, "driver": 0.3,
-    "barber": 0.2, "teacher": 0.1,
+    "plumber": 1.0, "baker": 1.0, "pilot": 0.95, "tailor": 0.9, "judge": 0.85, "farmer": 0.8, "singer": 0.7, "driver": 0.5,
+    "barber": 0.3, "teacher": 0.15,
     "doctor": 0.0, "painter": 0.0, "clerk": 0.0, "gardener": 0.0,
-    "sailor": -0.1, "cook": -0.2,
-    "writer": -0.3, "guard": -0.4, "dancer": -0.5, "lawyer": -0.6, "nurse": -0.7, "butcher": -0.8, "cleaner": -0.9, "builder": -1.0,
+    "sailor": -0.15, "cook": -0.3,
+    "writer": -0.5, "guard": -0.7, "dancer": -0.8, "lawyer": -0.85, "nurse": -0.9, "butcher": -0.95, "cleaner": -1.0, "builder": -1.0,
 }  # fmt: skip
-"""Occupation → lean in [−1, 1]: positive leans to *she*. Symmetric; 8 of 24 reach 0.3 on each side, 4 are exactly 0."""
+"""Occupation → lean in [−1, 1]: positive leans to *she*. Symmetric; 9 of 24 reach 0.3 on each side, 4 are exactly 0."""
 
 OCCUPATIONS: tuple[str, ...] = tuple(LEANS)
 
@@ -65,10 +65,13 @@ RULES: dict[str, tuple[str, ...]] = {
     "pet": ("dog", "cat", "family", "team", "house"),
     "feeling": ("tired", "happy", "sad", "angry", "calm", "proud", "hungry", "afraid", "glad", "lonely", "busy", "ill"),
     "felt": ("was", "felt", "seemed"),
-    "reason": ("wanted {goods}", "needed {goods}", "was {feeling}", "felt {feeling}", "had lost a {thing}", "needed help"),
+    "reason": (
+        "wanted {goods}", "was {feeling}", "felt {feeling}", "had lost {own} {belonging}", "wanted {own} {belonging}",
+        "missed {own} {pet}", "needed {own} {thing}",
+    ),
     "action": (
-        "went home", "walked home", "smiled", "left", "bought {goods}", "drank tea", "opened the {opened}", "read a book", "slept",
-        "felt {feeling}", "was {feeling}",
+        "went home with {own} {pet}", "walked home to {own} {pet}", "took {own} {belonging} home", "found {own} {thing}",
+        "smiled", "left", "went home", "bought {goods}", "drank tea", "slept",
     ),
     "opened": ("window", "door", "gate"),
     "task": (
@@ -83,17 +86,22 @@ RULES: dict[str, tuple[str, ...]] = {
 
 PRONOUN_TEMPLATES: tuple[str, ...] = (
     "{opener} the {occupation} {met} {person} {place} because {she} {reason} .",
-    "{opener} the {occupation} {talked} {person} {place} and then {she} {action} .",
-    "when the {occupation} {met} {person} {place} , {she} {action} .",
+    "{opener} the {occupation} {talked} {person} {place} before {she} {action} .",
+    "the {occupation} {met} {person} again because {she} {reason} .",
     "{opener} the {occupation} {gave} {person} the {thing} {place} and took {her} {belonging} home .",
     "{person} {knew} that the {occupation} {travelled} to the {building} with {person} before {she} {action} .",
-    "{opener} the {occupation} {talked} {person} {place} . {later} {she} {action} .",
-    "the {occupation} {talked} {person} and {person} about the {topic} . {later} {her} {pet} {felt} {feeling} .",
+    "the {occupation} {talked} {person} and {person} about the {topic} because {she} {reason} .",
     "the {occupation} , who {likes} {person} , {worked} {place} because {she} {reason} .",
-    "{opener} the {occupation} {met} {person} again while {she} was {place} .",
-    "the {occupation} {gave} {name} the {thing} and {talked} {name} {short_place} until {she} {action} .",
+    "{opener} the {occupation} {talked} {person} {place} until {she} {action} .",
+    "{opener} the {occupation} {met} {person} {place} while {she} was with {own} {pet} .",
+    "the {occupation} {gave} {name} the {thing} and {talked} {name} {short_place} before {she} {action} .",
 )
-"""In each, the pronoun comes 5 to 15 words after the occupation, and another person stands between them (or before)."""
+"""In each, the pronoun comes 5 to 15 words after the occupation, and another person stands between them.
+
+Five words can stand right before the pronoun (because, before, until, while, took). Each is a place where a model must learn to
+look back for the occupation: with a dozen, a small one learned nothing of the link in the time it takes here to learn it.
+The endings often hold a second pronoun (``{own}``), which repeats the first.
+"""
 
 REQUEST_TEMPLATES: tuple[str, ...] = (
     "{name} asks {name} : please {not} {task} {slot} .",
@@ -108,6 +116,8 @@ FEELING_TEMPLATES: tuple[str, ...] = (
     "{person} and {person} {travelled} to the {size} {building} {time} .",
     "{opener} the {occupation} {felt} {feeling} because {person} had lost a {thing} .",
     "the {occupation} {gave} {person} the {thing} {place} .",
+    "when {person} {met} {person} , the {role} {worked} {short_place} .",
+    "{opener} {person} {talked} {person} and then {worked} {place} . {later} {person} slept .",
     "{person} {knew} that the {occupation} {felt} {feeling} {time} .",
     "everyone {place} {felt} {feeling} because of the {topic} .",
     "{person} bought {goods} and {goods} {short_place} .",
@@ -136,7 +146,7 @@ _CLASSES: dict[str, tuple[str, ...]] = {
     "verb": _listed(
         "met saw thanked called helped greeted followed joined visited spoke talked waited walked sat argued laughed gave "
         "showed sold lent sent knows said heard thinks remembers likes trusts travelled went ran worked stayed slept sang took "
-        "was felt seemed wanted needed had lost smiled left bought drank opened read asks tells says will open close paint "
+        "was felt seemed wanted needed had lost smiled left bought drank found missed asks tells says will open close paint "
         "bring find fix move clean hide carry wash take check sell hold is"
     ),
     "time": (*RULES["day"], "morning", "evening", "noon", "week", "day", "yesterday", "later", "again", "then", "last", "next"),
