@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from workbench.data.counter import Draw, key_of
 from workbench.data.worlds.town_words import DISTINCT, RULES
@@ -17,8 +18,7 @@ DECIDED = frozenset({"she", "her"})
 MOST_TRIES = 400
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """One word or punctuation mark and the slot of the template it came from ("" for the template's own words)."""
 
     text: str
