@@ -1,0 +1,20 @@
+"""The catalogue of instruments. Adding one is a file and a line; nothing listed is imported until it is used."""
+
+from workbench.core.catalog import Catalog
+
+INSTRUMENTS = Catalog(
+    "instrument",
+    {
+        "integrated-gradients": ("probes.integrated_gradients:INSTRUMENT", "how much each input token moved the answer", "headline"),
+        "probing": ("probes.probing:INSTRUMENT", "what a linear map reads at each layer, with controls", "headline"),
+        "attention-pattern": ("probes.attention_pattern:INSTRUMENT", "which earlier tokens each head reads from", "standard"),
+        "attention-rollout": ("probes.attention_rollout:INSTRUMENT", "attention followed back through all layers", "standard"),
+        "head-scores": (
+            "probes.head_scores:INSTRUMENT",
+            "previous-token, duplicate-token and induction behaviour of each head",
+            "standard",
+        ),
+        "saliency": ("probes.saliency:INSTRUMENT", "where a small change would move the answer most", "standard"),
+        "input-x-gradient": ("probes.input_x_gradient:INSTRUMENT", "first-order effect of taking each token's embedding away", "standard"),
+    },
+)

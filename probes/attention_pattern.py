@@ -1,0 +1,131 @@
+"""Attention patterns: how much each token attends to each earlier one, by layer and head.
+
+    pattern[layer, head, batch, query, key] = softmax over key of (q . k / sqrt(d_head)), as captured
+
+A weight says where a head reads, not what it does with it: a large weight on a small value moves nothing.
+
+Source: Vaswani et al., Attention Is All You Need, 2017 (arXiv:1706.03762); on what weights do not show, Jain and Wallace,
+Attention is not Explanation, 2019 (arXiv:1902.10186).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import xarray as xr
+from pydantic import Field
+
+from probes.attention import PATTERNS, check_cells, check_heads, is_causal, pattern_passes, pattern_sites, row_error
+from probes.target import model_dtype
+from probes.token_items import origin, read_items
+from workbench.core.charts.frame import altair
+from workbench.core.charts.heat import attention_map
+from workbench.core.measure import Instrument, Needs
+from workbench.core.protocol import HookedModel, Inputs, Progress
+from workbench.core.result import Result
+from workbench.core.spec import Spec
+
+MOST_MAPS = 8
+
+
+class AttentionPatternSpec(Spec):
+    """Which heads are looked at."""
+
+    layers: tuple[int, ...] | None = Field(default=None, description="layers, counted from 0; None is all")
+    heads: tuple[int, ...] | None = Field(default=None, description="heads in each layer, counted from 0; None is all")
+    bos: bool = Field(default=True, description="put a BOS before text (ids are taken as they are)")
+    max_cells: int = Field(default=20_000_000, ge=1, description="numbers kept at most")
+    tokens_a_pass: int = Field(default=16384, ge=1, description="tokens in one forward pass at most")
+
+
+# --- compute ------------------------------------------------------------------------------------------------
+
+
+def compute(model: HookedModel, inputs: Inputs, spec: AttentionPatternSpec, progress: Progress) -> AttentionPatternResult:
+    """Capture the patterns. Raises BadValue for a layer or head that is not there, and above ``max_cells``."""
+    items = read_items(model, inputs, bos=spec.bos)
+    sites = pattern_sites(model, spec.layers)
+    width = items.ids.shape[1]
+    parts, heads = [], []
+    for _, part in pattern_passes(model, items, sites, spec.tokens_a_pass, progress):
+        heads = check_heads(spec.heads, part.shape[2])
+        check_cells(len(sites) * len(heads) * len(items) * width * width, spec.max_cells, "patterns")
+        parts.append(part[:, :, heads])
+    captured = torch.cat(parts, dim=1)
+    patterns = captured.transpose(1, 2)  # layer head batch query key
+    real = items.real
+    both = (real[:, :, None] & real[:, None, :])[None, None]
+    first = patterns[..., 0].double().masked_fill(~real, 0.0).sum(-1) / items.lengths
+    values = xr.Dataset(
+        {
+            "pattern": (("layer", "head", "batch", "query", "key"), patterns.double().masked_fill(~both, float("nan")).numpy()),
+            "to_first": (("layer", "head", "batch"), first.numpy()),
+            "row_error": (("layer", "head"), row_error(captured, items)),
+        },
+        coords={
+            "layer": [site.layer for site in sites],
+            "head": heads,
+            "batch": np.arange(len(items)),
+            "query": np.arange(width),
+            "key": np.arange(width),
+            "query_token": (("batch", "query"), items.pieces),
+            "key_token": (("batch", "key"), items.pieces),
+        },
+    )
+    note = "A BOS was put before each text." if items.bos_added else "No BOS was added: positions are those of the ids given."
+    return AttentionPatternResult(
+        kind=INSTRUMENT.name,
+        values=values,
+        spec=spec.model_dump(mode="json"),
+        provenance=origin(model, seed=None, dtype=model_dtype(model), ids=items.ids, lengths=items.lengths),
+        notes=(note,),
+    )
+
+
+# --- result and plot ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AttentionPatternResult(Result):
+    """``pattern`` (NaN at padding), ``to_first`` the mean weight a head puts on position 0, ``row_error`` the largest
+    distance of a row's sum from one."""
+
+    columns: ClassVar[tuple[str, ...]] = (
+        "layer", "head", "batch", "query", "key", "query_token", "key_token", "pattern", "to_first", "row_error",
+    )  # fmt: skip
+
+    def summary(self) -> str:
+        """Sizes, the heads that rest on the first token, and the largest row error."""
+        v: Any = self.values
+        resting = int((v.to_first.mean("batch") > 0.5).sum())
+        return (
+            f"{self.kind}: {v.sizes['layer']} layers x {v.sizes['head']} heads on {len(v.batch)} items; {resting} heads put more than half "
+            f"of their attention on position 0; rows sum to one within {float(v.row_error.max()):.1e}."
+        )
+
+    def plot(self) -> Any:
+        """Item 0: one map a head, the first layers and heads only where there are many."""
+        item: Any = self.values.isel(batch=0)
+        real = ~np.isnan(item.pattern.values[0, 0]).all(axis=1)
+        tokens = [str(t) for t in item.query_token.values[real]]
+        heads = [(layer, head) for layer in range(len(item["layer"])) for head in range(len(item["head"]))]
+        maps = []
+        for layer, head in heads[:MOST_MAPS]:
+            pattern = item.pattern.values[layer, head][np.ix_(real, real)]
+            title = f"layer {int(item['layer'][layer])}, head {int(item['head'][head])}"
+            if (layer, head) == heads[MOST_MAPS - 1] and len(heads) > MOST_MAPS:
+                title += f" (the last shown of {len(heads)} heads)"
+            maps.append(attention_map(pattern, tokens, title=title, causal=is_causal(pattern)))
+        return maps[0] if len(maps) == 1 else altair().concat(*maps, columns=2).resolve_scale(color="independent")
+
+
+INSTRUMENT = Instrument(
+    name="attention-pattern",
+    question="Which earlier tokens does each head read from?",
+    spec=AttentionPatternSpec,
+    needs=Needs(sites=(PATTERNS,)),
+    compute=compute,
+)

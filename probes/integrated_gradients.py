@@ -1,0 +1,208 @@
+"""Integrated gradients: how much each input token moved the answer, from a named baseline.
+
+    attribution_j = sum_d (x - x0)_jd * integral over a in [0, 1] of d f(x0 + a (x - x0)) / d x_jd
+
+on the embedding site ``hook_embed``, with f the target's scalar. Completeness, sum_j attribution_j = f(x) - f(x0), is
+what the quadrature is judged by: steps double until the gap is small, and gap and steps are part of the result.
+
+Source: Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks, ICML 2017 (arXiv:1703.01365).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from probes.attribution import AttributionResult, attribution_values
+from probes.baselines import BaselineName, make_baseline
+from probes.target import EMBEDDING, Quantity, Target, embeddings_of, gradients_of, read_target, values_of
+from probes.token_items import TokenItems, origin, read_items, rows_a_pass, slices
+from workbench.core.measure import Instrument, Needs
+from workbench.core.protocol import HookedModel, Inputs, Progress
+from workbench.core.spec import Spec
+
+Rule = Literal["left", "right", "trapezoid", "midpoint", "gauss-legendre"]
+
+
+class IntegratedGradientsSpec(Spec):
+    """What is explained, from where, and how finely."""
+
+    baseline: BaselineName = Field(default="zero", description="where the path starts")
+    quantity: Quantity = Field(default="logit", description="the scalar explained; 'logit-difference' is target minus foil")
+    position: int | None = Field(
+        default=None, description="whose logits are read: None is each item's last real token, negative counts from it"
+    )
+    rule: Rule = Field(default="gauss-legendre", description="how the path is sampled")
+    steps: int = Field(default=16, ge=1, le=4096, description="points on the path to begin with")
+    max_steps: int = Field(default=512, ge=1, le=4096, description="steps double up to this many")
+    tolerance: float = Field(default=1e-3, gt=0, description="largest completeness gap, as a share of |f(x) - f(x0)|")
+    neutral_id: int | None = Field(default=None, description="the id of the 'unknown-token' baseline; None is the padding id")
+    bos: bool = Field(default=True, description="put a BOS before text (ids are taken as they are)")
+    tokens_a_pass: int = Field(default=16384, ge=1, description="tokens in one forward pass at most")
+
+    @model_validator(mode="after")
+    def _fits(self) -> IntegratedGradientsSpec:
+        if self.max_steps < self.steps:
+            raise ValueError(f"max_steps at least as many as steps, not {self.max_steps} < {self.steps}")
+        if self.rule == "trapezoid" and self.steps < 2:
+            raise ValueError("two steps or more for the trapezoid rule")
+        return self
+
+
+# --- compute ------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=64)
+def quadrature(rule: Rule, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes in [0, 1] and weights that sum to one, both float64 ``[steps]``.
+
+    The trapezoid rule has ``steps`` nodes and ``steps - 1`` panels, so it is exact for linear integrands.
+    """
+    k = np.arange(steps, dtype=np.float64)
+    even = np.full(steps, 1.0 / steps)
+    if rule == "left":
+        return k / steps, even
+    if rule == "right":
+        return (k + 1) / steps, even
+    if rule == "midpoint":
+        return (k + 0.5) / steps, even
+    if rule == "trapezoid":
+        weights = np.full(steps, 1.0 / (steps - 1))
+        weights[[0, -1]] /= 2
+        return k / (steps - 1), weights
+    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    return (nodes + 1) / 2, weights / 2
+
+
+@dataclass(frozen=True)
+class Path:
+    """The straight line each item walks, from ``start`` to ``end``, and what is read along it."""
+
+    model: HookedModel
+    items: TokenItems
+    target: Target
+    start: Float[Tensor, "batch pos d_model"]
+    end: Float[Tensor, "batch pos d_model"]
+    tokens_a_pass: int
+
+    def attribution(self, chosen: Tensor, rule: Rule, steps: int) -> Float[Tensor, "item pos"]:
+        """Attribution of the ``chosen`` items at a fixed number of steps, in float64; (item, step) pairs share passes."""
+        nodes, weights = (torch.from_numpy(a) for a in quadrature(rule, steps))
+        change = (self.end - self.start)[chosen.to(self.end.device)]
+        mean_gradient = torch.zeros(change.shape, dtype=torch.float64, device=change.device)
+        pairs = torch.cartesian_prod(torch.arange(len(chosen)), torch.arange(steps))
+        for part in slices(len(pairs), rows_a_pass(self.tokens_a_pass, int(self.items.lengths[chosen].max()))):
+            which, step = pairs[part].unbind(1)
+            rows = chosen[which]
+            width = int(self.items.lengths[rows].max())  # no work on columns that are padding in all of these rows
+            alpha = nodes[step].to(change)[:, None, None]
+            points = self.start[rows.to(change.device), :width] + alpha * change[which.to(change.device), :width]
+            gradient = gradients_of(self.model, self.items.ids[rows, :width], points, self.target.rows(rows))
+            weighted = gradient.double() * weights[step].to(change.device)[:, None, None]
+            mean_gradient[:, :width].index_add_(0, which.to(change.device), weighted)
+        return (mean_gradient * change.double()).sum(-1)
+
+
+def integrate(path: Path, difference: Float[Tensor, "batch"], spec: IntegratedGradientsSpec, progress: Progress) -> dict[str, np.ndarray]:
+    """Attribution ``[batch, pos]`` with, for each item, its gap, steps, evaluations and whether the gap is within tolerance.
+
+    Items whose gap is too large are done again with twice the steps, the others are left as they are.
+    """
+    batch, width = path.items.ids.shape
+    attribution = np.zeros((batch, width))
+    gap, steps_used, evaluations = np.zeros(batch), np.zeros(batch, dtype=np.int64), np.zeros(batch, dtype=np.int64)
+    pending, steps = np.arange(batch), spec.steps
+    wanted = difference.double().cpu().numpy()
+    while True:
+        attribution[pending] = path.attribution(torch.from_numpy(pending), spec.rule, steps).cpu().numpy()
+        gap[pending] = np.abs(attribution[pending].sum(1) - wanted[pending])
+        steps_used[pending] = steps
+        evaluations[pending] += steps
+        pending = pending[~(gap[pending] <= spec.tolerance * np.abs(wanted[pending]))]
+        progress(batch - len(pending), batch, f"{steps} steps")
+        if len(pending) == 0 or steps * 2 > spec.max_steps:
+            break
+        steps *= 2
+    converged = gap <= spec.tolerance * np.abs(wanted)
+    return {"attribution": attribution, "gap": gap, "steps": steps_used, "evaluations": evaluations, "converged": converged}
+
+
+def compute(model: HookedModel, inputs: Inputs, spec: IntegratedGradientsSpec, progress: Progress) -> IntegratedGradientsResult:
+    """Integrated gradients of every item. Raises BadValue for inputs that cannot be meant, NaN included."""
+    items = read_items(model, inputs, bos=spec.bos)
+    target = read_target(model, items, inputs, spec.quantity, spec.position)
+    x = embeddings_of(model, items.ids, spec.tokens_a_pass)
+    base = make_baseline(spec.baseline, model, items, inputs, x, neutral_id=spec.neutral_id, tokens_a_pass=spec.tokens_a_pass)
+    value = values_of(model, items.ids, x, target, spec.tokens_a_pass).double()
+    start = values_of(model, items.ids, base.embeddings, target, spec.tokens_a_pass).double()
+    found = integrate(Path(model, items, target, base.embeddings, x, spec.tokens_a_pass), value - start, spec, progress)
+    candidate = base.moved & items.real & ~items.control
+    extra = {
+        "baseline_value": ("batch", start.cpu().numpy()),
+        **{name: ("batch", found[name]) for name in ("gap", "steps", "evaluations", "converged")},
+        "on_control": ("batch", np.where(items.control.numpy(), found["attribution"], 0.0).sum(1)),
+    }
+    return IntegratedGradientsResult(
+        kind=INSTRUMENT.name,
+        values=attribution_values(items, target, found["attribution"], value, candidate, extra),
+        spec=spec.model_dump(mode="json"),
+        provenance=origin(model, seed=None, dtype=x.dtype, ids=items.ids, lengths=items.lengths, targets=target.ids, foils=target.foils,
+                          positions=target.positions, baseline=base.embeddings),
+        notes=_notes(base.notes, items, found, (value - start).cpu().numpy(), spec),
+    )  # fmt: skip
+
+
+def _notes(
+    notes: tuple[str, ...], items: TokenItems, found: dict[str, np.ndarray], difference: np.ndarray, spec: IntegratedGradientsSpec
+) -> tuple[str, ...]:
+    out = [*notes, "A BOS was put before each text." if items.bos_added else "No BOS was added: positions are those of the ids given."]
+    left = int((~found["converged"]).sum())
+    if left:
+        share = found["gap"] / np.maximum(np.abs(difference), np.finfo(float).tiny)
+        out.append(
+            f"The completeness gap stays above {spec.tolerance:g} of the effect in {left} of {len(items)} items "
+            f"at {int(found['steps'].max())} steps (largest gap {found['gap'].max():.3g}, median share {np.median(share):.3g}): "
+            "their attributions do not add up to the effect."
+        )
+    return tuple(out)
+
+
+# --- result and plot ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class IntegratedGradientsResult(AttributionResult):
+    """AttributionResult with the account of its own error.
+
+    For each item: ``value`` f(x), ``baseline_value`` f(x0), ``gap`` |sum of attribution - (f(x) - f(x0))|, ``steps`` of
+    the last round, ``evaluations`` over all rounds, ``converged``, and ``on_control``, what fell on control tokens.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = (
+        *AttributionResult.columns, "baseline_value", "gap", "steps", "evaluations", "converged", "on_control",
+    )  # fmt: skip
+
+    def summary(self) -> str:
+        v: Any = self.values
+        done, n = int(v.converged.sum()), len(v.batch)
+        steps = int(v.steps.max())
+        return (
+            f"{super().summary()}\nThe attributions of {done} of {n} items add up to the effect within tolerance ({steps} steps at most)."
+        )
+
+
+INSTRUMENT = Instrument(
+    name="integrated-gradients",
+    question="How much did each input token move the answer, starting from a named baseline?",
+    spec=IntegratedGradientsSpec,
+    needs=Needs(abilities=frozenset({"logits", "edit", "grad"}), sites=(EMBEDDING,), inputs=("batch", "targets")),
+    compute=compute,
+    floors={"organism": "town", "first_hit_rate": 0.9, "null": "clean twin at chance"},
+)
