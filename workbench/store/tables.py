@@ -104,7 +104,11 @@ class Tables:
         if self.dialect not in _INSERTS:
             raise BadValue("the store's database", self.dialect, "sqlite or postgresql")
         self._engine = _engine(parsed)
-        self._make_schema()
+        try:
+            self._make_schema()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._engine.dispose()

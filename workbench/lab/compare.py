@@ -1,0 +1,118 @@
+"""Two runs of one suite side by side: the same samples, pair by pair.
+
+Values that are true or false are compared by the exact McNemar test with the paired bootstrap's interval of the difference, numbers by
+the paired bootstrap over clusters. A sample that only one run has, or that either left unscored, is counted and left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evals import SUITES
+from workbench.core.errors import BadValue, UnknownName, UsageError
+from workbench.core.finding import Denominators, Finding, Interval
+from workbench.core.stats.counts import mcnemar_exact
+from workbench.core.stats.resampling import fewest, paired_bootstrap
+from workbench.store.runs import Store
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How one value differs, second run less first. ``p`` is McNemar's, for values that are true or false; else None."""
+
+    value: str
+    first: float
+    second: float
+    difference: float
+    interval: Interval | None
+    p: float | None
+    n: int
+    clusters: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs of ``suite``: the differences, the denominators, and the suite's own findings on the second against the first."""
+
+    suite: str
+    first: str
+    second: str
+    denominators: Denominators
+    differences: tuple[Difference, ...]
+    findings: tuple[Finding, ...]
+
+
+def compare(first: str, second: str, suite: str = "", *, store: Store | None = None, level: float = 0.95) -> Comparison:
+    """Compare two runs. ``suite`` may be left out where the runs have exactly one in common.
+
+    Raises UsageError where they have none, where their specs differ (other questions are not paired), or where no sample is common.
+    """
+    store = store if store is not None else Store.open(create=False)
+    runs = [store.runs.get(run).id for run in (first, second)]
+    name = _suite(store, runs, suite)
+    results = [store.result(run, name).result for run in runs]
+    kind = results[0].kind
+    if results[0].spec != results[1].spec or results[0].provenance.data_digest != results[1].provenance.data_digest:
+        raise UsageError(f"Runs {runs[0]} and {runs[1]} asked '{name}' different questions (spec or data), so their answers are no pairs.")
+    sides = [{(r["sample"], r["epoch"]): r for r in store.sink(run, name).read()} for run in runs]
+    pairs, denominators = _paired(*sides)
+    differences = tuple(_difference(value, pairs, level) for value in _values(pairs))
+    drawn = SUITES.load(kind).findings(results[1], subject=results[1].provenance.model, reference=results[0], level=level)
+    return Comparison(name, runs[0], runs[1], denominators, differences, tuple(drawn))
+
+
+def _suite(store: Store, runs: Sequence[str], asked: str) -> str:
+    both = [name for name in store.sample_counts(runs[0]) if name in store.sample_counts(runs[1])]
+    if asked:
+        if asked not in both:
+            raise UnknownName("suite", asked, both, where="in both runs")
+        return asked
+    if len(both) != 1:
+        words = f"they share {', '.join(both)}" if both else "they share none"
+        raise UsageError(f"Runs {' and '.join(runs)} do not have exactly one suite in common: {words}. Name one that both have.")
+    return both[0]
+
+
+def _paired(a: Mapping[Any, Record], b: Mapping[Any, Record]) -> tuple[list[tuple[Record, Record]], Denominators]:
+    reasons: dict[str, int] = {}
+    pairs = []
+    for where in sorted({*a, *b}):
+        reason = "in one run only" if where not in a or where not in b else a[where]["unscored"] or b[where]["unscored"]
+        if reason:
+            reasons[reason] = reasons.get(reason, 0) + 1
+        else:
+            pairs.append((a[where], b[where]))
+    if not pairs:
+        raise UsageError(f"No sample was scored in both runs ({'; '.join(f'{n} {reason}' for reason, n in reasons.items())}).")
+    return pairs, Denominators(run=len({*a, *b}), scored=len(pairs), unscored=reasons)
+
+
+def _values(pairs: Sequence[tuple[Record, Record]]) -> list[str]:
+    """The names whose value is a number, or true or false, in every pair and not the same constant in both runs."""
+    names = set.intersection(*({n for n, v in r["values"].items() if isinstance(v, bool | int | float)} for pair in pairs for r in pair))
+    return sorted(name for name in names if any(a["values"][name] != b["values"][name] for a, b in pairs)) or sorted(names)
+
+
+def _difference(value: str, pairs: Sequence[tuple[Record, Record]], level: float) -> Difference:
+    a, b = ([pair[side]["values"][value] for pair in pairs] for side in (0, 1))
+    binary = all(isinstance(v, bool) for v in (*a, *b))
+    x, y = ([float(v) for v in side] for side in (a, b))
+    clusters = [pair[0].get("cluster") or pair[0]["sample"] for pair in pairs]
+    means = sum(x) / len(x), sum(y) / len(y)
+    p = mcnemar_exact(sum(u and not v for u, v in zip(a, b, strict=True)), sum(v and not u for u, v in zip(a, b, strict=True)))
+    interval, note = None, ""
+    units = len(set(clusters))
+    if units < fewest(level):
+        note = f"no interval: {units} clusters, and a bootstrap at {level:.0%} needs {fewest(level)}"
+    else:
+        try:
+            bounds = (-1.0, 1.0) if binary else None
+            interval = paired_bootstrap(y, x, clusters=clusters, level=level, bounds=bounds).interval
+        except BadValue as error:
+            note = f"no interval: {error}"
+    return Difference(value, *means, means[1] - means[0], interval, p if binary else None, len(pairs), units, note)

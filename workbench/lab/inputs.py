@@ -1,0 +1,232 @@
+"""What an instrument is given, from words: texts with targets and foils, or items of a generated world.
+
+An ``InputsSpec`` is stored with the run, so that the same inputs can be made again. A target is one token that follows its text
+without changing how the text is cut into tokens; anything else is an error, since a shifted token would be read as another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from probes.probe_labels import LabelSet
+from probes.probing import untrained_copy
+from workbench.core.errors import BadValue, UsageError
+from workbench.core.measure import Instrument
+from workbench.core.protocol import HookedModel, Inputs
+from workbench.core.spec import Spec
+from workbench.data.worlds.town import Split, Town, TownSpec
+from workbench.data.worlds.town_items import PronounItem
+from workbench.lab.refs import world_of
+from workbench.store.runs import Store
+
+Span = tuple[int, int]
+
+
+class InputsSpec(Spec):
+    """Texts, or items of the town.
+
+    ``texts`` with ``targets`` and ``foils`` (one each, or one for all; text that is one token after its context). Or ``world``, the
+    town whose held-out items are taken: ``count`` sentences that end before a pronoun, of occupations that lean at least
+    ``least_lean``, or ``count`` documents with labelled words, as the instrument needs. ``untrained``: also a copy with fresh
+    weights, where the instrument takes one.
+    """
+
+    texts: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    foils: tuple[str, ...] = ()
+    world: TownSpec | None = None
+    split: Literal["validation", "test"] = "test"
+    count: int = Field(160, ge=1)
+    least_lean: float = Field(0.3, ge=0, le=1)
+    untrained: bool = True
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if bool(self.texts) == (self.world is not None):
+            raise ValueError("inputs with either texts or a world")
+        for name in ("targets", "foils"):
+            if len(getattr(self, name)) not in (0, 1, len(self.texts)):
+                raise ValueError(f"inputs with one of {name} for all texts or one for each of the {len(self.texts)}")
+        if self.world is not None and (self.targets or self.foils):
+            raise ValueError("inputs without targets and foils where a world is given, which has its own")
+        return self
+
+    @classmethod
+    def of(cls, given: InputsSpec | Mapping[str, Any] | Sequence[str] | str) -> InputsSpec:
+        """From a text, texts, or fields."""
+        if isinstance(given, InputsSpec):
+            return given
+        if isinstance(given, Mapping):
+            return cls.parse(given, what="inputs")
+        return cls.parse({"texts": [given] if isinstance(given, str) else list(given)}, what="inputs")
+
+
+def default_inputs(tool: Instrument, ref: str, store: Store | None = None) -> InputsSpec:
+    """What ``tool`` asks of the world its model was trained on. Raises UsageError where that is not known."""
+    world = world_of(ref, store)
+    if world is None:
+        raise UsageError(f"'{tool.name}' was given no inputs, and '{ref}' comes from no generated world. Give texts (`--text \"…\"`).")
+    return InputsSpec.parse({"world": world})
+
+
+def make_inputs(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: Spec) -> Inputs:
+    """The ``Inputs`` that ``tool`` takes under its spec ``chosen``: foils, groups and BOS only where that asks for them."""
+    bos = bool(getattr(chosen, "bos", True))
+    contrast = getattr(chosen, "quantity", "") == "logit-difference"
+    if spec.world is None:
+        return from_texts(model, spec.texts, spec.targets, spec.foils, bos=bos)
+    if not tool.needs.inputs:
+        return Inputs(None)
+    town = Town(spec.world)
+    if "labels" in tool.needs.inputs:
+        made = town_labels(model, town, split=spec.split, count=spec.count, bos=bos)
+        return replace(made, reference=untrained_copy(model, seed=spec.seed + 1)) if spec.untrained else made
+    items = pronoun_items(town, split=spec.split, count=spec.count, least_lean=spec.least_lean, seed=spec.seed)
+    made = town_pronouns(model, items, bos=bos)
+    if "targets" not in tool.needs.inputs:
+        return Inputs(made.batch, made.lengths)
+    slots = getattr(chosen, "baseline", "") == "template-mean"
+    return replace(made, groups=made.groups if slots else None, foils=made.foils if contrast else None)
+
+
+# --- from texts ---------------------------------------------------------------------------------------------
+
+
+def from_texts(
+    model: HookedModel, texts: Sequence[str], targets: Sequence[str] = (), foils: Sequence[str] = (), *, bos: bool = True
+) -> Inputs:
+    """Texts as token ids, right-padded, with the ids of targets and foils (none, one for all, or one a text)."""
+    ids, lengths, _ = encoded(model, texts, bos=bos)
+    return Inputs(ids, lengths, targets=_ids(model, texts, targets, "target"), foils=_ids(model, texts, foils, "foil"), texts=tuple(texts))
+
+
+def encoded(model: HookedModel, texts: Sequence[str], *, bos: bool = True) -> tuple[Tensor, Tensor, list[list[Span]]]:
+    """Ids ``[batch, pos]`` (a BOS first where asked and there is one), lengths ``[batch]``, and for each text the letters
+    (start, end) of every token; a BOS has (0, 0)."""
+    tokenizer = _tokenizer(model)
+    first = [tokenizer.bos_id] if bos and tokenizer.bos_id is not None else []
+    rows: list[list[int]] = []
+    spans: list[list[Span]] = []
+    for text in texts:
+        ids, where = tokenizer.offsets(text)
+        if not ids:
+            raise BadValue("a text", text, "of at least one token")
+        rows.append([*first, *ids])
+        spans.append([(0, 0)] * len(first) + [(start, end) for start, end in where])
+    width = max(map(len, rows))
+    fill = tokenizer.pad_id if tokenizer.pad_id is not None else 0
+    padded = torch.tensor([row + [fill] * (width - len(row)) for row in rows])
+    return padded, torch.tensor([len(row) for row in rows]), spans
+
+
+def _ids(model: HookedModel, texts: Sequence[str], answers: Sequence[str], what: str) -> Tensor | None:
+    if not answers:
+        return None
+    each = list(answers) * len(texts) if len(answers) == 1 else list(answers)
+    if len(each) != len(texts):
+        raise BadValue(f"the number of {what}s", len(each), f"1 or {len(texts)}, one a text")
+    return torch.tensor([_following(model, text, answer, what) for text, answer in zip(texts, each, strict=True)])
+
+
+def _following(model: HookedModel, text: str, answer: str, what: str) -> int:
+    """The one id that ``answer`` is after ``text``."""
+    tokenizer = _tokenizer(model)
+    before, whole = tokenizer.encode(text), tokenizer.encode(text + answer)
+    if whole[: len(before)] != before or len(whole) != len(before) + 1:
+        pieces = tokenizer.pieces(whole[len(before) :] if whole[: len(before)] == before else tokenizer.encode(answer))
+        hint = " A leading space belongs to the word." if answer and not answer.startswith(" ") else ""
+        raise BadValue(f"the {what}", answer, f"one token after its text, and it is {len(pieces)}: {pieces}", do=hint.strip())
+    return whole[-1]
+
+
+def _tokenizer(model: HookedModel) -> Any:
+    if model.tokenizer is None:
+        raise UsageError("This model has no tokenizer, so it cannot be asked in words. Give token ids as `Inputs(batch=…)`.")
+    return model.tokenizer
+
+
+# --- from the town ------------------------------------------------------------------------------------------
+
+
+def pronoun_items(town: Town, *, split: Split = "test", count: int = 160, least_lean: float = 0.3, seed: int = 0) -> list[PronounItem]:
+    """``count`` held-out sentences, each on a skeleton of its own, the occupations that lean so far taking turns.
+
+    On a shared skeleton a mean over the other sentences would equal the sentence everywhere but at the occupation, and any
+    attribution would find it.
+    """
+    leaning = [name for name, facts in town.truth()["occupations"].items() if abs(facts["lean"]) >= least_lean]
+    if not leaning:
+        raise BadValue("least_lean", least_lean, "at most the largest lean of an occupation")
+    by_skeleton: dict[int, dict[str, PronounItem]] = {}
+    for item in town.pronoun_items(split, per_occupation=count, seed=seed):
+        by_skeleton.setdefault(item.skeleton, {})[item.occupation] = item
+    return [by_skeleton[number][leaning[number % len(leaning)]] for number in sorted(by_skeleton)]
+
+
+def town_pronouns(model: HookedModel, items: Sequence[PronounItem], *, bos: bool = True) -> Inputs:
+    """Sentences up to a pronoun, with *she* (or *her*) as target and *he* (*his*) as foil.
+
+    ``labels`` ``[batch, pos]`` is true at content words; ``groups`` names the template.
+    """
+    texts = [item.text_before for item in items]
+    ids, lengths, spans = encoded(model, texts, bos=bos)
+    content = torch.zeros(ids.shape, dtype=torch.bool)
+    for row, item in enumerate(items):
+        for span in item.content:
+            content[row, tokens_of(spans[row], span)] = True
+    return Inputs(
+        ids, lengths, labels=content, groups=[item.template for item in items],
+        targets=_ids(model, texts, [item.she for item in items], "target"), foils=_ids(model, texts, [item.he for item in items], "foil"),
+    )  # fmt: skip
+
+
+def occupation_spans(model: HookedModel, items: Sequence[PronounItem], *, bos: bool = True) -> tuple[Span, ...]:
+    """The tokens of each sentence's occupation as a half-open range of positions in ``town_pronouns``'s batch."""
+    spans = encoded(model, [item.text_before for item in items], bos=bos)[2]
+    found = [tokens_of(where, item.occupation_span) for where, item in zip(spans, items, strict=True)]
+    return tuple((places[0], places[-1] + 1) for places in found)
+
+
+def town_labels(model: HookedModel, town: Town, *, split: Split = "test", count: int = 300, bos: bool = True) -> Inputs:
+    """Documents with a label at the last token of every word, read with the word as its type: ``class``, the word's class."""
+    items = town.label_items(split, count)
+    ids, lengths, spans = encoded(model, [item.text for item in items], bos=bos)
+    classes, words = ([[""] * ids.shape[1] for _ in items] for _ in range(2))
+    for row, item in enumerate(items):
+        for word, span, kind in zip(item.words, item.spans, item.classes, strict=True):
+            last = tokens_of(spans[row], span)[-1]
+            classes[row][last], words[row][last] = kind, word
+    return Inputs(ids, lengths, labels={"class": LabelSet(classes, words)})
+
+
+def tokens_of(spans: Sequence[Span], span: Span) -> list[int]:
+    """The positions of the tokens that hold a letter of ``span``. Raises BadValue where none does."""
+    found = [place for place, (start, end) in enumerate(spans) if start < span[1] and end > span[0]]
+    if not found:
+        raise BadValue("a word's place", span, "covered by at least one token")
+    return found
+
+
+# --- identity -----------------------------------------------------------------------------------------------
+
+
+def digest_of_inputs(inputs: Inputs) -> str:
+    """sha256 (hex) over tensors and texts of inputs that were given ready-made."""
+    whole = hashlib.sha256()
+    for name, value in sorted(vars(inputs).items()):
+        if isinstance(value, Tensor):
+            content = value.detach().cpu().contiguous().numpy().tobytes() + str((value.dtype, tuple(value.shape))).encode()
+        elif hasattr(value, "digest"):
+            content = value.digest().encode()
+        else:
+            content = repr(value).encode()
+        whole.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
+    return whole.hexdigest()

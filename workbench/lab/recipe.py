@@ -1,0 +1,187 @@
+"""Recipes: a YAML file with one full training spec, of a text or of an organism.
+
+``read`` takes a shipped name (``town-target``) or a path, lays ``--set`` values over it and gives a validated, frozen recipe; what it
+leaves out is filled in, so that the stored spec says everything and can be trained again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pydantic
+import yaml
+from pydantic import Field, PositiveInt, model_validator
+
+from workbench.core.batch import RowData
+from workbench.core.errors import BadValue, CorruptFile, MissingFile, UnknownName
+from workbench.core.spec import Spec
+from workbench.data.corpora import tinyshakespeare, wikitext2
+from workbench.data.text import BPETokenizer, CharTokenizer, ContiguousRows
+from workbench.families.gpt import GPT, GPTConfig
+from workbench.lab.settings import overlay
+from workbench.organisms import ORGANISMS
+from workbench.training.spec import TrainSpec
+
+_FOLDER = resources.files("workbench") / "recipes"
+
+
+class TextSpec(Spec):
+    """The text a model is trained on: a registered ``source`` in its usual split, or a ``file`` cut at nine tenths.
+
+    ``length``: tokens of a row, drawn from anywhere in the training part.
+    """
+
+    source: Literal["", "tinyshakespeare", "wikitext-2"] = ""
+    file: str = ""
+    length: PositiveInt = 64
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if bool(self.source) == bool(self.file):
+            raise ValueError("a text with either a source or a file")
+        return self
+
+    def split(self) -> dict[str, str]:
+        """``train`` and ``validation`` text."""
+        if self.source == "tinyshakespeare":
+            return tinyshakespeare()
+        if self.source == "wikitext-2":
+            return {name: "".join(articles) for name, articles in wikitext2().items()}
+        if not Path(self.file).is_file():
+            raise MissingFile(self.file, "text file to train on")
+        text = Path(self.file).read_text(encoding="utf-8")
+        cut = int(len(text) * 0.9)
+        return {"train": text[:cut], "validation": text[cut:]}
+
+
+class TokenizerSpec(Spec):
+    """``char``: one token a character of the whole text. ``bpe``: byte-level pairs learned from the training part."""
+
+    kind: Literal["char", "bpe"] = "char"
+    vocabulary: int = Field(1024, ge=260, description="bpe: how many tokens")
+
+
+class TextRecipe(Spec):
+    """A decoder trained on a text. ``model`` are fields of ``GPTConfig``; ``d_vocab`` is the tokenizer's."""
+
+    name: str = Field(min_length=1)
+    words: str = ""
+    text: TextSpec
+    tokenizer: TokenizerSpec = TokenizerSpec.parse({})
+    model: Mapping[str, Any]
+    train: TrainSpec = TrainSpec.parse({})
+
+    @pydantic.field_validator("model")
+    @classmethod
+    def _complete(cls, model: Mapping[str, Any]) -> Mapping[str, Any]:
+        if "d_vocab" in model:
+            raise ValueError("without d_vocab, which follows from the tokenizer")
+        whole = GPTConfig.parse({"d_vocab": 1, **model}, what="the recipe's model").model_dump(mode="json")
+        return {name: value for name, value in whole.items() if name != "d_vocab"}
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.text.length > self.model["n_ctx"]:
+            raise ValueError(f"text.length at most the model's n_ctx ({self.model['n_ctx']}), and it is {self.text.length}")
+        return self
+
+    def prepare(self) -> Prepared:
+        """The untrained model with its rows. Raises MissingData, MissingFile, BadValue."""
+        split = self.text.split()
+        if self.tokenizer.kind == "char":
+            tokenizer: CharTokenizer | BPETokenizer = CharTokenizer.of(split["train"] + split["validation"])
+        else:
+            tokenizer = BPETokenizer.train([split["train"]], self.tokenizer.vocabulary)
+        config = GPTConfig.parse({**self.model, "d_vocab": tokenizer.vocab_size}, what="the recipe's model")
+        rows = self.train.steps * self.train.batch_rows  # every step draws windows of its own
+        return Prepared(
+            GPT(config, tokenizer, seed=self.train.seed),
+            ContiguousRows.of(split["train"], tokenizer, self.text.length, rows=rows, seed=self.train.seed),
+            ContiguousRows.of(split["validation"], tokenizer, self.text.length),
+        )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a training loop needs."""
+
+    model: GPT
+    rows: RowData
+    validation: RowData
+
+
+class OrganismRecipe(Spec):
+    """An organism, by its own full recipe (``made``); ``twin`` says that ``made`` is the one without the plants."""
+
+    name: str = Field(min_length=1)
+    words: str = ""
+    organism: str
+    twin: bool = False
+    made: Mapping[str, Any]
+
+    def full(self) -> Spec:
+        """The organism's own recipe."""
+        return type(ORGANISMS.load(self.organism).configure()).parse(self.made, what=f"recipe of organism '{self.organism}'")
+
+
+Recipe = TextRecipe | OrganismRecipe
+
+
+def shipped() -> dict[str, str]:
+    """The recipes that come with the program, by name, with their ten words."""
+    found = {Path(file.name).stem: file for file in _FOLDER.iterdir() if file.name.endswith(".yaml")}
+    return {name: str(yaml.safe_load(found[name].read_text(encoding="utf-8")).get("words", "")) for name in sorted(found)}
+
+
+def read(recipe: str | Path | Mapping[str, Any] | Recipe, settings: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe of a name, a path, or plain values, with ``settings`` laid over it.
+
+    Raises MissingFile or UnknownName (no such file or name), CorruptFile (no YAML mapping), UnknownName and BadValue (fields).
+    """
+    if isinstance(recipe, TextRecipe | OrganismRecipe):
+        return read(recipe.model_dump(mode="json"), settings) if settings else recipe
+    where = "the recipe" if isinstance(recipe, Mapping) else f"'{recipe}'"
+    values = overlay(recipe if isinstance(recipe, Mapping) else _yaml(recipe), settings or {})
+    if "organism" not in values:
+        return TextRecipe.parse(values, what=where)
+    return _organism(values, where)
+
+
+def _organism(values: dict[str, Any], where: str) -> OrganismRecipe:
+    """An organism's recipe: what a file says at its top level is laid over the organism's own."""
+    own = {name: values.pop(name) for name in ("name", "words", "organism", "twin") if name in values}
+    organism = ORGANISMS.load(str(own["organism"]))
+    made = values.pop("made", None)
+    if made is None:
+        base = organism.configure()
+        full = type(base).parse(overlay(base.model_dump(mode="json"), values), what=where)
+        made = (organism.twin(full) if own.get("twin") else full).model_dump(mode="json")
+    elif values:
+        made = overlay(made, values)
+    recipe = OrganismRecipe.parse({**own, "made": made}, what=where)
+    return recipe.model_copy(update={"made": recipe.full().model_dump(mode="json")})
+
+
+def _yaml(recipe: str | Path) -> dict[str, Any]:
+    path = Path(recipe)
+    if path.is_file():
+        text, where = path.read_text(encoding="utf-8"), str(path)
+    elif path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise MissingFile(path, "recipe", do=f"Shipped recipes are called by name: {', '.join(shipped())}.")
+    elif str(recipe) not in shipped():
+        raise UnknownName("recipe", str(recipe), shipped(), hint="A path to a YAML file works too.")
+    else:
+        text, where = (_FOLDER / f"{recipe}.yaml").read_text(encoding="utf-8"), str(recipe)
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise CorruptFile(where, "a YAML file", " ".join(str(error).split())[:160]) from None
+    if not isinstance(values, dict):
+        raise CorruptFile(where, "a YAML mapping of a recipe's fields", f"it holds a {type(values).__name__}")
+    if not all(isinstance(name, str) for name in values):
+        raise BadValue(f"the fields of '{where}'", [n for n in values if not isinstance(n, str)], "text")
+    return values

@@ -1,0 +1,167 @@
+"""Model references: one grammar everywhere.
+
+    path/to/checkpoint      run:ID (or run:last)      organism:NAME[@dose=0.8,seed=1]
+
+A loaded model carries its reference as ``name``, which results keep in their provenance.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from workbench.core.errors import BadValue, EmptySelection, MissingFile, UnknownName, UsageError, nearest
+from workbench.core.protocol import HookedModel, Progress, silent
+from workbench.organisms import ORGANISMS
+from workbench.store.runs import Store
+from workbench.training.checkpoint import LATEST, MANIFEST, load_model, pointed
+from workbench.training.loop import FINAL
+
+try:
+    import fcntl
+except ImportError:  # not on this system; a lock is a courtesy, since checkpoints are written whole
+    fcntl = None
+
+SCHEMES = ("run", "organism")
+LATER = ("hf", "tl", "compiled", "endpoint")
+ALLOWED = "a checkpoint folder, run:ID, or organism:NAME[@option=value,…]"
+_FORM = re.compile(r"(?P<scheme>[a-z_]+):(?P<rest>.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference taken apart: ``scheme`` (``path``, ``run``, ``organism``), ``name``, and ``options`` after the @."""
+
+    scheme: str
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def parse(text: str) -> Reference:
+    """``text`` taken apart; nothing is loaded. What is there as a folder is a path, whatever it looks like."""
+    if not text.strip():
+        raise BadValue("the model reference", text, ALLOWED)
+    match = _FORM.fullmatch(text)
+    if Path(text).exists() or match is None:
+        return Reference("path", text)
+    scheme, rest = match["scheme"], match["rest"]
+    if scheme in LATER:
+        raise UsageError(f"References of the form '{scheme}:' are not yet in this version. Allowed here: {ALLOWED}.")
+    if scheme not in SCHEMES:
+        raise UnknownName("form of model reference", f"{scheme}:", [f"{known}:" for known in SCHEMES], hint=f"Allowed: {ALLOWED}.")
+    name, sign, options = rest.partition("@")
+    if not name or (sign and scheme != "organism"):
+        raise BadValue("the model reference", text, ALLOWED)
+    return Reference(scheme, name, _options(text, options) if sign else {})
+
+
+def load(ref: str | HookedModel, *, store: Store | None = None, progress: Progress = silent) -> HookedModel:
+    """The model behind a reference, in evaluation mode; a model is passed through.
+
+    ``store`` is where ``run:`` looks and organisms are kept (default: the environment's). Raises UsageError, MissingFile, CorruptFile.
+    """
+    if not isinstance(ref, str):
+        return ref
+    wanted = parse(ref)
+    model = _LOADERS[wanted.scheme](wanted, store, progress)
+    model.name = ref  # type: ignore[attr-defined]  # what results call the model by; not part of its digest
+    return model
+
+
+def reference_of(model: str | HookedModel) -> str:
+    """The reference of a model: what it was loaded by, or ``memory:DIGEST`` for one that was made in this process."""
+    if isinstance(model, str):
+        return model
+    return getattr(model, "name", "") or f"memory:{model.digest()[:16]}"
+
+
+# --- one loader a scheme ------------------------------------------------------------------------------------
+
+
+def _from_path(wanted: Reference, store: Store | None, progress: Progress) -> HookedModel:
+    folder = Path(wanted.name)
+    if not folder.exists():
+        there = sorted(p.name for p in folder.parent.iterdir()) if folder.parent.is_dir() else []
+        close = nearest(folder.name, there)
+        nearby = f" Nearest there: {', '.join(str(folder.parent / name) for name in close)}." if close else ""
+        raise MissingFile(wanted.name, "model checkpoint", do=f"Allowed: {ALLOWED}.{nearby}")
+    return load_model(final_of(folder))
+
+
+def _from_run(wanted: Reference, store: Store | None, progress: Progress) -> HookedModel:
+    with_store = store if store is not None else Store.open(create=False)
+    record = with_store.runs.get(wanted.name)
+    folder = checkpoint_of(with_store, record.id)
+    if record.kind != "train" or not folder.exists():
+        trained = [f"run:{one.id}" for one in with_store.runs.list(kind="train") if checkpoint_of(with_store, one.id).exists()]
+        raise EmptySelection("checkpoint", f"run:{record.id}", trained, where=f"the {record.kind} run {record.id}")
+    return load_model(final_of(folder))
+
+
+def _from_organism(wanted: Reference, store: Store | None, progress: Progress) -> HookedModel:
+    organism = ORGANISMS.load(wanted.name)
+    recipe = organism.configure(wanted.options)
+    home = (store if store is not None else Store.open()).home / "organisms"
+    folder = home / f"{wanted.name}-{recipe.digest()[:16]}"
+    with alone(home / f"{folder.name}.lock"):
+        return organism.build(recipe, folder, progress=progress)
+
+
+_LOADERS: Mapping[str, Callable[[Reference, Store | None, Progress], Any]] = {
+    "path": _from_path,
+    "run": _from_run,
+    "organism": _from_organism,
+}
+
+
+def final_of(folder: Path) -> Path:
+    """The checkpoint in ``folder``: itself, or what a training left in it (the final model, else the latest step)."""
+    if (folder / MANIFEST).is_file():
+        return folder
+    if (folder / FINAL).is_dir():
+        return folder / FINAL
+    return pointed(folder, LATEST) or folder
+
+
+def checkpoint_of(store: Store, run: str) -> Path:
+    """Where a training run keeps its checkpoints."""
+    return store.home / "runs" / run / "checkpoints"
+
+
+def world_of(ref: str, store: Store | None = None) -> dict[str, Any] | None:
+    """The spec of the generated world a model was trained on, as plain values; None where the reference does not tell."""
+    if ref.startswith("memory:"):
+        return None
+    wanted = parse(ref)
+    if wanted.scheme == "organism":
+        return ORGANISMS.load(wanted.name).configure(wanted.options).model_dump(mode="json").get("world")
+    if wanted.scheme == "run":
+        record = (store if store is not None else Store.open(create=False)).runs.get(wanted.name)
+        return record.spec.get("made", {}).get("world")
+    return None
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Wait until no other process is inside for the same file: two that want one organism train it once."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as handle:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _options(text: str, options: str) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for part in options.split(","):
+        name, sign, value = part.partition("=")
+        if not sign or not name.strip() or name.strip() in out:
+            raise BadValue("the model reference", text, f"{ALLOWED}, with each option once as name=value")
+        out[name.strip()] = yaml.safe_load(value)
+    return out

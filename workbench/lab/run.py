@@ -1,0 +1,207 @@
+"""The one entry that the command line, the pages and Python share: probe, evaluate, train.
+
+Each makes a run in the store, streams into it, and leaves its results, provenance and findings there. All numerics are below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evals import SUITES
+from evals.runner import run_suite
+from probes import INSTRUMENTS
+from workbench.core.errors import Incompatible, UsageError
+from workbench.core.finding import Finding
+from workbench.core.measure import Suite
+from workbench.core.protocol import Callback, HookedModel, Inputs, Progress, silent
+from workbench.core.result import Result
+from workbench.core.spec import Spec
+from workbench.lab.history import HISTORY, training_result
+from workbench.lab.inputs import InputsSpec, default_inputs, digest_of_inputs, make_inputs
+from workbench.lab.recipe import OrganismRecipe, Recipe, read
+from workbench.lab.record import recorded
+from workbench.lab.refs import checkpoint_of, load, reference_of, world_of
+from workbench.lab.settings import by_name
+from workbench.organisms import ORGANISMS
+from workbench.store.runs import Store
+from workbench.training.checkpoint import load_model
+from workbench.training.checkpoint import read as read_checkpoint
+from workbench.training.loop import FINAL
+from workbench.training.loop import train as train_model
+
+BATCH = 64
+
+
+# --- evaluate -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What ``evaluate`` returns: the run's id, a result for each suite, and the findings."""
+
+    run: str
+    results: Mapping[str, Result]
+    findings: tuple[Finding, ...]
+
+
+def evaluate(
+    suites: str | Sequence[str],
+    model: str | HookedModel,
+    *,
+    store: Store | None = None,
+    progress: Progress = silent,
+    resume: str = "",
+    parent: str = "",
+    batch: int = BATCH,
+    **spec: Any,
+) -> Evaluation:
+    """Run suites on a model. ``spec`` are a suite's fields (one suite), or ``suite={field: value}`` for each of several.
+
+    A suite with a ``world`` gets the one its model was trained on, where that is known. ``batch`` samples are computed and committed
+    together. ``resume`` goes on with an interrupted run (``auto``: the newest with this spec). Raises UsageError, Incompatible (all
+    suites are checked before the first runs), MissingData, and Interrupted on Ctrl-C.
+    """
+    names = [suites] if isinstance(suites, str) else list(dict.fromkeys(suites))
+    if not names:
+        raise UsageError(f"No suite was named. There are {', '.join(SUITES)}.")
+    chosen = {name: SUITES.load(name) for name in names}
+    ref = reference_of(model)
+    specs = suite_specs(chosen, ref, by_name(names, spec, "suite"), store)
+    store = store if store is not None else Store.open()
+    loaded = load(model, store=store, progress=progress)
+    for name, suite in chosen.items():
+        if reasons := suite.needs.objections(loaded):
+            raise Incompatible(name, f"'{ref}'", reasons)
+    plan = {"suites": {name: one.model_dump(mode="json") for name, one in specs.items()}, "model": ref, "batch": batch}
+    facts = {"model_digest": loaded.digest()}
+    with recorded(store, "eval", plan, ref, resume=resume, parent=parent, provenance=facts) as run:
+        results: dict[str, Result] = {}
+        for name, suite in chosen.items():
+            found = run_suite(suite, loaded, specs[name], store.sink(run, name), progress=progress, batch=batch)
+            store.put_result(run, name, found)
+            results[name] = found
+        findings = tuple(one for name, suite in chosen.items() for one in suite.findings(results[name], subject=ref))
+        store.put_findings(run, findings)
+    return Evaluation(run, results, findings)
+
+
+def suite_specs(
+    suites: Mapping[str, Suite], ref: str, settings: Mapping[str, Mapping[str, Any]], store: Store | None = None
+) -> dict[str, Spec]:
+    """The spec of each suite: its defaults, the model's own world where the suite asks about one, and ``settings`` over both."""
+    world = None
+    out: dict[str, Spec] = {}
+    for name, suite in suites.items():
+        given = dict(settings.get(name, {}))
+        if "world" in suite.spec.model_fields and "world" not in given:
+            world = world if world is not None else world_of(ref, store)
+            given |= {"world": world} if world else {}
+        out[name] = suite.spec.parse(given, what=f"suite '{name}'")
+    return out
+
+
+# --- probe --------------------------------------------------------------------------------------------------
+
+
+def probe(
+    instrument: str,
+    model: str | HookedModel,
+    inputs: Inputs | InputsSpec | Mapping[str, Any] | Sequence[str] | str | None = None,
+    *,
+    store: Store | None = None,
+    progress: Progress = silent,
+    parent: str = "",
+    name: str = "",
+    **spec: Any,
+) -> Result:
+    """Ask one instrument about a model; ``spec`` are its fields.
+
+    ``inputs``: texts, an ``InputsSpec`` or its fields (``{"texts": [...], "targets": [" she"]}``), tensors as ``Inputs``, or None for
+    what the instrument asks of the model's own world. The result is stored in a run, whose id is ``result.provenance.volatile["run"]``.
+    Raises UsageError, Incompatible, BadValue.
+    """
+    tool = INSTRUMENTS.load(instrument)
+    ref = reference_of(model)
+    chosen = tool.spec.parse(spec, what=f"instrument '{instrument}'")
+    if inputs is not None and not isinstance(inputs, Inputs):
+        inputs = InputsSpec.of(inputs)  # before anything is loaded: a misspelt field costs no time
+    store = store if store is not None else Store.open()
+    loaded = load(model, store=store, progress=progress)
+    if reasons := tool.explain_incompatibility(loaded):
+        raise Incompatible(instrument, f"'{ref}'", reasons)
+    given = default_inputs(tool, ref, store) if inputs is None else inputs
+    made = given if isinstance(given, Inputs) else make_inputs(tool, loaded, given, chosen)
+    described = {"digest": digest_of_inputs(made)} if isinstance(given, Inputs) else given.model_dump(mode="json")
+    plan = {"instrument": instrument, "spec": chosen.model_dump(mode="json"), "model": ref, "inputs": described}
+    with recorded(store, "probe", plan, ref, parent=parent, provenance={"model_digest": loaded.digest()}) as run:
+        found = with_origin(tool(loaded, made, chosen, progress=progress), model=ref)
+        store.put_result(run, name or instrument, found)
+    return with_origin(found, run=run)
+
+
+def with_origin(result: Result, *, model: str = "", run: str = "") -> Result:
+    """``result`` with its model called by its reference, or with its run noted outside the canonical part."""
+    origin = result.provenance
+    if model:
+        origin = replace(origin, model=model)
+    if run:
+        origin = replace(origin, volatile={**origin.volatile, "run": run})
+    return replace(result, provenance=origin)
+
+
+# --- train --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Training:
+    """What ``train`` returns: the run's id, the folder of the final checkpoint, the model in it, and the history as a result."""
+
+    run: str
+    folder: Path
+    model: Any
+    history: Result
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    store: Store | None = None,
+    progress: Progress = silent,
+    resume: str = "",
+    parent: str = "",
+) -> Training:
+    """Train by a recipe (a shipped name, a YAML file, or values), with ``settings`` laid over it.
+
+    The model is ``run:ID`` afterwards. ``resume`` goes on from an interrupted run's last checkpoint and ends in the same weights.
+    """
+    wanted = read(recipe, settings)
+    store = store if store is not None else Store.open()
+    plan = wanted.model_dump(mode="json")
+    with recorded(store, "train", plan, f"recipe:{wanted.name}", resume=resume, parent=parent, provenance={}) as run:
+        out = checkpoint_of(store, run)
+        steps: Callback = lambda event, state: _note(store, run, event, state)  # noqa: E731
+        model = _trained(wanted, out, [steps], progress)
+        history = training_result(read_checkpoint(out / FINAL).train_state, wanted.name, plan, model)
+        store.put_result(run, HISTORY, history)
+        store.runs.annotate(run, model_digest=model.digest())
+    return Training(run, out / FINAL, model, history)
+
+
+def _trained(recipe: Recipe, out: Path, callbacks: Sequence[Callback], progress: Progress) -> Any:
+    if isinstance(recipe, OrganismRecipe):
+        return ORGANISMS.load(recipe.organism).build(recipe.full(), out, callbacks=callbacks, progress=progress)
+    if not (out / FINAL).is_dir():
+        ready = recipe.prepare()
+        train_model(ready.model, ready.rows, recipe.train, out=out, validation=ready.validation, callbacks=callbacks, progress=progress)
+    return load_model(out / FINAL)
+
+
+def _note(store: Store, run: str, event: str, state: Mapping[str, Any]) -> None:
+    """Validations and checkpoints as events of the run, for whoever watches."""
+    if event in ("validation", "checkpoint"):
+        facts = {"step": state["step"]} | ({"loss": state["loss"]} if "loss" in state else {})
+        store.event(run, event, **facts)
