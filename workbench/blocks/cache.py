@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LayerCache = tuple[Float[Tensor, "batch key kv_head d_head"], Float[Tensor, "batch key kv_head d_head"]]
+LayerCache = tuple[Float[Tensor, "batch _key kv_head d_head"], Float[Tensor, "batch _key kv_head d_head"]]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 STD = 0.02
-"""Standard deviation of all matrices, as in GPT-2 (Radford et al. 2019)."""
+"""Standard deviation of all matrices unless another is asked for, as in GPT-2 (Radford et al. 2019)."""
 
 INTO_RESIDUAL = ("attn.o.weight", "mlp.out.weight")
 """Matrices that write to the residual stream: their deviation is divided by sqrt(number of writes), as in GPT-2."""
@@ -33,8 +33,8 @@ def table(n_rows: int, width: int) -> nn.Embedding:
     return made
 
 
-def initialise(module: nn.Module, seed: int, *, writes: int) -> None:
-    """Fill every parameter: matrices normal (``STD``; those of ``INTO_RESIDUAL`` over sqrt(writes)), other weights 1, biases 0.
+def initialise(module: nn.Module, seed: int, *, writes: int, std: float = STD) -> None:
+    """Fill every parameter: matrices normal (``std``; those of ``INTO_RESIDUAL`` over sqrt(writes)), other weights 1, biases 0.
 
     ``writes`` is how many sublayers add to one residual stream (two a layer: GPT-2's 1/sqrt(2 n_layers)).
     """
@@ -45,8 +45,8 @@ def initialise(module: nn.Module, seed: int, *, writes: int) -> None:
             elif parameter.ndim < 2:
                 parameter.fill_(1.0)
             else:
-                std = STD / math.sqrt(writes) if name.endswith(INTO_RESIDUAL) else STD
-                parameter.normal_(0.0, std, generator=generator_of(seed, name))
+                scale = std / math.sqrt(writes) if name.endswith(INTO_RESIDUAL) else std
+                parameter.normal_(0.0, scale, generator=generator_of(seed, name))
 
 
 def generator_of(*parts: object) -> torch.Generator:

@@ -6,7 +6,7 @@ Every mistake is met here, with the rule it breaks, rather than as an index erro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +19,7 @@ from workbench.core.errors import BadValue
 from workbench.core.protocol import LogitsAt, Resume, Tokenizer
 
 
+@runtime_checkable
 class Limits(Protocol):
     """The numbers of a config that bound its inputs."""
 

@@ -72,7 +72,13 @@ class Listener:
         assert whole not in self._at, f"'{whole}' is heard twice in one run"
         for edit in edits or ():
             tensor = _applied(edit, tensor, self.sites[whole])
-        self._at[whole] = (tensor if self.grad else tensor.detach()) if whole in self._captured else None
+        if whole not in self._captured:
+            self._at[whole] = None
+        elif self.grad:
+            # A node of its own in the graph: the gradient at `hook_attn_in` is what attention reads, not all of the stream.
+            tensor = self._at[whole] = tensor.view_as(tensor)
+        else:
+            self._at[whole] = tensor.detach()
         return tensor
 
     def finish(self) -> tuple[Mapping[str, Tensor], Mapping[str, Site]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from workbench.blocks.attention import Attention
 from workbench.blocks.cache import KVCache
 from workbench.blocks.digest import model_digest
 from workbench.blocks.embed import Embed, Unembed
-from workbench.blocks.init import generator_of, initialise
+from workbench.blocks.init import STD, generator_of, initialise
 from workbench.blocks.inputs import Chosen, Passage, chosen, passage
 from workbench.blocks.listen import Listener, under
 from workbench.blocks.losses import next_token_nll
@@ -52,6 +52,7 @@ class GPTConfig(Spec):
     bias: bool = Field(default=True, description="of all linear maps and layer norms; the unembedding never has one")
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="of embeddings and sublayer outputs, in training only")
     norm_eps: PositiveFloat = 1e-5
+    init_std: PositiveFloat = Field(default=STD, description="of the matrices' first values; narrow models learn sooner near d_model ** -0.5")
 
     @model_validator(mode="before")
     @classmethod
@@ -66,7 +67,7 @@ class GPTConfig(Spec):
         return values | {name: values.get(name) or value for name, value in follow.items()}
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _fits(self) -> GPTConfig:
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_kv_heads must divide n_heads ({self.n_heads}), and it is {self.n_kv_heads}")
         if self.positions == "rope" and self.d_head % 2:
@@ -90,7 +91,7 @@ class GPT(nn.Module):
         self.stack = Stack([self._block() for _ in range(config.n_layers)])
         self.ln_final = self._norm() if config.norm_placement == "pre" else None
         self.unembed = Unembed(config.d_model, config.d_vocab, tied=config.tied)
-        initialise(self, seed, writes=config.n_layers * (1 if config.act == "none" else 2))
+        initialise(self, seed, writes=config.n_layers * (1 if config.act == "none" else 2), std=config.init_std)
         self._table = self._sites()
 
     def _norm(self) -> Norm:
