@@ -40,9 +40,10 @@ def checked(frame: pd.DataFrame, needed: Sequence[str], numeric: Sequence[str] =
             out[name] = out[name].astype(float)
         except (TypeError, ValueError):
             raise BadValue(f"column '{name}'", str(out[name].dtype), "of numbers") from None
-        bad = int(np.isinf(out[name]).sum()) if name in optional else int((~np.isfinite(out[name])).sum())
+        known = name in numeric  # a column may be asked for twice: the stricter rule holds
+        bad = int((~np.isfinite(out[name])).sum()) if known else int(np.isinf(out[name]).sum())
         if bad:
-            raise BadValue(f"the count of {'infinite' if name in optional else 'NaN or infinite'} numbers in column '{name}'", bad, "0")
+            raise BadValue(f"the count of {'NaN or infinite' if known else 'infinite'} numbers in column '{name}'", bad, "0")
     return out
 
 
@@ -72,7 +73,9 @@ def estimate(value: float, low: float, high: float) -> str:
     if math.isnan(low) or math.isnan(high):
         return f"{number(value)} (no interval)"
     width = high - low
-    decimals = min(6, max(0, 1 - math.floor(math.log10(width)))) if width > 0 else 3
+    decimals = max(0, 1 - math.floor(math.log10(width))) if width > 0 else 3
+    if decimals > 6:
+        return f"{number(value)} [{number(low)}, {number(high)}]"
     texts = [f"{v:,.{decimals}f}" for v in (value, low, high)]
     shown = [(t if float(t.replace(",", "")) else t.removeprefix("-")).replace("-", "−") for t in texts]
     return f"{shown[0]} [{shown[1]}, {shown[2]}]"

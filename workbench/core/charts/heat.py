@@ -51,6 +51,8 @@ def token_heat(
     ``signed`` colours about zero, blue below and orange above; otherwise one hue grows from zero.
     """
     alt = altair()
+    if width < 200:
+        raise BadValue("width", width, "at least 200 pixels")
     texts, numbers = _lines(tokens, values)
     flat = np.array([v for line in numbers for v in line], dtype=float)
     if np.isinf(flat).any():
@@ -62,7 +64,7 @@ def token_heat(
     base = alt.Chart(data(cells)).encode(
         x=alt.X("x:Q", axis=None, scale=alt.Scale(domain=[0, width], nice=False)),
         y=alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[high, 0], nice=False)),
-        tooltip=[alt.Tooltip("token:N"), alt.Tooltip("position:Q"), alt.Tooltip("written:N", title=unit)],
+        tooltip=[alt.Tooltip("whole:N", title="token"), alt.Tooltip("position:Q"), alt.Tooltip("full:N", title=unit)],
     )
     colour = alt.Color("value:Q", scale=scale, legend=_legend(alt, unit))
     boxes = _bordered(base, {"x2": "x2:Q", "y2": "y2:Q", "color": colour}, signed, strokeWidth=1.2, cornerRadius=3)
@@ -103,13 +105,17 @@ def _placed(texts: list[list[str]], numbers: list[list[float]], width: int, sign
         left = 0.0
         for position, (token, value) in enumerate(zip(text, line, strict=True)):
             seen, written = shown(token), short(value, signed=signed)
-            seen = seen if width_of(seen, 13) <= width - 20 else seen[:40] + "…"
+            whole = seen
+            while width_of(seen, 13) > width - 12:
+                seen = seen.rstrip("…")[:-1] + "…"
             wide = max(width_of(seen, 13), width_of(written, 10)) + 10
             if left and left + wide > width:
                 left, top = 0.0, top + _LINE + _CELL_GAP
             rows.append(
-                {"token": seen, "value": value, "written": written, "position": position, "x": left, "x2": min(left + wide, width),
-                 "mid": left + wide / 2, "y": top, "y2": top + _LINE}
+                {
+                    "token": seen, "whole": whole, "value": value, "full": number(value, signed=signed), "written": written,
+                    "position": position, "x": left, "x2": left + wide, "mid": left + wide / 2, "y": top, "y2": top + _LINE,
+                }
             )  # fmt: skip
             left += wide + _CELL_GAP
         top += _LINE + _ROW_GAP
@@ -166,6 +172,10 @@ class _Axis:
     values: list[Any]
     labels: Sequence[str] | None = None
 
+    def __post_init__(self) -> None:
+        if self.labels is not None and not all(isinstance(v, int) and 0 <= v < len(self.labels) for v in self.values):
+            raise BadValue("x_labels", f"{len(self.labels)} labels", f"one for each value from 0 to {max(self.values)}")
+
     def encoded(self, alt: Any, channel: Any, field: str, step: int, gap: float) -> Any:
         """The channel with labels that do not run into each other in cells ``step`` pixels wide (x) or tall (y)."""
         words = [shown(label) for label in self.labels] if self.labels is not None else [str(v) for v in self.values]
@@ -174,8 +184,6 @@ class _Axis:
             wide = max(width_of(word, 11) for word in words) > step - 4
             settings["labelAngle"] = 0 if not wide else -45 if step >= 20 else -90
         if self.labels is not None:
-            if not all(isinstance(v, int) and 0 <= v < len(words) for v in self.values):
-                raise BadValue("x_labels", f"{len(words)} labels", f"one label for each value from 0 to {max(self.values)}")
             settings["labelExpr"] = f"{json.dumps(words)}[datum.value]"  # the labels are data, quoted as JSON
         return channel(f"{field}:O", sort=self.values, title=self.title, axis=alt.Axis(**settings), scale=alt.Scale(padding=gap))
 

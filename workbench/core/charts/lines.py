@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import pandas as pd
@@ -10,7 +11,7 @@ from workbench.core.charts import palette
 from workbench.core.charts.frame import Titles, altair, checked, data, estimate, headline, number, title_of, titled
 from workbench.core.errors import BadValue
 
-_WIDTH = 420
+_WIDTH, _LABEL_LETTERS, _LINE = 420, 46, 14
 
 
 def curve_with_band(
@@ -36,25 +37,26 @@ def curve_with_band(
     ).sort_values("x", kind="stable")  # fmt: skip
     legend = alt.Legend(title=titled(titles, colour), orient="bottom", symbolSize=90) if colour else None
     key = lambda channel, chosen: channel("series:N", scale=alt.Scale(domain=series, range=chosen[: len(series)]), legend=legend)  # noqa: E731
-    colours, dashes, shapes = list(palette.PALETTE), [list(d) for d in palette.DASHES], list(palette.SHAPES)
+    colours, shapes = list(palette.PALETTE), list(palette.SHAPES)
+    of = lambda name: alt.datum.series == name  # noqa: E731
     base = alt.Chart(data(points)).encode(
         x=alt.X(
             "x:Q", title=titled(titles, x), scale=alt.Scale(zero=False, nice=False, padding=8), axis=_counting(alt, points["x"].tolist())
         ),
     )
-    hue = key(alt.Color, colours)
     up = {"title": titled(titles, y), "scale": alt.Scale(zero=False)}
     layers = [
-        # one layer a series: a shared fill scale would draw the legend in the band's faint colour
+        # bands and lines in one layer a series: as shared scales they would spoil the legend's symbols
         *(
-            base.mark_area(opacity=0.18, color=hue_of, line=False)
-            .encode(y=alt.Y("low:Q", **up), y2="high:Q")
-            .transform_filter(alt.datum.series == name)
-            for name, hue_of in zip(series, colours, strict=False)
+            base.mark_area(opacity=0.18, color=look, line=False).encode(y=alt.Y("low:Q", **up), y2="high:Q").transform_filter(of(name))
+            for name, look in zip(series, colours, strict=False)
         ),
-        base.mark_line(strokeWidth=2).encode(y=alt.Y("y:Q", **up), color=hue, strokeDash=key(alt.StrokeDash, dashes)),
+        *(
+            base.mark_line(strokeWidth=2, color=look, strokeDash=dash).encode(y=alt.Y("y:Q", **up)).transform_filter(of(name))
+            for name, look, dash in zip(series, colours, palette.DASHES, strict=False)
+        ),
         base.mark_point(filled=True, size=46, opacity=1).encode(
-            y=alt.Y("y:Q", **up), color=hue, shape=key(alt.Shape, shapes),
+            y=alt.Y("y:Q", **up), color=key(alt.Color, colours), shape=key(alt.Shape, shapes),
             tooltip=[alt.Tooltip("x:Q", title=titled(titles, x)), alt.Tooltip("words:N", title=titled(titles, y)), "series:N"],
         ),
     ]  # fmt: skip
@@ -75,19 +77,18 @@ def forest(
     alt = altair()
     rows = checked(frame, [label, *([verdict] if verdict else [])], [effect], [low, high])
     _ordered(rows, effect, low, high)
-    _distinct(rows, label)
     words = rows[verdict].astype(str) if verdict else pd.Series(["effect"] * len(rows))
     looks = [palette.VERDICTS.get(w, (palette.PALETTE[0], "circle")) for w in words]
     rows = pd.DataFrame(
         {
-            "label": rows[label].astype(str), "effect": rows[effect], "low": rows[low], "high": rows[high], "verdict": words,
+            "label": _labels(rows[label].tolist()), "effect": rows[effect], "low": rows[low], "high": rows[high], "verdict": words,
             "colour": [c for c, _ in looks], "shape": [s for _, s in looks],
             "words": [estimate(*row) for row in zip(rows[effect], rows[low], rows[high], strict=True)],
         }
     )  # fmt: skip
     rows["solid"] = [c if known else "none" for c, known in zip(rows["colour"], rows["low"].notna(), strict=True)]
     base = _rows(alt, rows)
-    across = {"title": titled(titles, effect), "scale": alt.Scale(zero=False, padding=10)}
+    across = {"title": titled(titles, effect), "scale": alt.Scale(zero=False, padding=10), "axis": alt.Axis(tickCount=6)}
     colour = alt.Color("colour:N", scale=None)
     known = "isValid(datum.low)"
     layers = [] if null is None else _reference(alt, "x", null, titles.get("null", f"null: {number(null)}"))
@@ -102,12 +103,13 @@ def forest(
             x=alt.X("effect:Q", **across), shape=alt.Shape("shape:N", scale=None), stroke=alt.Stroke("colour:N", scale=None),
             fill=alt.Fill("solid:N", scale=None), tooltip=["label:N", "words:N", *(["verdict:N"] if verdict else [])],
         ),
+        *_names(alt, base, rows),
         _beside(alt, base, "words", 14, 12),
     ]  # fmt: skip
     if verdict:
         layers.append(_beside(alt, base, "verdict", 24 + 6.4 * max(map(len, rows["words"])), 12))
     return alt.layer(*layers).properties(
-        width=_WIDTH, height=alt.Step(28), title=headline(alt, title_of(titles)), description=_said(rows, titled(titles, effect))
+        width=_WIDTH, height=_row_height(alt, rows), title=headline(alt, title_of(titles)), description=_said(rows, titled(titles, effect))
     )
 
 
@@ -118,15 +120,14 @@ def bars_with_interval(
     alt = altair()
     rows = checked(frame, [label], [value], [low, high])
     _ordered(rows, value, low, high)
-    _distinct(rows, label)
     rows = pd.DataFrame(
         {
-            "label": rows[label].astype(str), "effect": rows[value], "low": rows[low], "high": rows[high], "zero": 0.0,
+            "label": _labels(rows[label].tolist()), "effect": rows[value], "low": rows[low], "high": rows[high], "zero": 0.0,
             "words": [estimate(*row) for row in zip(rows[value], rows[low], rows[high], strict=True)],
         }
     )  # fmt: skip
     base = _rows(alt, rows)
-    across = {"title": titled(titles, value), "scale": alt.Scale(zero=True)}
+    across = {"title": titled(titles, value), "scale": alt.Scale(zero=True), "axis": alt.Axis(tickCount=6)}
     known = "isValid(datum.low)"
     layers = [
         base.mark_bar(height=16, color=palette.PALETTE[0], opacity=1).encode(
@@ -139,19 +140,31 @@ def bars_with_interval(
             .transform_filter(known)
             for end in ("low", "high")
         ),
+        *_names(alt, base, rows),
         _beside(alt, base, "words", 14, 12),
     ]
     if reference is not None:
         layers += _reference(alt, "x", reference, titles.get("reference", ""))
     return alt.layer(*layers).properties(
-        width=_WIDTH, height=alt.Step(28), title=headline(alt, title_of(titles)), description=_said(rows, titled(titles, value))
+        width=_WIDTH, height=_row_height(alt, rows), title=headline(alt, title_of(titles)), description=_said(rows, titled(titles, value))
     )
 
 
 def _rows(alt: Any, rows: pd.DataFrame) -> Any:
-    # a column of names explains itself; an axis title would be set sideways
-    axis = alt.Axis(grid=False, ticks=False, domain=False, labelPadding=8, title=None, labelFontSize=12)
-    return alt.Chart(data(rows)).encode(y=alt.Y("label:N", sort=list(rows["label"]), axis=axis))
+    hidden = alt.Axis(grid=False, ticks=False, domain=False, labels=False, title=None)
+    return alt.Chart(data(rows)).encode(y=alt.Y("label:N", sort=rows["label"].tolist(), axis=hidden))
+
+
+def _names(alt: Any, base: Any, rows: pd.DataFrame) -> list[Any]:
+    """The rows' names at the left as marks: an axis would hang a name of several lines from its first line."""
+    counts = sorted({label.count("\n") for label in rows["label"].tolist()})
+    looks = {"align": "right", "fontSize": 12, "lineHeight": _LINE, "lineBreak": "\n", "style": "ink"}
+    return [
+        base.mark_text(dy=-breaks * _LINE / 2, **looks)
+        .encode(x=alt.value(-10), text="label:N")
+        .transform_filter(f"length(split(datum.label, '\\n')) == {breaks + 1}")
+        for breaks in counts
+    ]
 
 
 def _beside(alt: Any, base: Any, column: str, offset: float, size: int) -> Any:
@@ -183,14 +196,21 @@ def _ordered(rows: pd.DataFrame, value: str, low: str, high: str) -> None:
         raise BadValue("the count of rows whose value lies outside its interval", bad, "0", do="Are the columns in the right order?")
 
 
-def _distinct(rows: pd.DataFrame, label: str) -> None:
-    if repeated := int(rows[label].astype(str).duplicated().sum()):
+def _labels(names: list[Any]) -> list[str]:
+    """The names of the rows, broken into lines rather than cut; each must be its own."""
+    lines = ["\n".join(textwrap.wrap(str(name), _LABEL_LETTERS)) or "(no name)" for name in names]
+    if repeated := len(lines) - len(set(lines)):
         raise BadValue("the count of repeated labels", repeated, "0: rows with one label would be drawn on one another")
+    return lines
+
+
+def _row_height(alt: Any, rows: pd.DataFrame) -> Any:
+    return alt.Step(14 + _LINE * max(label.count("\n") + 1 for label in rows["label"].tolist()))
 
 
 def _said(rows: pd.DataFrame, unit: str) -> str:
     lines = [
-        f"{r['label']}: {r['words']}{', ' + r['verdict'] if r.get('verdict', 'effect') != 'effect' else ''}"
+        f"{r['label'].replace(chr(10), ' ')}: {r['words']}{', ' + r['verdict'] if r.get('verdict', 'effect') != 'effect' else ''}"
         for r in rows.to_dict("records")
     ]
     return f"{unit} in {len(lines)} rows. " + "; ".join(lines[:30]) + (f"; and {len(lines) - 30} more." if len(lines) > 30 else ".")
