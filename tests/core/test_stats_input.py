@@ -13,6 +13,7 @@ from workbench.core import stats
 from workbench.core.errors import BadValue
 
 NAN, INF = math.nan, math.inf
+ONE_POINT_NOUGHT: Any = 1.0
 GOOD = [0.1, 0.5, 0.2, 0.9, 0.4, 0.3, 0.8]
 ONE: dict[str, Callable[[Any], object]] = {
     "mean_interval": stats.mean_interval,
@@ -62,7 +63,7 @@ BAD_SCALARS: dict[str, tuple[Callable[[], object], str]] = {
     "k above n": (lambda: stats.wilson(3, 2), "k is 3, but it must be at most n = 2"),
     "n zero": (lambda: stats.wilson(0, 0), "n is 0"),
     "k negative": (lambda: stats.clopper_pearson(-1, 2), "k is -1"),
-    "k a float": (lambda: stats.wilson(1.0, 2), r"k is 1\.0"),  # type: ignore[arg-type]
+    "k a float": (lambda: stats.wilson(ONE_POINT_NOUGHT, 2), r"k is 1\.0"),
     "k a bool": (lambda: stats.reaches(True, 2, 0.5), "k is True"),
     "level as percent": (lambda: stats.wilson(1, 2, 95), "level is 95, but it must be a number strictly between 0 and 1"),
     "level NaN": (lambda: stats.mean_interval(GOOD, NAN), "level is nan"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -248,7 +249,8 @@ def test_statistics_that_break_are_refused() -> None:
         bootstrap(rows, np.mean)
     with pytest.raises(BadValue, match=r"\[n, 2\] for a ratio"):
         bootstrap(np.arange(9.0), ratio)
+    unknown: Any = "basic"
     with pytest.raises(BadValue, match="method is 'basic'"):
-        bootstrap(np.arange(9.0), method="basic")  # type: ignore[arg-type]  # the refusal is what is tested
+        bootstrap(np.arange(9.0), method=unknown)
     with pytest.raises(BadValue, match="draws is 100, but it must be a whole number of at least 400"):
         bootstrap(np.arange(9.0), draws=100)

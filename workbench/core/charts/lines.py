@@ -38,7 +38,6 @@ def curve_with_band(
     legend = alt.Legend(title=titled(titles, colour), orient="bottom", symbolSize=90) if colour else None
     key = lambda channel, chosen: channel("series:N", scale=alt.Scale(domain=series, range=chosen[: len(series)]), legend=legend)  # noqa: E731
     colours, shapes = list(palette.PALETTE), list(palette.SHAPES)
-    of = lambda name: alt.datum.series == name  # noqa: E731
     base = alt.Chart(data(points)).encode(
         x=alt.X(
             "x:Q", title=titled(titles, x), scale=alt.Scale(zero=False, nice=False, padding=8), axis=_counting(alt, points["x"].tolist())
@@ -46,15 +45,7 @@ def curve_with_band(
     )
     up = {"title": titled(titles, y), "scale": alt.Scale(zero=False)}
     layers = [
-        # bands and lines in one layer a series: as shared scales they would spoil the legend's symbols
-        *(
-            base.mark_area(opacity=0.18, color=look, line=False).encode(y=alt.Y("low:Q", **up), y2="high:Q").transform_filter(of(name))
-            for name, look in zip(series, colours, strict=False)
-        ),
-        *(
-            base.mark_line(strokeWidth=2, color=look, strokeDash=dash).encode(y=alt.Y("y:Q", **up)).transform_filter(of(name))
-            for name, look, dash in zip(series, colours, palette.DASHES, strict=False)
-        ),
+        *_bands_and_lines(alt, base, series, up),
         base.mark_point(filled=True, size=46, opacity=1).encode(
             y=alt.Y("y:Q", **up), color=key(alt.Color, colours), shape=key(alt.Shape, shapes),
             tooltip=[alt.Tooltip("x:Q", title=titled(titles, x)), alt.Tooltip("words:N", title=titled(titles, y)), "series:N"],
@@ -64,6 +55,22 @@ def curve_with_band(
         layers += _reference(alt, "y", reference, titles.get("reference", ""))
     said = f"{titled(titles, y)} over {titled(titles, x)}, {len(points)} points in {len(series)} series."
     return alt.layer(*layers).properties(width=560, height=280, title=headline(alt, title_of(titles)), description=said)
+
+
+def _bands_and_lines(alt: Any, base: Any, series: list[str], up: dict[str, Any]) -> list[Any]:
+    """All bands, then all lines, in one layer a series: as shared scales they would spoil the legend's symbols."""
+    looks = list(zip(series, palette.PALETTE, palette.DASHES, strict=False))
+    bands = [
+        base.mark_area(opacity=0.18, color=hue, line=False)
+        .encode(y=alt.Y("low:Q", **up), y2="high:Q")
+        .transform_filter(alt.datum.series == name)
+        for name, hue, _ in looks
+    ]
+    lines = [
+        base.mark_line(strokeWidth=2, color=hue, strokeDash=dash).encode(y=alt.Y("y:Q", **up)).transform_filter(alt.datum.series == name)
+        for name, hue, dash in looks
+    ]
+    return bands + lines
 
 
 def forest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,8 +24,8 @@ def mcnemar_exact(b: int, c: int) -> float:
     b, c = whole("b", b), whole("c", c)
     if b + c == 0:
         return 1.0
-    found = mcnemar([[0, b], [c, 0]], exact=True)
-    return min(1.0, float(found.pvalue))  # pyright: ignore[reportAttributeAccessIssue] - statsmodels' Bunch sets fields at run time
+    found: Any = mcnemar([[0, b], [c, 0]], exact=True)  # its fields are set at run time
+    return min(1.0, float(found.pvalue))
 
 
 @dataclass(frozen=True)
@@ -92,4 +93,5 @@ def _lowest_area(value: float, m: int, n: int, z: float) -> float:
         return value - area - z * math.sqrt(area * (1 - area) * spread / (m * n))
 
     # gap is positive at 0 and negative at ``value``; at 1 it is zero by its last factor, which is not the root meant
-    return float(optimize.brentq(gap, 0.0, min(value, 1 - 1e-9)))  # pyright: ignore[reportArgumentType] - brentq's stub
+    root: Any = optimize.brentq(gap, 0.0, min(value, 1 - 1e-9))
+    return float(root)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from scipy import optimize, special, stats
 
@@ -41,7 +42,8 @@ def _noncentrality(df: int, level: float, power: float) -> float:
     top = 2.0
     while special.nctdtr(df, top, cut) > 1 - power:
         top *= 2
-    return float(optimize.brentq(lambda nc: 1 - power - special.nctdtr(df, nc, cut), 0.0, top))  # pyright: ignore[reportArgumentType]
+    root: Any = optimize.brentq(lambda nc: 1 - power - special.nctdtr(df, nc, cut), 0.0, top)
+    return float(root)
 
 
 def mde_proportion(n: int, p0: float = 0.5, *, level: float = 0.95, power: float = 0.8, paired: bool = True) -> float:
@@ -65,7 +67,8 @@ def mde_proportion(n: int, p0: float = 0.5, *, level: float = 0.95, power: float
 
     if lack(1 - low) > 0:
         return math.inf
-    return float(optimize.brentq(lack, 0.0, 1 - low))  # pyright: ignore[reportArgumentType] - brentq's stub
+    root: Any = optimize.brentq(lack, 0.0, 1 - low)
+    return float(root)
 
 
 def sample_size(effect: float, sd: float, *, level: float = 0.95, power: float = 0.8, paired: bool = True) -> int:
