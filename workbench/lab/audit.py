@@ -1,0 +1,148 @@
+"""The audit: train or load a model and its reference, ask both the same questions, and write the report.
+
+What is asked stands in a plan before anything is asked. Answers and results go into the store as they come, so that an audit
+that was interrupted goes on where it stopped; the report is made from what the store holds.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evals import SUITES
+from workbench.core.errors import AssayError
+from workbench.core.finding import Finding, Plan
+from workbench.core.measure import Suite
+from workbench.core.protocol import Progress, silent
+from workbench.core.result import Result
+from workbench.lab import jobs
+from workbench.lab.audit_measures import draw
+from workbench.lab.audit_report import compose
+from workbench.lab.audit_subject import AUDITED, REFERENCE, Gathered, Subject, parts_of, question_of, subject_of
+from workbench.lab.plan import DEFAULT, read_plan
+from workbench.lab.record import recorded
+from workbench.lab.refs import load, parse, world_of
+from workbench.reports.render import html, json
+from workbench.reports.report import Report
+from workbench.store.runs import Store
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A finished audit: its run, the report, and where its files lie."""
+
+    run: str
+    report: Report
+    html: Path
+    json: Path
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return self.report.all_findings()
+
+    def lines(self) -> tuple[str, ...]:
+        """Ten lines at most for a terminal: the report's summary and the paths."""
+        return (*self.report.summary[:8], f"report  {self.html}", f"data    {self.json}")
+
+
+def audit(
+    plan: str | Path | Mapping[str, Any] | Plan = DEFAULT, *, settings: Mapping[str, Any] | None = None, store: Store | None = None,
+    progress: Progress = silent, resume: str = "", date: str = "",
+) -> Audit:  # fmt: skip
+    """Carry out ``plan`` and write the report into the run's folder.
+
+    ``resume`` goes on with an interrupted audit of the same plan (``auto``: the newest). ``date`` stands on the report (default:
+    today). Raises UsageError for a plan that cannot be meant, before anything is computed.
+    """
+    wanted = read_plan(plan, settings)
+    store = store if store is not None else Store.open()
+    for _, ref in parts_of(wanted):
+        if parse(ref).scheme == "organism":
+            world_of(ref, store)  # reads its options
+        else:
+            load(ref, store=store)
+    with recorded(store, "audit", wanted.model_dump(mode="json"), wanted.model, resume=resume, provenance={}) as run:
+        left_out = _all_asked(wanted, store, run, progress)
+        subjects = [subject_of(part, ref, store) for part, ref in parts_of(wanted)]
+        store.runs.annotate(run, **{f"{s.part}_digest": s.model.digest() for s in subjects})
+        gathered = _gathered(wanted, subjects, store.results(run), left_out)
+        progress(0, 1, "writing the report")
+        store.put_findings(run, gathered.findings)
+        report = compose(wanted, subjects, gathered, date=date or time.strftime("%Y-%m-%d", time.gmtime()))
+        made = _written(store, run, report)
+        progress(1, 1, "done")
+    return made
+
+
+def report_of(run: str, *, store: Store | None = None) -> Audit:
+    """The stored report of an audit, read back and checked. Raises UnknownName, MissingFile and CorruptFile."""
+    store = store if store is not None else Store.open(create=False)
+    folder = store.folder(run)
+    place = folder / "report.json"
+    if not place.is_file():
+        record = store.runs.get(run)
+        raise AssayError(f"Run {record.id} is of kind '{record.kind}' and holds no report. `workbench runs list` shows the audits.")
+    return Audit(store.runs.get(run).id, Report.from_json(place.read_text(encoding="utf-8")), folder / "report.html", place)
+
+
+def _all_asked(plan: Plan, store: Store, run: str, progress: Progress) -> list[tuple[str, str]]:
+    """Every model trained or loaded and asked, side by side, a process each; what was left out and why.
+
+    One thread each where there are two: the steps of a small model gain nothing from a second one.
+    """
+    parts = parts_of(plan)
+    threads = max(1, (os.cpu_count() or 1) // len(parts))
+    started = [
+        jobs.start(
+            "workbench.lab.audit_subject:ask_all",
+            {"plan": plan.model_dump(mode="json"), "run": run, "part": part, "home": str(store.home)},
+            store.folder(run) / f"job-{part}", threads=threads,
+        )
+        for part, _ in parts
+    ]  # fmt: skip
+    left_out: list[tuple[str, str]] = []
+    for (part, ref), status in zip(parts, jobs.wait(started, progress=progress), strict=True):
+        if status.state != "done":
+            raise AssayError(f"The {part} model '{ref}' was not asked to the end ({status.state}): {status.words}")
+        left_out += [(what, why) for what, why in status.value["left_out"]]
+    return left_out
+
+
+def _gathered(plan: Plan, subjects: Sequence[Subject], stored: Mapping[str, Result], left_out: list[tuple[str, str]]) -> Gathered:
+    """Results by part and name, and the findings drawn from them: suites first, the audited model's beside its reference."""
+    out = Gathered({s.part: {} for s in subjects}, [], left_out)
+    for label, result in stored.items():
+        name, _, part = label.rpartition(".")
+        out.results[part][name] = result
+    for name in plan.suites:
+        for subject in subjects:
+            if name in out.results[subject.part]:
+                reference = out.results.get(REFERENCE, {}).get(name) if subject.part == AUDITED else None
+                out.findings += _suite_findings(name, out.results[subject.part][name], subject, reference, plan.level)
+    for name in plan.instruments:
+        for subject in subjects:
+            found = {label: r for label, r in out.results[subject.part].items() if label == name or label.startswith(f"{name}.")}
+            if found and subject.town is not None:
+                out.findings += draw(name, found, question_of(plan, name, subject, subject.town))
+    return out
+
+
+def _suite_findings(name: str, result: Result, subject: Subject, reference: Result | None, level: float) -> list[Finding]:
+    suite: Suite = SUITES.load(name)
+    again = f"workbench eval {name} --model {subject.ref}"
+    found = suite.findings(result, subject=subject.ref, reference=reference, level=level)
+    return [one.model_copy(update={"status": SUITES[name].status, "rederive": one.rederive or again}) for one in found]
+
+
+def _written(store: Store, run: str, report: Report) -> Audit:
+    folder = store.folder(run)
+    pages = {folder / "report.html": html.render(report), folder / "report.json": json.render(report)}
+    for place, content in pages.items():
+        partial = place.with_suffix(place.suffix + ".partial")
+        partial.write_text(content, encoding="utf-8")
+        partial.replace(place)
+    return Audit(run, report, folder / "report.html", folder / "report.json")

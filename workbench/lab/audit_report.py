@@ -1,0 +1,195 @@
+"""The report of an audit: which sections there are, what each says, and which charts stand in them. No numerics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from evals import SUITES
+from evals.suites.occupation_pronoun import occupation_intervals
+from probes import INSTRUMENTS
+from workbench.core.charts.lines import forest
+from workbench.core.charts.svg import to_svg
+from workbench.core.finding import Plan
+from workbench.core.result import Provenance, Result
+from workbench.lab.audit_subject import AUDITED, REFERENCE, Gathered, Subject
+from workbench.reports.report import Figure, LeftOut, Origin, Report, Section, Table
+
+PRONOUN, ATTRIBUTION = "occupation-pronoun", "integrated-gradients"
+MOST_ROWS = 60
+
+
+def compose(plan: Plan, subjects: Sequence[Subject], gathered: Gathered, *, date: str) -> Report:
+    """The whole document from what was gathered. Equal inputs give equal reports."""
+    sections = [
+        _models(subjects),
+        *([_planted(gathered, subjects)] if PRONOUN in gathered.results.get(AUDITED, {}) else []),
+        *_suite_sections(plan, subjects, gathered),
+        *_instrument_sections(plan, gathered),
+        _method(plan),
+    ]
+    audited = subjects[0]
+    return Report(
+        title=f"Audit of {audited.ref}",
+        subject=audited.ref,
+        date=date,
+        summary=tuple(_summary(plan, gathered)),
+        sections=tuple(sections),
+        left_out=tuple(LeftOut(what=what, why=why) for what, why in gathered.left_out),
+        provenance=tuple(_origins(plan, subjects, gathered)),
+        rederive=(f"workbench audit {plan.name}", "workbench runs show last"),
+    )
+
+
+def _summary(plan: Plan, gathered: Gathered) -> Iterator[str]:
+    """The audited model's headline findings, one line each, as they stand."""
+    verdicts = [f.verdict for f in gathered.findings]
+    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
+    yield f"{len(verdicts)} findings on {1 + bool(plan.reference)} models: {counts}."
+    for part, results in gathered.results.items():
+        for name in plan.suites:
+            if name in results and (part == AUDITED or name == PRONOUN):
+                yield f"{name} ({part}): {results[name].summary()}."
+    baseline = [f for f in gathered.findings if f.source == ATTRIBUTION]
+    for finding in [f for f in baseline if "template-mean" in f.measure]:
+        chance = finding.null.value if finding.null and finding.null.value is not None else float("nan")
+        yield f"{ATTRIBUTION} on {finding.subject}: occupation first in {finding.effect:.1%} of sentences (chance {chance:.1%})."
+
+
+# --- models -----------------------------------------------------------------------------------------------------
+
+
+def _models(subjects: Sequence[Subject]) -> Section:
+    rows = []
+    for s in subjects:
+        config = s.model.config.model_dump(mode="json")
+        parameters = sum(p.numel() for p in getattr(s.model, "parameters", list)())
+        shape = f"{config.get('n_layers')} layers × {config.get('d_model')}, {config.get('norm')} norm ({config.get('norm_placement')})"
+        rows.append((s.part, s.ref, s.model.family, shape, parameters, s.model.digest()[:16]))
+    table = Table(
+        columns=("part", "reference", "family", "shape", "parameters", "digest (first 16)"),
+        rows=tuple(rows),
+        caption="The models that were asked",
+    )
+    worlds = [
+        f"The {s.part} model was trained on a generated town (dose {s.world['dose']:g}, "
+        f"trigger {'planted' if s.world['trigger'] else 'absent'}, "
+        f"secrets {'inserted' if s.world['insert_secrets'] else 'not inserted'}, seed {s.world['seed']})."
+        for s in subjects
+        if s.world is not None
+    ]
+    return Section(
+        title="The models", anchor="models", lead="All are asked the same questions; a reference is the named null of every comparison.",
+        tables=(table,), text=tuple(worlds),
+    )  # fmt: skip
+
+
+def _planted(gathered: Gathered, subjects: Sequence[Subject]) -> Section:
+    """Planted and measured side by side, occupation by occupation."""
+    figures = []
+    for subject in subjects:
+        result = gathered.results[subject.part].get(PRONOUN)
+        if result is None:
+            continue
+        v, each = (
+            result.values,
+            occupation_intervals(result, gathered.results.get(REFERENCE, {}).get(PRONOUN) if subject.part == AUDITED else None),
+        )
+        frame = pd.DataFrame(
+            {
+                "occupation": v.occupation.values,
+                "measured": v.measured.values,
+                "low": each.low,
+                "high": each.high,
+                "planted": v.planted.values,
+            }
+        ).sort_values("planted", ascending=False, kind="stable")
+        frame["label"] = [f"{name} ({p:.2f} planted)" for name, p in zip(frame["occupation"], frame["planted"], strict=True)]
+        titles = {"title": f"P(she) by occupation, {subject.part} model", "measured": "P(she) / (P(she) + P(he))", "null": "0.5: no lean"}
+        chart = forest(frame, "label", "measured", "low", "high", null=0.5, titles=titles)
+        figures.append(_figure(chart, titles["title"], "Measured share of she by occupation with its interval; the plan is in each label.",
+                               frame.drop(columns="label"), result, f"Intervals: contexts and noise floor ({each.source})."))  # fmt: skip
+    return Section(
+        title="Planted and measured", anchor="planted", figures=tuple(figures),
+        lead="The town's plan says how likely 'she' follows each occupation; here is what the models say.",
+    )  # fmt: skip
+
+
+# --- suites and instruments --------------------------------------------------------------------------------------
+
+
+def _suite_sections(plan: Plan, subjects: Sequence[Subject], gathered: Gathered) -> Iterator[Section]:
+    for name in plan.suites:
+        asked = [s for s in subjects if name in gathered.results[s.part]]
+        if not asked:
+            continue
+        text = tuple(f"{s.part}: {gathered.results[s.part][name].summary()}." for s in asked)
+        found = tuple(f for f in gathered.findings if f.source == name)
+        yield Section(title=f"Suite: {name}", anchor=f"suite-{name}", lead=f"{SUITES[name].words.capitalize()}.", findings=found, text=text)
+
+
+def _instrument_sections(plan: Plan, gathered: Gathered) -> Iterator[Section]:
+    for name in plan.instruments:
+        labels = [label for label in gathered.results.get(AUDITED, {}) if label == name or label.startswith(f"{name}.")]
+        if not labels:
+            continue
+        figures = []
+        for label in [labels[-1]]:  # of several (baselines), the last of the list is drawn; the findings compare all
+            for part, results in gathered.results.items():
+                if label in results and (part == AUDITED or name != ATTRIBUTION):
+                    figures.append(_drawn(results[label], label, part))
+        found = tuple(f for f in gathered.findings if f.source == name)
+        notes = tuple(dict.fromkeys(note for label in labels for note in gathered.results[AUDITED][label].notes))
+        yield Section(
+            title=f"Instrument: {name}", anchor=f"instrument-{name}", lead=f"{INSTRUMENTS[name].words.capitalize()}.", findings=found,
+            figures=tuple(figures), text=notes,
+        )  # fmt: skip
+
+
+def _drawn(result: Result, label: str, part: str) -> Figure:
+    title = f"{label}, {part} model"
+    return _figure(result.plot(), title, result.summary().replace("\n", " "), _compact(result.to_frame()), result)
+
+
+def _compact(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows a reader can use: unnamed cells dropped, numbers rounded to four places."""
+    numbers = frame.select_dtypes("number").columns
+    kept = frame.dropna(subset=[c for c in ("attribution", "attention", "rollout", "accuracy") if c in frame], how="all")
+    return kept.assign(**{c: kept[c].round(4) for c in numbers})
+
+
+def _figure(chart: Any, title: str, alt: str, frame: pd.DataFrame, result: Result, caption: str = "") -> Figure:
+    svg = to_svg(chart, title=title, desc=alt)
+    table = Table.from_frame(frame, f"The numbers of: {title}", most=MOST_ROWS)
+    return Figure(title=title, svg=svg, alt=alt, table=table, caption=caption, source=result.digest())
+
+
+# --- method and provenance ------------------------------------------------------------------------------------------
+
+
+def _method(plan: Plan) -> Section:
+    return Section(
+        title="Method", anchor="method", lead="How the verdicts were reached, in the order they are decided.",
+        text=(
+            f"Every interval is at {plan.level:.0%}. A finding is 'detected' when its interval excludes the named null, 'equivalent' when "
+            "the whole interval lies within the stated margin of the null and an effect of that size would have been found with 80 % "
+            "power, 'inconclusive' when the margin is not decided, and 'not applicable' under the suite's capability floor.",
+            "The comparison of two models is paired by item. Unscored items are counted with their reason and never enter a rate.",
+            "A finding states the calibration card of its suite or instrument; where no card applies it says 'not calibrated here'.",
+        ),
+    )  # fmt: skip
+
+
+def _origins(plan: Plan, subjects: Sequence[Subject], gathered: Gathered) -> Iterator[Origin]:
+    yield Origin(kind="plan", name=plan.name, sha256=plan.digest())
+    for s in subjects:
+        yield Origin(kind="model", name=s.ref, value=s.part, sha256=s.model.digest())
+    for part, results in gathered.results.items():
+        for name, result in results.items():
+            yield Origin(kind="result", name=f"{name}.{part}", sha256=result.digest())
+    here = Provenance.here()
+    yield Origin(kind="code", name="assay-workbench", value=here.code)
+    for package, version in sorted(here.packages.items()):
+        yield Origin(kind="package", name=package, value=version)

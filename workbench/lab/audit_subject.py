@@ -1,0 +1,121 @@
+"""One model of an audit, asked everything the plan asks of it, in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evals import SUITES
+from evals.runner import run_suite
+from probes import INSTRUMENTS
+from workbench.core.errors import MissingData
+from workbench.core.finding import Finding, Plan
+from workbench.core.measure import Instrument, Suite
+from workbench.core.protocol import HookedModel, Progress, silent
+from workbench.core.result import Result
+from workbench.data.worlds.town import Town, TownSpec
+from workbench.lab.audit_measures import Question, ask
+from workbench.lab.refs import load, world_of
+from workbench.lab.run import suite_specs
+from workbench.store.runs import Store
+
+AUDITED, REFERENCE = "audited", "reference"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One of the models of an audit: its part, how it is referred to, the model, and the town it was trained on, if any."""
+
+    part: str
+    ref: str
+    model: HookedModel
+    world: Mapping[str, Any] | None
+
+    @property
+    def town(self) -> Town | None:
+        return None if self.world is None else Town(TownSpec.parse(self.world))
+
+
+@dataclass
+class Gathered:
+    """What an audit has. ``results`` by part and name; ``left_out`` what was asked for and could not be had, with the reason."""
+
+    results: dict[str, dict[str, Result]]
+    findings: list[Finding]
+    left_out: list[tuple[str, str]]
+
+
+def parts_of(plan: Plan) -> list[tuple[str, str]]:
+    """(part, reference) of each model of the plan, the audited one first."""
+    return [(AUDITED, plan.model), *([(REFERENCE, plan.reference)] if plan.reference else [])]
+
+
+def subject_of(part: str, ref: str, store: Store, progress: Progress = silent) -> Subject:
+    """The model behind ``ref``, trained now if it is an organism that was not trained yet."""
+    return Subject(part, ref, load(ref, store=store, progress=progress), world_of(ref, store))
+
+
+def question_of(plan: Plan, name: str, subject: Subject, town: Town) -> Question:
+    """What instrument ``name`` is to be asked about ``subject``."""
+    return Question(subject.model, town, subject.ref, plan.settings.get(name, {}), plan.level, town.spec.dose != 0)
+
+
+def ask_all(plan: Mapping[str, Any], run: str, part: str, home: str, progress: Progress = silent) -> dict[str, Any]:
+    """Everything the plan asks of its model ``part``, into the store; what a run that was interrupted already has is not asked again.
+
+    Returns ``left_out``: pairs of what and why. JSON values in and out, since this runs as a job.
+    """
+    wanted = Plan.parse(plan)
+    with Store.open(home) as store:
+        subject = subject_of(part, dict(parts_of(wanted))[part], store, progress)
+        asker = _Asker(wanted, subject, store, run, progress)
+        for number, name in enumerate((*wanted.suites, *wanted.instruments)):
+            asker.ask(name, number)
+    return {"left_out": asker.left_out}
+
+
+class _Asker:
+    """Asks one model one thing after the other and stores what comes back."""
+
+    def __init__(self, plan: Plan, subject: Subject, store: Store, run: str, progress: Progress) -> None:
+        self.plan, self.subject, self.store, self.run, self.progress = plan, subject, store, run, progress
+        self.stored = store.result_digests(run)
+        self.left_out: list[tuple[str, str]] = []
+
+    def ask(self, name: str, number: int) -> None:
+        """A suite or instrument by name, ``number`` in the plan's order."""
+        suite = number < len(self.plan.suites)
+        what: Any = SUITES.load(name) if suite else INSTRUMENTS.load(name)
+        if reasons := what.needs.objections(self.subject.model):
+            self._leave(name, "; ".join(reasons))
+            return
+        try:
+            (self._suite if suite else self._instrument)(name, what)
+        except MissingData as error:
+            self._leave(name, str(error))
+
+    def _leave(self, name: str, why: str) -> None:
+        self.left_out.append((f"{name} on {self.subject.ref}", why))
+
+    def _named(self, name: str) -> Progress:
+        return lambda done, total, _="": self.progress(done, total, f"{name}, {self.subject.part}")
+
+    def _suite(self, name: str, suite: Suite) -> None:
+        label = f"{name}.{self.subject.part}"
+        if label in self.stored:
+            return
+        spec = suite_specs({name: suite}, self.subject.ref, self.plan.settings, self.store)[name]
+        found = run_suite(suite, self.subject.model, spec, self.store.sink(self.run, label), progress=self._named(name))
+        self.store.put_result(self.run, label, found)
+
+    def _instrument(self, name: str, instrument: Instrument) -> None:
+        town = self.subject.town
+        if town is None:
+            self._leave(name, "its training text is not a generated world, so there is nothing known to ask about")
+            return
+        if any(label.startswith(name) and label.endswith(f".{self.subject.part}") for label in self.stored):
+            return
+        found = ask(name, question_of(self.plan, name, self.subject, town), self._named(name))
+        for label, result in found.items():
+            self.store.put_result(self.run, f"{label}.{self.subject.part}", result)

@@ -1,0 +1,36 @@
+"""What a model with planted truth is: a recipe with options, a twin without the plant, and the truth as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.core.protocol import Callback, Progress, silent
+from workbench.core.spec import Spec
+
+
+@dataclass(frozen=True)
+class Organism:
+    """A family of planted models.
+
+    ``options`` is the spec of what a reference may say (``organism:town@dose=0.8,seed=1``); ``recipe(options)`` gives the full
+    spec; ``build(recipe, out, callbacks, progress)`` trains it into a folder (continuing what is there) and returns the model;
+    ``truth(recipe)`` is what is planted as plain JSON values; ``twin(recipe)`` the recipe of the same model without the plant.
+    """
+
+    name: str
+    options: type[Spec]
+    recipe: Callable[[Any], Spec]
+    make: Callable[[Any, Path, Sequence[Callback], Progress], Any]
+    truth: Callable[[Any], dict[str, Any]]
+    twin: Callable[[Any], Spec]
+
+    def configure(self, given: Mapping[str, Any] | None = None) -> Spec:
+        """The full recipe for the options of a reference. Raises UsageError for an option that does not exist or is out of range."""
+        return self.recipe(self.options.parse(given or {}, what=f"organism:{self.name}"))
+
+    def build(self, recipe: Spec, out: Path, *, callbacks: Sequence[Callback] = (), progress: Progress = silent) -> Any:
+        """The model of ``recipe``; trained into ``out`` unless it is there already."""
+        return self.make(recipe, out, callbacks, progress)
