@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evals import SUITES
+from workbench.calibration.cards import card_for, profile_of
 from workbench.core.errors import AssayError
 from workbench.core.finding import Finding, Plan
 from workbench.core.measure import Suite
@@ -128,7 +129,15 @@ def _gathered(plan: Plan, subjects: Sequence[Subject], stored: Mapping[str, Resu
             found = {label: r for label, r in out.results[subject.part].items() if label == name or label.startswith(f"{name}.")}
             if found and subject.town is not None:
                 out.findings += draw(name, found, question_of(plan, name, subject, subject.town))
+    by_ref = {s.ref: profile_of(s.model, "town" if s.world is not None else "text") for s in subjects}
+    out.findings = [_with_card(finding, by_ref[finding.subject]) for finding in out.findings]
     return out
+
+
+def _with_card(finding: Finding, profile: Mapping[str, Any]) -> Finding:
+    """The finding beside the calibration card of its suite or instrument, or the reason why there is none."""
+    card, words = card_for(finding.source, profile)
+    return finding.model_copy(update={"card": card, "card_words": words})
 
 
 def _suite_findings(name: str, result: Result, subject: Subject, reference: Result | None, level: float) -> list[Finding]:
