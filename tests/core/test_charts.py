@@ -259,6 +259,7 @@ def test_attention_leaves_later_keys_blank_and_takes_tensors() -> None:
     assert texts_of(charts.to_svg(full)).count(".33") == 6
 
 
+@pytest.mark.slow
 def test_a_large_map_is_drawn() -> None:
     n = 110  # 6,105 cells: above the limit that altair sets for data frames
     big = charts.attention_map(np.tril(np.ones((n, n))) / np.arange(1, n + 1)[:, None], ["t"] * n, title="Large")

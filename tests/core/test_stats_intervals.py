@@ -145,6 +145,7 @@ def test_tost_says_what_its_interval_says(estimate: float, se: float, df: float,
         assert found.equivalent == (room > 0)
 
 
+@pytest.mark.slow
 def test_tost_errs_at_the_margin_as_often_as_alpha() -> None:
     repetitions = 2000
     samples = np.random.default_rng(2).normal(0.5, 1.0, (repetitions, 40))
@@ -168,6 +169,7 @@ def test_slope_of_anscombe() -> None:
     assert (found.df, found.n) == (9, 11)
 
 
+@pytest.mark.slow
 def test_slope_covers() -> None:
     repetitions, rng = 2000, np.random.default_rng(8)
     x = rng.random(6)

@@ -75,6 +75,7 @@ def test_rank_auc_is_the_share_of_pairs(pos: list[int], neg: list[int]) -> None:
     assert (1 - mirrored.interval.high, 1 - mirrored.interval.low) == pytest.approx((found.interval.low, found.interval.high), abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shift", "m", "n"), [(0.0, 30, 30), (1.0, 40, 20), (2.0, 25, 25)])
 def test_rank_auc_covers(shift: float, m: int, n: int) -> None:
     repetitions, rng = 2000, np.random.default_rng(int(10 * shift) + 1)
@@ -178,6 +179,7 @@ def test_permutation_test_counts_all_deals(x: list[int], y: list[int]) -> None:
     assert found.p == pytest.approx(min(1.0, 2 * min(above, below)))
 
 
+@pytest.mark.slow
 def test_permutation_errs_as_often_as_it_says_and_clusters_matter() -> None:
     repetitions, groups, each = 400, 10, 8
     rng = np.random.default_rng(6)
