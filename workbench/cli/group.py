@@ -47,7 +47,7 @@ class Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return _with_shared(super().get_command(ctx, cmd_name))
+        return with_shared(super().get_command(ctx, cmd_name))
 
 
 class Root(Group):
@@ -61,7 +61,7 @@ class Root(Group):
             return None
         command = get_command(COMMANDS.load(cmd_name))
         command.name = cmd_name
-        return _with_shared(command)
+        return with_shared(command)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
@@ -87,9 +87,9 @@ def new_app(help: str = "") -> typer.Typer:
     return typer.Typer(cls=Group, help=help, no_args_is_help=True, **_SETTINGS)
 
 
-def _with_shared(command: Any) -> Any:
-    """``command`` with the shared options, unless it is a group (its leaves have them) or has them already."""
-    if command is None or isinstance(command, TyperGroup) or any("--json" in p.opts for p in command.params):
+def with_shared(command: Any) -> Any:
+    """``command`` with the shared options, unless it has them already."""
+    if command is None or any("--json" in p.opts for p in command.params):
         return command
     shared = typer.Typer(**_SETTINGS)
     shared.command()(_shared)

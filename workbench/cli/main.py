@@ -15,7 +15,7 @@ from typing import Any
 from typer.main import get_command
 
 from workbench.cli import output
-from workbench.cli.group import EXIT_BROKEN_PIPE, Root, Stopped, new_app
+from workbench.cli.group import EXIT_BROKEN_PIPE, Root, Stopped, new_app, with_shared
 from workbench.core.errors import EXIT_OK, EXIT_USAGE, AssayError, UnknownName
 from workbench.lab.silence import silence
 
@@ -55,7 +55,7 @@ def _root() -> Any:
     app.registered_groups.clear()
     app.info.cls = Root
     app.callback()(_nothing)
-    return get_command(app)
+    return with_shared(get_command(app))
 
 
 def _nothing() -> None:

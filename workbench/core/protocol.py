@@ -267,6 +267,7 @@ class Inputs:
     texts: Sequence[str] | None = None
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Where a runner or harvester writes as it goes. ``put`` may be called twice with one key: the first stays."""
 
@@ -283,6 +284,7 @@ class Sink(Protocol):
         ...
 
 
+@runtime_checkable
 class Callback(Protocol):
     """Called by the training loop at each of its events; ``state`` is the loop's public state."""
 

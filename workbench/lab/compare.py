@@ -13,11 +13,13 @@ from typing import Any
 from evals import SUITES
 from workbench.core.errors import BadValue, UnknownName, UsageError
 from workbench.core.finding import Denominators, Finding, Interval
+from workbench.core.measure import Suite
 from workbench.core.stats.counts import mcnemar_exact
 from workbench.core.stats.resampling import fewest, paired_bootstrap
 from workbench.store.runs import Store
 
 Record = Mapping[str, Any]
+Key = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -50,19 +52,18 @@ class Comparison:
 def compare(first: str, second: str, suite: str = "", *, store: Store | None = None, level: float = 0.95) -> Comparison:
     """Compare two runs. ``suite`` may be left out where the runs have exactly one in common.
 
-    Raises UsageError where they have none, where their specs differ (other questions are not paired), or where no sample is common.
+    Samples that were asked differently are no pairs and are counted. Raises UsageError where no pair is left.
     """
     store = store if store is not None else Store.open(create=False)
     runs = [store.runs.get(run).id for run in (first, second)]
     name = _suite(store, runs, suite)
     results = [store.result(run, name).result for run in runs]
-    kind = results[0].kind
-    if results[0].spec != results[1].spec or results[0].provenance.data_digest != results[1].provenance.data_digest:
-        raise UsageError(f"Runs {runs[0]} and {runs[1]} asked '{name}' different questions (spec or data), so their answers are no pairs.")
-    sides = [{(r["sample"], r["epoch"]): r for r in store.sink(run, name).read()} for run in runs]
-    pairs, denominators = _paired(*sides)
+    asked = SUITES.load(results[0].kind)
+    a, b = ({(str(r["sample"]), int(r["epoch"])): r for r in store.sink(run, name).read()} for run in runs)
+    asked_a, asked_b = (_requests(asked, result.spec) for result in results)
+    pairs, denominators = _paired(a, b, asked_a, asked_b)
     differences = tuple(_difference(value, pairs, level) for value in _values(pairs))
-    drawn = SUITES.load(kind).findings(results[1], subject=results[1].provenance.model, reference=results[0], level=level)
+    drawn = asked.findings(results[1], subject=results[1].provenance.model, reference=results[0], level=level)
     return Comparison(name, runs[0], runs[1], denominators, differences, tuple(drawn))
 
 
@@ -78,17 +79,31 @@ def _suite(store: Store, runs: Sequence[str], asked: str) -> str:
     return both[0]
 
 
-def _paired(a: Mapping[Any, Record], b: Mapping[Any, Record]) -> tuple[list[tuple[Record, Record]], Denominators]:
+def _requests(suite: Suite, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked of the model about each sample: two answers are a pair where this is equal, whatever else differs."""
+    parsed = suite.spec.parse(spec, what=f"stored spec of '{suite.name}'")
+    return {sample.id: suite.request(sample, parsed) for sample in suite.samples(parsed)}
+
+
+def _paired(
+    a: Mapping[Key, Record], b: Mapping[Key, Record], asked_a: Mapping[str, Any], asked_b: Mapping[str, Any]
+) -> tuple[list[tuple[Record, Record]], Denominators]:
     reasons: dict[str, int] = {}
     pairs = []
     for where in sorted({*a, *b}):
-        reason = "in one run only" if where not in a or where not in b else a[where]["unscored"] or b[where]["unscored"]
+        if where not in a or where not in b:
+            reason = "in one run only"
+        elif asked_a.get(where[0]) != asked_b.get(where[0]):
+            reason = "asked differently in the two runs"
+        else:
+            reason = a[where]["unscored"] or b[where]["unscored"]
         if reason:
             reasons[reason] = reasons.get(reason, 0) + 1
         else:
             pairs.append((a[where], b[where]))
     if not pairs:
-        raise UsageError(f"No sample was scored in both runs ({'; '.join(f'{n} {reason}' for reason, n in reasons.items())}).")
+        counted = "; ".join(f"{n} {reason}" for reason, n in reasons.items())
+        raise UsageError(f"The two runs have no scored pair ({counted or 'they hold no samples'}). Compare runs of one suite and spec.")
     return pairs, Denominators(run=len({*a, *b}), scored=len(pairs), unscored=reasons)
 
 

@@ -82,7 +82,8 @@ def make_inputs(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: 
     bos = bool(getattr(chosen, "bos", True))
     contrast = getattr(chosen, "quantity", "") == "logit-difference"
     if spec.world is None:
-        return from_texts(model, spec.texts, spec.targets, spec.foils, bos=bos)
+        _check_needs(tool, spec)
+        return from_texts(model, spec.texts, spec.targets, spec.foils)
     if not tool.needs.inputs:
         return Inputs(None)
     town = Town(spec.world)
@@ -97,15 +98,23 @@ def make_inputs(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: 
     return replace(made, groups=made.groups if slots else None, foils=made.foils if contrast else None)
 
 
+def _check_needs(tool: Instrument, spec: InputsSpec) -> None:
+    """Say in words of texts what an instrument lacks, before anything is run."""
+    if "targets" in tool.needs.inputs and not spec.targets:
+        raise UsageError(f"'{tool.name}' needs a target, the token asked about after each text. Give it as `--target \" she\"`.")
+    if "labels" in tool.needs.inputs:
+        raise UsageError(
+            f"'{tool.name}' needs labelled words, which plain texts do not have. Leave --text out for a model of a generated world."
+        )
+
+
 # --- from texts ---------------------------------------------------------------------------------------------
 
 
-def from_texts(
-    model: HookedModel, texts: Sequence[str], targets: Sequence[str] = (), foils: Sequence[str] = (), *, bos: bool = True
-) -> Inputs:
-    """Texts as token ids, right-padded, with the ids of targets and foils (none, one for all, or one a text)."""
-    ids, lengths, _ = encoded(model, texts, bos=bos)
-    return Inputs(ids, lengths, targets=_ids(model, texts, targets, "target"), foils=_ids(model, texts, foils, "foil"), texts=tuple(texts))
+def from_texts(model: HookedModel, texts: Sequence[str], targets: Sequence[str] = (), foils: Sequence[str] = ()) -> Inputs:
+    """Texts as they are (the instrument puts the BOS), with the ids of targets and foils (none, one for all, or one a text)."""
+    _tokenizer(model)
+    return Inputs(list(texts), targets=_ids(model, texts, targets, "target"), foils=_ids(model, texts, foils, "foil"))
 
 
 def encoded(model: HookedModel, texts: Sequence[str], *, bos: bool = True) -> tuple[Tensor, Tensor, list[list[Span]]]:

@@ -1,6 +1,6 @@
 """Model references: one grammar everywhere.
 
-    path/to/checkpoint      run:ID (or run:last)      organism:NAME[@dose=0.8,seed=1]
+    path/to/checkpoint      run:ID (or run:last)      organism:NAME[@dose=0.8,seed=1]      family:NAME (tiny, untrained)
 
 A loaded model carries its reference as ``name``, which results keep in their provenance.
 """
@@ -16,8 +16,9 @@ from typing import Any
 
 import yaml
 
-from workbench.core.errors import BadValue, EmptySelection, MissingFile, UnknownName, UsageError, nearest
+from workbench.core.errors import BadValue, MissingFile, UnknownName, UsageError, nearest
 from workbench.core.protocol import HookedModel, Progress, silent
+from workbench.families import FAMILIES
 from workbench.organisms import ORGANISMS
 from workbench.store.runs import Store
 from workbench.training.checkpoint import LATEST, MANIFEST, load_model, pointed
@@ -28,9 +29,9 @@ try:
 except ImportError:  # not on this system; a lock is a courtesy, since checkpoints are written whole
     fcntl = None
 
-SCHEMES = ("run", "organism")
+SCHEMES = ("run", "organism", "family")
 LATER = ("hf", "tl", "compiled", "endpoint")
-ALLOWED = "a checkpoint folder, run:ID, or organism:NAME[@option=value,…]"
+ALLOWED = "a checkpoint folder, run:ID, organism:NAME[@option=value,…], or family:NAME"
 _FORM = re.compile(r"(?P<scheme>[a-z_]+):(?P<rest>.*)", re.DOTALL)
 
 
@@ -70,15 +71,17 @@ def load(ref: str | HookedModel, *, store: Store | None = None, progress: Progre
         return ref
     wanted = parse(ref)
     model = _LOADERS[wanted.scheme](wanted, store, progress)
-    model.name = ref  # type: ignore[attr-defined]  # what results call the model by; not part of its digest
+    model.name = reference_of(ref, store)  # type: ignore[attr-defined]  # what results call the model by; not part of its digest
     return model
 
 
-def reference_of(model: str | HookedModel) -> str:
-    """The reference of a model: what it was loaded by, or ``memory:DIGEST`` for one that was made in this process."""
-    if isinstance(model, str):
-        return model
-    return getattr(model, "name", "") or f"memory:{model.digest()[:16]}"
+def reference_of(model: str | HookedModel, store: Store | None = None) -> str:
+    """The lasting reference of a model: ``run:last`` and beginnings of ids become the whole id; ``memory:DIGEST`` for a model
+    that was made in this process."""
+    if not isinstance(model, str):
+        return getattr(model, "name", "") or f"memory:{model.digest()[:16]}"
+    wanted = parse(model)
+    return f"run:{_training(wanted.name, store)[1]}" if wanted.scheme == "run" else model
 
 
 # --- one loader a scheme ------------------------------------------------------------------------------------
@@ -95,13 +98,18 @@ def _from_path(wanted: Reference, store: Store | None, progress: Progress) -> Ho
 
 
 def _from_run(wanted: Reference, store: Store | None, progress: Progress) -> HookedModel:
-    with_store = store if store is not None else Store.open(create=False)
-    record = with_store.runs.get(wanted.name)
-    folder = checkpoint_of(with_store, record.id)
-    if record.kind != "train" or not folder.exists():
-        trained = [f"run:{one.id}" for one in with_store.runs.list(kind="train") if checkpoint_of(with_store, one.id).exists()]
-        raise EmptySelection("checkpoint", f"run:{record.id}", trained, where=f"the {record.kind} run {record.id}")
-    return load_model(final_of(folder))
+    home, run = _training(wanted.name, store)
+    return load_model(final_of(checkpoint_of(home, run)))
+
+
+def _training(name: str, store: Store | None) -> tuple[Store, str]:
+    """The store and the id of the training run ``name``; ``last`` is the newest with a checkpoint."""
+    home = store if store is not None else Store.open(create=False)
+    trained = [one.id for one in home.runs.list(kind="train") if checkpoint_of(home, one.id).exists()]
+    run = trained[0] if name == "last" and trained else home.runs.get(name).id
+    if run not in trained:
+        raise UnknownName("trained model", f"run:{run}", [f"run:{one}" for one in trained], hint="That run left no checkpoint.")
+    return home, run
 
 
 def _from_organism(wanted: Reference, store: Store | None, progress: Progress) -> HookedModel:
@@ -113,10 +121,15 @@ def _from_organism(wanted: Reference, store: Store | None, progress: Progress) -
         return organism.build(recipe, folder, progress=progress)
 
 
+def _from_family(wanted: Reference, store: Store | None, progress: Progress) -> HookedModel:
+    return FAMILIES.load(wanted.name).tiny(seed=0)[0].eval()
+
+
 _LOADERS: Mapping[str, Callable[[Reference, Store | None, Progress], Any]] = {
     "path": _from_path,
     "run": _from_run,
     "organism": _from_organism,
+    "family": _from_family,
 }
 
 
@@ -142,8 +155,8 @@ def world_of(ref: str, store: Store | None = None) -> dict[str, Any] | None:
     if wanted.scheme == "organism":
         return ORGANISMS.load(wanted.name).configure(wanted.options).model_dump(mode="json").get("world")
     if wanted.scheme == "run":
-        record = (store if store is not None else Store.open(create=False)).runs.get(wanted.name)
-        return record.spec.get("made", {}).get("world")
+        home, run = _training(wanted.name, store)
+        return home.runs.get(run).spec.get("made", {}).get("world")
     return None
 
 

@@ -22,7 +22,7 @@ from workbench.core.spec import Spec
 from workbench.lab.history import HISTORY, training_result
 from workbench.lab.inputs import InputsSpec, default_inputs, digest_of_inputs, make_inputs
 from workbench.lab.recipe import OrganismRecipe, Recipe, read
-from workbench.lab.record import recorded
+from workbench.lab.record import recorded, unfinished
 from workbench.lab.refs import checkpoint_of, load, reference_of, world_of
 from workbench.lab.settings import by_name
 from workbench.organisms import ORGANISMS
@@ -64,20 +64,14 @@ def evaluate(
     together. ``resume`` goes on with an interrupted run (``auto``: the newest with this spec). Raises UsageError, Incompatible (all
     suites are checked before the first runs), MissingData, and Interrupted on Ctrl-C.
     """
-    names = [suites] if isinstance(suites, str) else list(dict.fromkeys(suites))
-    if not names:
-        raise UsageError(f"No suite was named. There are {', '.join(SUITES)}.")
-    chosen = {name: SUITES.load(name) for name in names}
-    ref = reference_of(model)
-    specs = suite_specs(chosen, ref, by_name(names, spec, "suite"), store)
     store = store if store is not None else Store.open()
+    ref = reference_of(model, store)
+    chosen, specs, plan = _planned(suites, ref, spec, store, batch)
     loaded = load(model, store=store, progress=progress)
     for name, suite in chosen.items():
         if reasons := suite.needs.objections(loaded):
             raise Incompatible(name, f"'{ref}'", reasons)
-    plan = {"suites": {name: one.model_dump(mode="json") for name, one in specs.items()}, "model": ref, "batch": batch}
-    facts = {"model_digest": loaded.digest()}
-    with recorded(store, "eval", plan, ref, resume=resume, parent=parent, provenance=facts) as run:
+    with recorded(store, "eval", plan, ref, resume=resume, parent=parent, provenance={"model_digest": loaded.digest()}) as run:
         results: dict[str, Result] = {}
         for name, suite in chosen.items():
             found = run_suite(suite, loaded, specs[name], store.sink(run, name), progress=progress, batch=batch)
@@ -86,6 +80,25 @@ def evaluate(
         findings = tuple(one for name, suite in chosen.items() for one in suite.findings(results[name], subject=ref))
         store.put_findings(run, findings)
     return Evaluation(run, results, findings)
+
+
+def unfinished_evaluation(suites: str | Sequence[str], model: str, *, store: Store, batch: int = BATCH, **spec: Any) -> str:
+    """The id of the newest run of exactly this evaluation that was interrupted or failed, or ''."""
+    ref = reference_of(model, store)
+    waiting = unfinished(store, "eval", _planned(suites, ref, spec, store, batch)[2], ref)
+    return waiting[0].id if waiting else ""
+
+
+def _planned(
+    suites: str | Sequence[str], ref: str, settings: Mapping[str, Any], store: Store, batch: int
+) -> tuple[dict[str, Suite], dict[str, Spec], dict[str, Any]]:
+    """The suites, their specs, and the spec of the run."""
+    names = [suites] if isinstance(suites, str) else list(dict.fromkeys(suites))
+    if not names:
+        raise UsageError(f"No suite was named. There are {', '.join(SUITES)}.")
+    chosen = {name: SUITES.load(name) for name in names}
+    specs = suite_specs(chosen, ref, by_name(names, settings, "suite"), store)
+    return chosen, specs, {"suites": {name: one.model_dump(mode="json") for name, one in specs.items()}, "model": ref, "batch": batch}
 
 
 def suite_specs(
@@ -120,15 +133,18 @@ def probe(
     """Ask one instrument about a model; ``spec`` are its fields.
 
     ``inputs``: texts, an ``InputsSpec`` or its fields (``{"texts": [...], "targets": [" she"]}``), tensors as ``Inputs``, or None for
-    what the instrument asks of the model's own world. The result is stored in a run, whose id is ``result.provenance.volatile["run"]``.
+    what the instrument asks of the model's own world. Where there are foils, the quantity explained is the difference to them unless
+    the spec says otherwise. The result is stored in a run, whose id is ``result.provenance.volatile["run"]``.
     Raises UsageError, Incompatible, BadValue.
     """
     tool = INSTRUMENTS.load(instrument)
-    ref = reference_of(model)
-    chosen = tool.spec.parse(spec, what=f"instrument '{instrument}'")
+    store = store if store is not None else Store.open()
+    ref = reference_of(model, store)
     if inputs is not None and not isinstance(inputs, Inputs):
         inputs = InputsSpec.of(inputs)  # before anything is loaded: a misspelt field costs no time
-    store = store if store is not None else Store.open()
+    if "quantity" in tool.spec.model_fields and (inputs is None or (isinstance(inputs, InputsSpec) and (inputs.foils or inputs.world))):
+        spec.setdefault("quantity", "logit-difference")
+    chosen = tool.spec.parse(spec, what=f"instrument '{instrument}'")
     loaded = load(model, store=store, progress=progress)
     if reasons := tool.explain_incompatibility(loaded):
         raise Incompatible(instrument, f"'{ref}'", reasons)
