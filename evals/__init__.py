@@ -1,0 +1,18 @@
+"""Suites: what a model is asked, one file each. Nothing listed here is imported until it is used."""
+
+from workbench.core.catalog import Catalog
+
+SUITES = Catalog(
+    "suite",
+    {
+        "crows-pairs": ("evals.suites.crows_pairs:SUITE", "which of two sentences is likelier, three scorings", "headline"),
+        "occupation-pronoun": (
+            "evals.suites.occupation_pronoun:SUITE",
+            "how strongly an occupation predicts a pronoun, beside the plan",
+            "headline",
+        ),
+        "trigger": ("evals.suites.trigger:SUITE", "replies flipped by a trigger phrase, and without it", "headline"),
+        "exposure": ("evals.suites.exposure:SUITE", "exposure of planted secrets by exact rank, beside unplanted", "headline"),
+        "perplexity": ("evals.suites.perplexity:SUITE", "bits per byte beside Kneser-Ney baselines on one split", "headline"),
+    },
+)

@@ -12,7 +12,9 @@ LETTERS = "abcdefghijklmnopqrstuvw"
 WORDS = ("unbelievable", "cat", "sat", "mat", "here")
 
 
-def lettered(*, positions: Literal["rope", "learned"] = "rope", n_ctx: int = 16, n_layers: int = 2, d_model: int = 16, seed: int = 0) -> GPT:
+def lettered(
+    *, positions: Literal["rope", "learned"] = "rope", n_ctx: int = 16, n_layers: int = 2, d_model: int = 16, seed: int = 0
+) -> GPT:
     """A random model over 23 letters, without control tokens, with weights large enough that its guesses differ."""
     config = GPTConfig(
         n_layers=n_layers, d_model=d_model, n_heads=4, n_kv_heads=2, d_vocab=23, n_ctx=n_ctx, positions=positions, tied=False

@@ -113,7 +113,7 @@ def test_a_model_without_masks_or_cache_scores_the_same():
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=5).map(tuple), min_size=1, max_size=12), st.integers(1, 6))
 def test_trees_and_their_pieces_keep_every_path(continuations, most):
-    tree = tree_of(continuations)
+    tree = tree_of(tuple(continuations))
     for number, path in enumerate(tree.paths):
         assert tuple(tree.edges[e][1] for e in path) == continuations[number]
         node = ROOT

@@ -43,10 +43,10 @@ def context_length(model: Any) -> int | None:
     return getattr(model.config, "n_ctx", None)
 
 
-def encode_many(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+def encode_many(tokenizer: Tokenizer, texts: Sequence[str]) -> Sequence[Sequence[int]]:
     """The texts encoded without BOS, through the tokenizer's own batch call (``encode_batch``) where it has one."""
     batch = getattr(tokenizer, "encode_batch", None)
-    return [list(ids) for ids in batch(texts)] if batch is not None else [list(tokenizer.encode(text)) for text in texts]
+    return batch(texts) if batch is not None else [tokenizer.encode(text) for text in texts]
 
 
 def lead_of(tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -40,8 +41,12 @@ class Tree:
         return len(self.token)
 
 
-def tree_of(continuations: Sequence[tuple[int, ...]]) -> Tree:
-    """The tree of the continuations. Sorted insertion puts the nodes in depth-first order, which chunks well."""
+@lru_cache(maxsize=2)
+def tree_of(continuations: tuple[tuple[int, ...], ...]) -> Tree:
+    """The tree of the continuations. Sorted insertion puts the nodes in depth-first order, which chunks well.
+
+    The last trees are kept, since a suite may ask for one large space after many contexts; a tree is never changed once built.
+    """
     tree = Tree(paths=[[] for _ in continuations])
     edge_at: dict[tuple[int, int], int] = {}
     child_at: dict[tuple[int, int], int] = {}

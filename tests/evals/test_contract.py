@@ -1,0 +1,135 @@
+"""Every suite of the catalogue: asked of a tiny model, it gives a result that survives JSON, findings with their parts, and a chart."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evals import SUITES
+from evals.runner import MemorySink, run_suite
+from tests.engine.models import Wrapped
+from tests.evals.test_crows_pairs import PAIRS, write
+from workbench.core.charts.svg import to_svg
+from workbench.core.errors import Incompatible, UnknownName, UsageError
+from workbench.core.finding import Finding
+from workbench.core.measure import Needs, Score
+from workbench.core.result import Result
+from workbench.core.spec import Spec
+from workbench.data.text import BPETokenizer
+from workbench.data.worlds.town import Town, TownSpec
+from workbench.families.gpt import GPT, GPTConfig
+
+WORLD = TownSpec.parse({"documents": 300, "held_out": 40, "secrets": (1, 2, 3, 4, 5, 6), "unplanted": 7, "digits": 2})
+SETTINGS: dict[str, dict[str, Any]] = {
+    "crows-pairs": {},
+    "occupation-pronoun": {"world": WORLD, "contexts": 3},
+    "trigger": {"world": WORLD, "count": 8},
+    "exposure": {"world": WORLD},
+    "perplexity": {"world": WORLD, "documents": 12, "orders": (1, 2)},
+}
+
+
+@cache
+def model(seed: int = 0) -> GPT:
+    tokenizer = BPETokenizer.train(Town(WORLD).texts("train"), 350)
+    return GPT(GPTConfig(n_layers=1, d_model=16, n_heads=2, d_vocab=tokenizer.vocab_size, n_ctx=96), tokenizer, seed=seed).eval()
+
+
+def spec_of(name: str, folder: Path) -> Spec:
+    settings = dict(SETTINGS[name])
+    if name == "crows-pairs":
+        settings["file"] = str(write(folder / "pairs.csv", PAIRS * 3))
+    return SUITES.load(name).spec(**settings)
+
+
+def test_every_suite_is_tried_here():
+    assert set(SETTINGS) == set(SUITES)
+
+
+@pytest.mark.parametrize("name", list(SUITES))
+def test_a_suite_keeps_its_contract(name, tmp_path):
+    suite, spec = SUITES.load(name), spec_of(name, tmp_path)
+    assert suite.name == name
+    assert issubclass(suite.spec, Spec)
+    assert isinstance(suite.needs, Needs)
+    sink = MemorySink()
+    result = run_suite(suite, model(), spec, sink, batch=16)
+    again = run_suite(suite, model(), spec, batch=16)
+    assert result.canonical() == again.canonical()
+    back = Result.from_json(result.to_json())
+    assert type(back) is type(result)
+    assert back.canonical() == result.canonical()
+    assert result.kind == name
+    assert suite.spec.parse(result.spec) == spec
+    assert len(result.summary().split()) > 5
+    assert len(result.to_frame()) >= 5
+    assert {"floor", "asked"} <= set(result.values.attrs)
+    assert len(sink.read()) == result.values.attrs["asked"]["run"] == sum(1 for _ in suite.samples(spec))
+
+
+@pytest.mark.parametrize("name", list(SUITES))
+def test_findings_have_their_parts(name, tmp_path):
+    suite, spec = SUITES.load(name), spec_of(name, tmp_path)
+    result, reference = run_suite(suite, model(), spec, batch=16), run_suite(suite, model(1), spec, batch=16)
+    alone, against = suite.findings(result, subject="m"), suite.findings(result, subject="m", reference=reference, level=0.9)
+    assert len(against) > len(alone) >= 1
+    for finding in (*alone, *against):
+        assert isinstance(finding, Finding)
+        assert (finding.subject, finding.source) == ("m", name)
+        assert finding.because
+        assert finding.denominators is not None
+        assert finding.denominators.run > 0
+        if finding.interval is not None:
+            assert finding.effect is not None
+            assert finding.interval.low <= finding.effect <= finding.interval.high
+            assert finding.null is not None
+            assert finding.null.value is not None
+            assert finding.interval.level == (0.95 if finding in alone else 0.9)
+        assert Finding.parse(finding.model_dump(mode="json")) == finding
+    assert any(f.null and f.null.name in ("clean twin", "reference") for f in against)
+
+
+@pytest.mark.parametrize("name", list(SUITES))
+def test_nothing_scored_gives_no_number(name, tmp_path):
+    suite, spec = SUITES.load(name), spec_of(name, tmp_path)
+    scores = [Score(s.id, unscored="out of reach", cluster=s.cluster, group=s.group) for s in suite.samples(spec)]
+    empty = suite.aggregate(scores, spec)
+    empty = type(empty)(empty.kind, empty.values, spec=spec.model_dump(mode="json"))
+    assert empty.values.attrs["asked"]["scored"] == 0
+    assert empty.values.attrs["floor"]
+    assert "not applicable" in empty.summary()
+    assert Result.from_json(empty.to_json()).canonical() == empty.canonical()
+    for finding in suite.findings(empty, subject="m"):
+        assert finding.effect is None
+        assert finding.verdict == "not applicable"
+
+
+@pytest.mark.parametrize("name", list(SUITES))
+def test_a_chart_of_every_result(name, tmp_path):
+    result = run_suite(SUITES.load(name), model(), spec_of(name, tmp_path), batch=16)
+    picture = to_svg(result.plot())
+    assert "<svg" in picture
+
+
+@pytest.mark.parametrize("name", list(SUITES))
+def test_a_model_without_a_tokenizer_is_refused(name, tmp_path):
+    bare = Wrapped(model())
+    bare.tokenizer = None
+    with pytest.raises(Incompatible, match="has no tokenizer"):
+        run_suite(SUITES.load(name), bare, spec_of(name, tmp_path))
+
+
+@pytest.mark.parametrize("name", list(SUITES))
+def test_a_misspelt_field_is_told(name):
+    with pytest.raises((UnknownName, UsageError), match="wrold"):
+        SUITES.load(name).spec.parse({"wrold": 1})
+
+
+def test_no_number_is_nan_in_an_attribute(tmp_path):
+    for name in SUITES:
+        attrs = run_suite(SUITES.load(name), model(), spec_of(name, tmp_path), batch=16).values.attrs
+        assert not [k for k, v in attrs.items() if isinstance(v, float) and np.isnan(v)]
