@@ -11,9 +11,15 @@ STEPS = 700
 
 
 def main(out: str) -> None:
-    print("ready", flush=True)
+    said: list[str] = []
+
+    def ready(event: str, state: object) -> None:
+        if not said:
+            said.append(event)
+            print("ready", flush=True)
+
     settings = spec(steps=STEPS, save_every=7, validate_every=40, keep=2)
-    history = train(model(), Copying(), settings, out=out, validation=Copying(seed=1))
+    history = train(model(), Copying(), settings, out=out, validation=Copying(seed=1), callbacks=[ready])
     print(history["weights"], flush=True)
 
 
