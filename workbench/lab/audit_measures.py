@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from probes import INSTRUMENTS
 from probes.attribution import first_hit
-from workbench.core.finding import Denominators, Finding, Interval, Null, decide
+from workbench.core.finding import Denominators, Finding, Interval, Null, Verdict, decide
 from workbench.core.measure import Instrument
 from workbench.core.protocol import HookedModel, Progress
 from workbench.core.result import Result
@@ -21,7 +22,7 @@ from workbench.lab.inputs import InputsSpec, make_inputs, occupation_spans, pron
 
 ATTRIBUTION = "integrated-gradients"
 BASELINES = ("zero", "unknown-token", "template-mean")
-SENTENCES, DOCUMENTS = 160, 300
+SENTENCES, DOCUMENTS, MOST_STEPS = 96, 300, 64
 LEAST_LEAN = 0.3
 """Sentences whose occupation leans less are not asked: there the pronoun is close to a coin flip by design."""
 
@@ -44,7 +45,10 @@ def ask(name: str, q: Question, progress: Progress) -> dict[str, Result]:
     instrument: Instrument = INSTRUMENTS.load(name)
     if name == ATTRIBUTION:
         return {
-            f"{name}.{b}": _asked(instrument, q, {"baseline": b, "quantity": "logit-difference"}, SENTENCES, progress) for b in BASELINES
+            f"{name}.{b}": _asked(
+                instrument, q, {"baseline": b, "quantity": "logit-difference", "max_steps": MOST_STEPS}, SENTENCES, progress
+            )
+            for b in BASELINES
         }
     return {name: _asked(instrument, q, {}, {"probing": DOCUMENTS}.get(name, 1), progress)}
 
@@ -73,11 +77,13 @@ def _first(result: Any, spans: Any, baseline: str, q: Question) -> Finding:
     open_gaps = int((~v.converged.values).sum())
     detectable = mde_proportion(hit.n, hit.chance, level=q.level)
     verdict, because = decide(hit.rate, interval, null=hit.chance, detectable=detectable)
+    if interval.high < hit.chance:  # the claim is one-sided: coming first less often than by chance is not finding it
+        verdict, because = Verdict.NOT_DETECTED, "the occupation comes first less often than a random order would put it there"
     return Finding(
         claim="the occupation moves the pronoun most", subject=q.subject, source=ATTRIBUTION,
         measure=f"share of sentences in which the occupation ranks first (baseline {baseline})", effect=hit.rate, unit="share",
         interval=interval, null=Null(name="chance", value=hit.chance, words="a random order of the tokens that can be ranked"),
-        denominators=Denominators.parse({"run": hit.n, "scored": hit.n}), verdict=verdict, because=because, detectable=detectable,
+        denominators=Denominators.parse({"run": hit.n, "scored": hit.n}), verdict=verdict, because=because, detectable=detectable if math.isfinite(detectable) else None,
         planted=1.0 if q.planted else None, status="headline",
         details={"baseline": baseline, "hits": hit.hits, "median_gap": float(np.median(gap)), "median_effect": float(np.median(moved)),
                  "median_steps": float(np.median(v.steps.values)), "gap_above_tolerance": open_gaps},
