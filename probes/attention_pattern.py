@@ -19,9 +19,9 @@ import xarray as xr
 from pydantic import Field
 
 from probes.attention import PATTERNS, check_cells, check_heads, is_causal, pattern_passes, pattern_sites, row_error
+from probes.panels import joined
 from probes.target import model_dtype
 from probes.token_items import origin, read_items
-from workbench.core.charts.frame import altair
 from workbench.core.charts.heat import attention_map
 from workbench.core.measure import Instrument, Needs
 from workbench.core.protocol import HookedModel, Inputs, Progress
@@ -115,11 +115,10 @@ class AttentionPatternResult(Result):
         maps = []
         for layer, head in heads[:MOST_MAPS]:
             pattern = item.pattern.values[layer, head][np.ix_(real, real)]
-            title = f"layer {int(item['layer'][layer])}, head {int(item['head'][head])}"
-            if (layer, head) == heads[MOST_MAPS - 1] and len(heads) > MOST_MAPS:
-                title += f" (the last shown of {len(heads)} heads)"
-            maps.append(attention_map(pattern, tokens, title=title, causal=is_causal(pattern)))
-        return maps[0] if len(maps) == 1 else altair().concat(*maps, columns=2).resolve_scale(color="independent")
+            name = f"Layer {int(item['layer'][layer])}, head {int(item['head'][head])}"
+            maps.append(attention_map(pattern, tokens, title=name, causal=is_causal(pattern)))
+        title = f"Attention patterns of item 0, {len(maps)} of {len(heads)} heads"
+        return maps[0] if len(maps) == 1 else joined(maps, title, columns=2)
 
 
 INSTRUMENT = Instrument(

@@ -46,11 +46,15 @@ class AttributionResult(Result):
             first = int(strength.argmax())
             token, moved = str(item.token.values[first]).strip(), float(item.attribution.values[first])
             lines.append(
-                f"item {row}: '{token}' (position {first}) stands first with {moved:+.3g} (the answer is {float(item.value):.3g}); "
+                f"item {row}: '{token}' (position {first}) stands first with {moved:+.3g} ({self.account(item)}); "
                 f"{int(item.candidates)} candidates, chance of coming first {float(item.chance):.2g}"
             )
         left = len(self.values.batch) - len(lines)
         return "\n".join([f"{self.kind}:", *lines, *([f"and {left} more items"] if left else []), *self.notes])
+
+    def account(self, item: Any) -> str:
+        """What the attributions of an item are measured against."""
+        return f"the answer is {float(item.value):.3g}"
 
     def plot(self) -> Any:
         """The first items' tokens coloured by attribution (signed colours where signs mean something)."""

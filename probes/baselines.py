@@ -6,23 +6,21 @@
 ``token``          a batch of reference ids, compared position by position.
 
 The last three leave the frame at its own value, so a frame token's attribution is zero by construction and only
-content tokens are candidates. Content is told by ``inputs.labels`` ``[batch, pos]``: true at content tokens, or a slot
-number from 1 (0 at the frame). Without it every real token but control tokens is content.
+content tokens are candidates. ``probes.slots`` says how ``inputs.labels`` tells content and slots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from probes.slots import Filled, content_of, slot_means, slot_names, template_names
 from probes.target import embeddings_of
-from probes.token_items import TokenItems, control_ids, vocabulary_size
+from probes.token_items import TokenItems, control_ids, read_items, vocabulary_size
 from workbench.core.errors import BadValue
 from workbench.core.protocol import HookedModel, Inputs
 
@@ -46,6 +44,7 @@ def make_baseline(
     x: Float[Tensor, "batch pos d_model"],
     *,
     neutral_id: int | None,
+    bos: bool,
     tokens_a_pass: int,
 ) -> Baseline:
     """The baseline ``name`` for embeddings ``x`` of ``items``. Raises BadValue for what it needs and did not get."""
@@ -57,37 +56,7 @@ def make_baseline(
         return _unknown(model, items, inputs, x, neutral_id, tokens_a_pass)
     if name == "token":
         return _token(model, items, inputs, x, tokens_a_pass)
-    return _template_mean(items, inputs, x)
-
-
-def slots_of(items: TokenItems, labels: object) -> Int[Tensor, "batch pos"]:
-    """Slot number of each token, 0 at the frame, from ``inputs.labels`` (None, a boolean mask, or slot numbers).
-
-    In a mask, the k-th run of neighbouring content tokens is slot k. Raises BadValue for another shape, a negative
-    number, content at padding or control tokens, and an item without content.
-    """
-    if labels is None:
-        numbers = torch.arange(1, items.ids.shape[1] + 1).expand_as(items.ids)
-        slots = torch.where(items.real & ~items.control, numbers, 0)
-    else:
-        given = torch.as_tensor(labels).cpu()
-        if given.shape != items.ids.shape or given.is_floating_point():
-            raise BadValue(
-                "inputs.labels", f"{given.dtype} of shape {tuple(given.shape)}", f"a content mask or slot numbers, {tuple(items.ids.shape)}"
-            )
-        if given.dtype == torch.bool:
-            starts = given & ~torch.nn.functional.pad(given, (1, 0))[:, :-1]
-            given = starts.long().cumsum(1) * given
-        if bool((given < 0).any()):
-            raise BadValue("a slot number of inputs.labels", int(given.min()), "0 (frame) or more")
-        if bool(((given > 0) & (~items.real | items.control)).any()):
-            raise BadValue("inputs.labels", "content at padding or at a control token", "content at real tokens only")
-        slots = given.long()
-    if bool((slots.amax(1) == 0).any()):
-        raise BadValue(
-            "inputs.labels", f"item {int((slots.amax(1) == 0).nonzero()[0, 0])} without content", "at least one content token an item"
-        )
-    return slots
+    return _template_mean(model, items, inputs, x, bos, tokens_a_pass)
 
 
 def _frame_note(what: str, moved: Tensor) -> str:
@@ -109,7 +78,7 @@ def _unknown(model: HookedModel, items: TokenItems, inputs: Inputs, x: Tensor, n
     size = vocabulary_size(model)
     if neutral < 0 or (size is not None and neutral >= size):
         raise BadValue("neutral_id", neutral, f"from 0 to {size - 1 if size is not None else '…'}, the model's vocabulary")
-    content = slots_of(items, inputs.labels) > 0
+    content = content_of(slot_names(items, inputs.labels))
     start = embeddings_of(model, items.ids.masked_fill(content, neutral), tokens_a_pass)
     kind = "the control id" if neutral in control_ids(tokenizer) else "the id"
     return Baseline(_blend(content, start, x), content, (_frame_note(f"content tokens replaced by {kind} {neutral}", content),))
@@ -136,48 +105,29 @@ def _token(model: HookedModel, items: TokenItems, inputs: Inputs, x: Tensor, tok
     return Baseline(_blend(moved, start, x), moved, (_frame_note("the reference ids where they differ", moved),))
 
 
-def _template_mean(items: TokenItems, inputs: Inputs, x: Tensor) -> Baseline:
-    slots = slots_of(items, inputs.labels)
-    content = slots > 0
-    if inputs.reference is not None:
+def _template_mean(model: HookedModel, items: TokenItems, inputs: Inputs, x: Tensor, bos: bool, tokens_a_pass: int) -> Baseline:
+    names = slot_names(items, inputs.labels)
+    content = content_of(names)
+    if inputs.reference is not None and not isinstance(inputs.reference, Inputs):
         given = torch.as_tensor(inputs.reference)
         if not given.is_floating_point() or given.shape != x.shape:
             raise BadValue(
-                "inputs.reference", f"{given.dtype} of shape {tuple(given.shape)}", f"baseline embeddings of shape {tuple(x.shape)}"
-            )
+                "inputs.reference", f"{given.dtype} of shape {tuple(given.shape)}",
+                f"an Inputs with the template's other sentences, or baseline embeddings of shape {tuple(x.shape)}",
+            )  # fmt: skip
         if not bool(torch.isfinite(given).all()):
             raise BadValue("inputs.reference", "NaN or infinity in the embeddings", "finite numbers")
-        note = _frame_note("content tokens replaced by the given mean embeddings", content)
+        note = _frame_note("content tokens replaced by the given embeddings", content)
         return Baseline(_blend(content, given.to(x), x), content, (note,))
-    if inputs.groups is None or len(inputs.groups) != len(items):
-        raise BadValue("inputs.groups", None if inputs.groups is None else len(inputs.groups), f"{len(items)} template names, one an item")
-    note = _frame_note("content tokens replaced by the mean embedding of their slot over the template's other sentences", content)
-    return Baseline(_blend(content, _slot_means(inputs.groups, slots, x), x), content, (note,))
-
-
-def _slot_means(groups: object, slots: Tensor, x: Tensor) -> Tensor:
-    """For each content token, the mean embedding of its (template, slot) over the other items; raises BadValue where none is."""
-    templates: dict[Hashable, int] = {}
-    template = np.array([templates.setdefault(g, len(templates)) for g in groups])  # type: ignore[attr-defined]  # any sequence of hashables
-    row, pos = (slots > 0).nonzero(as_tuple=True)
-    cell = torch.from_numpy(template)[row] * (int(slots.max()) + 1) + slots[row, pos]
-    cells, index = torch.unique(cell, return_inverse=True)
-    vectors = x[row.to(x.device), pos.to(x.device)].double()
-    everyone = torch.zeros(len(cells), x.shape[-1], dtype=torch.float64, device=x.device).index_add_(0, index.to(x.device), vectors)
-    count = torch.bincount(index, minlength=len(cells))
-    # What an item itself puts into its own slot (one token, or several pieces) is taken out: the mean is over the others.
-    own_cells, own_index = torch.unique(torch.stack([row, cell]), dim=1, return_inverse=True)
-    own = torch.zeros(own_cells.shape[1], x.shape[-1], dtype=torch.float64, device=x.device).index_add_(0, own_index.to(x.device), vectors)
-    others = count[index] - torch.bincount(own_index, minlength=own_cells.shape[1])[own_index]
-    if bool((others == 0).any()):
-        lonely = int(row[others == 0][0])
-        raise BadValue(
-            "inputs.groups", f"item {lonely} alone with a slot of its template", "at least two sentences to every template and slot"
-        )
-    mean = (everyone[index.to(x.device)] - own[own_index.to(x.device)]) / others.to(x.device)[:, None]
-    out = x.clone()
-    out[row.to(x.device), pos.to(x.device)] = mean.to(x.dtype)
-    return out
+    here = Filled(names, template_names(items, inputs.groups, "inputs.groups"), x)
+    if inputs.reference is None:
+        note = _frame_note("content tokens replaced by the mean embedding of their slot over the template's other sentences", content)
+        return Baseline(_blend(content, slot_means(here, None), x), content, (note,))
+    pool = read_items(model, inputs.reference, bos=bos)
+    templates = template_names(pool, inputs.reference.groups, "inputs.reference.groups")
+    there = Filled(slot_names(pool, inputs.reference.labels), templates, embeddings_of(model, pool.ids, tokens_a_pass))
+    note = _frame_note(f"content tokens replaced by the mean embedding of their slot over {len(pool)} reference sentences", content)
+    return Baseline(_blend(content, slot_means(here, there), x), content, (note,))
 
 
 def _blend(moved: Tensor, start: Tensor, x: Tensor) -> Tensor:

@@ -28,9 +28,9 @@ from pydantic import Field
 from torch import Tensor
 
 from probes.attention import PATTERNS, pattern_passes, pattern_sites
+from probes.panels import joined
 from probes.target import model_dtype
 from probes.token_items import TokenItems, control_ids, origin, read_items, vocabulary_size
-from workbench.core.charts.frame import altair
 from workbench.core.charts.heat import grid
 from workbench.core.errors import BadValue
 from workbench.core.measure import Instrument, Needs
@@ -187,7 +187,7 @@ class HeadScoresResult(Result):
             grid(frame.query("score == @name"), "head", "layer", "attention", titles={"title": f"{name} score"}, signed=False)
             for name in SCORES
         ]
-        return altair().hconcat(*grids).resolve_scale(color="independent")
+        return joined(grids, "Attention of each head on the keys in question", columns=3)
 
 
 INSTRUMENT = Instrument(

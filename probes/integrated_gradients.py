@@ -24,6 +24,7 @@ from probes.attribution import AttributionResult, attribution_values
 from probes.baselines import BaselineName, make_baseline
 from probes.target import EMBEDDING, Quantity, Target, embeddings_of, gradients_of, read_target, values_of
 from probes.token_items import TokenItems, origin, read_items, rows_a_pass, slices
+from workbench.core.errors import BadValue
 from workbench.core.measure import Instrument, Needs
 from workbench.core.protocol import HookedModel, Inputs, Progress
 from workbench.core.spec import Spec
@@ -41,11 +42,14 @@ class IntegratedGradientsSpec(Spec):
     )
     rule: Rule = Field(default="gauss-legendre", description="how the path is sampled")
     steps: int = Field(default=16, ge=1, le=4096, description="points on the path to begin with")
-    max_steps: int = Field(default=512, ge=1, le=4096, description="steps double up to this many")
+    max_steps: int = Field(default=512, ge=1, le=4096, description="steps double up to this many, unless that stops helping")
+    focus: float | None = Field(
+        default=None, ge=1, le=16, description="points stand at u**focus; None is 6 for 'zero' with 'gauss-legendre', else 1"
+    )
     tolerance: float = Field(default=1e-3, gt=0, description="largest completeness gap, as a share of |f(x) - f(x0)|")
     neutral_id: int | None = Field(default=None, description="the id of the 'unknown-token' baseline; None is the padding id")
     bos: bool = Field(default=True, description="put a BOS before text (ids are taken as they are)")
-    tokens_a_pass: int = Field(default=16384, ge=1, description="tokens in one forward pass at most")
+    tokens_a_pass: int = Field(default=4096, ge=1, description="tokens in one forward pass at most")
 
     @model_validator(mode="after")
     def _fits(self) -> IntegratedGradientsSpec:
@@ -55,30 +59,36 @@ class IntegratedGradientsSpec(Spec):
             raise ValueError("two steps or more for the trapezoid rule")
         return self
 
+    def focused(self) -> float:
+        """The exponent in use. Near the zero embedding a norm turns from linear to scale-free over a tiny piece of the path."""
+        return self.focus if self.focus is not None else 6.0 if (self.baseline, self.rule) == ("zero", "gauss-legendre") else 1.0
+
 
 # --- compute ------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=64)
-def quadrature(rule: Rule, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes in [0, 1] and weights that sum to one, both float64 ``[steps]``.
+def quadrature(rule: Rule, steps: int, focus: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes in [0, 1] and weights, both float64 ``[steps]``; weights sum to one at focus 1.
 
-    The trapezoid rule has ``steps`` nodes and ``steps - 1`` panels, so it is exact for linear integrands.
+    The trapezoid rule has ``steps`` nodes and ``steps - 1`` panels, so it is exact for linear integrands. ``focus`` walks the
+    same line as a = u**focus: the integral is the same, and the nodes crowd at the start.
     """
     k = np.arange(steps, dtype=np.float64)
-    even = np.full(steps, 1.0 / steps)
+    weights = np.full(steps, 1.0 / steps)
     if rule == "left":
-        return k / steps, even
-    if rule == "right":
-        return (k + 1) / steps, even
-    if rule == "midpoint":
-        return (k + 0.5) / steps, even
-    if rule == "trapezoid":
-        weights = np.full(steps, 1.0 / (steps - 1))
+        nodes = k / steps
+    elif rule == "right":
+        nodes = (k + 1) / steps
+    elif rule == "midpoint":
+        nodes = (k + 0.5) / steps
+    elif rule == "trapezoid":
+        nodes, weights = k / (steps - 1), np.full(steps, 1.0 / (steps - 1))
         weights[[0, -1]] /= 2
-        return k / (steps - 1), weights
-    nodes, weights = np.polynomial.legendre.leggauss(steps)
-    return (nodes + 1) / 2, weights / 2
+    else:
+        nodes, weights = np.polynomial.legendre.leggauss(steps)
+        nodes, weights = (nodes + 1) / 2, weights / 2
+    return nodes**focus, weights * focus * nodes ** (focus - 1)
 
 
 @dataclass(frozen=True)
@@ -92,9 +102,9 @@ class Path:
     end: Float[Tensor, "batch pos d_model"]
     tokens_a_pass: int
 
-    def attribution(self, chosen: Tensor, rule: Rule, steps: int) -> Float[Tensor, "item pos"]:
+    def attribution(self, chosen: Tensor, rule: Rule, steps: int, focus: float) -> Float[Tensor, "item pos"]:
         """Attribution of the ``chosen`` items at a fixed number of steps, in float64; (item, step) pairs share passes."""
-        nodes, weights = (torch.from_numpy(a) for a in quadrature(rule, steps))
+        nodes, weights = (torch.from_numpy(a) for a in quadrature(rule, steps, focus))
         change = (self.end - self.start)[chosen.to(self.end.device)]
         mean_gradient = torch.zeros(change.shape, dtype=torch.float64, device=change.device)
         pairs = torch.cartesian_prod(torch.arange(len(chosen)), torch.arange(steps))
@@ -113,22 +123,29 @@ class Path:
 def integrate(path: Path, difference: Float[Tensor, "batch"], spec: IntegratedGradientsSpec, progress: Progress) -> dict[str, np.ndarray]:
     """Attribution ``[batch, pos]`` with, for each item, its gap, steps, evaluations and whether the gap is within tolerance.
 
-    Items whose gap is too large are done again with twice the steps, the others are left as they are.
+    Items whose gap is too large are done again with twice the steps, the others are left as they are. An item keeps the
+    round with its smallest gap, and is given up once two doublings together have not halved it.
     """
     batch, width = path.items.ids.shape
-    attribution = np.zeros((batch, width))
-    gap, steps_used, evaluations = np.zeros(batch), np.zeros(batch, dtype=np.int64), np.zeros(batch, dtype=np.int64)
-    pending, steps = np.arange(batch), spec.steps
     wanted = difference.double().cpu().numpy()
-    while True:
-        attribution[pending] = path.attribution(torch.from_numpy(pending), spec.rule, steps).cpu().numpy()
-        gap[pending] = np.abs(attribution[pending].sum(1) - wanted[pending])
-        steps_used[pending] = steps
+    attribution, gap = np.zeros((batch, width)), np.full(batch, np.inf)
+    steps_used, evaluations = np.zeros(batch, dtype=np.int64), np.zeros(batch, dtype=np.int64)
+    history: list[np.ndarray] = []
+    pending, steps = np.arange(batch), spec.steps
+    while len(pending):
+        found = path.attribution(torch.from_numpy(pending), spec.rule, steps, spec.focused()).cpu().numpy()
+        if not np.isfinite(found).all():
+            raise BadValue("the gradient along the path", "NaN or infinity", "finite", do="Choose another baseline, or run in float64.")
+        found_gap = np.abs(found.sum(1) - wanted[pending])
+        better = found_gap < gap[pending]
+        attribution[pending[better]], gap[pending[better]], steps_used[pending[better]] = found[better], found_gap[better], steps
         evaluations[pending] += steps
-        pending = pending[~(gap[pending] <= spec.tolerance * np.abs(wanted[pending]))]
+        history.append(gap.copy())
+        going = ~(gap <= spec.tolerance * np.abs(wanted))
+        if len(history) > 2:
+            going &= gap <= history[-3] / 2
+        pending = pending[going[pending]] if steps * 2 <= spec.max_steps else pending[:0]
         progress(batch - len(pending), batch, f"{steps} steps")
-        if len(pending) == 0 or steps * 2 > spec.max_steps:
-            break
         steps *= 2
     converged = gap <= spec.tolerance * np.abs(wanted)
     return {"attribution": attribution, "gap": gap, "steps": steps_used, "evaluations": evaluations, "converged": converged}
@@ -139,7 +156,7 @@ def compute(model: HookedModel, inputs: Inputs, spec: IntegratedGradientsSpec, p
     items = read_items(model, inputs, bos=spec.bos)
     target = read_target(model, items, inputs, spec.quantity, spec.position)
     x = embeddings_of(model, items.ids, spec.tokens_a_pass)
-    base = make_baseline(spec.baseline, model, items, inputs, x, neutral_id=spec.neutral_id, tokens_a_pass=spec.tokens_a_pass)
+    base = make_baseline(spec.baseline, model, items, inputs, x, neutral_id=spec.neutral_id, bos=spec.bos, tokens_a_pass=spec.tokens_a_pass)
     value = values_of(model, items.ids, x, target, spec.tokens_a_pass).double()
     start = values_of(model, items.ids, base.embeddings, target, spec.tokens_a_pass).double()
     found = integrate(Path(model, items, target, base.embeddings, x, spec.tokens_a_pass), value - start, spec, progress)
@@ -168,7 +185,7 @@ def _notes(
         share = found["gap"] / np.maximum(np.abs(difference), np.finfo(float).tiny)
         out.append(
             f"The completeness gap stays above {spec.tolerance:g} of the effect in {left} of {len(items)} items "
-            f"at {int(found['steps'].max())} steps (largest gap {found['gap'].max():.3g}, median share {np.median(share):.3g}): "
+            f"at up to {int(found['steps'].max())} steps (largest gap {found['gap'].max():.3g}, median share {np.median(share):.3g}): "
             "their attributions do not add up to the effect."
         )
     return tuple(out)
@@ -182,12 +199,15 @@ class IntegratedGradientsResult(AttributionResult):
     """AttributionResult with the account of its own error.
 
     For each item: ``value`` f(x), ``baseline_value`` f(x0), ``gap`` |sum of attribution - (f(x) - f(x0))|, ``steps`` of
-    the last round, ``evaluations`` over all rounds, ``converged``, and ``on_control``, what fell on control tokens.
+    the round kept, ``evaluations`` over all rounds, ``converged``, and ``on_control``, what fell on control tokens.
     """
 
     columns: ClassVar[tuple[str, ...]] = (
         *AttributionResult.columns, "baseline_value", "gap", "steps", "evaluations", "converged", "on_control",
     )  # fmt: skip
+
+    def account(self, item: Any) -> str:
+        return f"the answer goes from {float(item.baseline_value):.3g} to {float(item.value):.3g}"
 
     def summary(self) -> str:
         v: Any = self.values

@@ -24,11 +24,11 @@ import xarray as xr
 from pydantic import Field
 from torch import Tensor
 
+from probes.panels import joined
 from probes.probe_fit import Cell, Job, make_jobs
 from probes.probe_labels import TASKS, Split, Task, held_out, make_splits, read_labels, sentence_groups
 from probes.target import device_of, model_dtype
 from probes.token_items import TokenItems, origin, read_items, rows_a_pass, slices
-from workbench.core.charts.frame import altair
 from workbench.core.charts.lines import curve_with_band
 from workbench.core.errors import BadValue, Incompatible
 from workbench.core.measure import Instrument, Needs
@@ -290,7 +290,7 @@ class ProbingResult(Result):
             }  # fmt: skip
             bands = ("depth", "accuracy", "accuracy_low", "accuracy_high")
             panels.append(curve_with_band(part, *bands, colour="line", titles=titles, reference=float(part["majority"].iloc[0])))
-        return panels[0] if len(panels) == 1 else altair().hconcat(*panels)
+        return panels[0] if len(panels) == 1 else joined(panels, "Probing over layers", columns=2)
 
 
 INSTRUMENT = Instrument(

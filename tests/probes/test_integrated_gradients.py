@@ -1,5 +1,6 @@
 """Integrated gradients: closed forms, the rules of quadrature, the account of its own error, baselines, and captum."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def closed_form(model, ids, lengths, targets, start):
 @pytest.mark.parametrize("rule", RULES)
 def test_a_linear_model_gives_the_closed_form_under_every_rule(rule):
     model = StandIn()
-    result = run(model, {"rule": rule, "steps": 2})
+    result = run(model, {"rule": rule, "steps": 2, "focus": 1})
     expected = closed_form(model, IDS, LENGTHS, TARGETS, torch.zeros(3, 5, 6, dtype=torch.float64))
     np.testing.assert_allclose(result.values.attribution.values, expected, rtol=1e-12)
     assert result.values.converged.all()
@@ -55,6 +56,14 @@ def test_rules_integrate_a_smooth_function(rule):
     assert nodes.max() <= 1
     tolerance = {"left": 3e-3, "right": 3e-3}.get(rule, 1e-5)
     assert weights @ np.exp(nodes) == pytest.approx(np.e - 1, abs=tolerance)
+
+
+@pytest.mark.parametrize("rule", ["midpoint", "gauss-legendre"])
+@pytest.mark.parametrize("focus", [1.0, 2.5, 6.0])
+def test_a_focus_changes_the_walk_and_not_the_integral(rule, focus):
+    nodes, weights = quadrature(rule, 2000 if rule == "midpoint" else 60, focus)
+    assert weights @ np.exp(nodes) == pytest.approx(np.e - 1, abs=1e-5)
+    assert (np.diff(nodes) > 0).all()
 
 
 def test_two_trapezoid_points_are_exact_for_a_line():
@@ -80,6 +89,15 @@ def test_a_gap_that_stays_is_a_flag_and_a_note_not_a_silence():
     left = int((~result.values.converged).sum())
     assert any(f"in {left} of 3 items" in note and "do not add up" in note for note in result.notes)
     assert (result.values.gap.values[~result.values.converged.values] > 0).all()
+
+
+def test_an_item_is_given_up_when_doubling_stops_helping():
+    """A kink that no rule of equal steps resolves: the steps stop long before max_steps and the best round is kept."""
+    model = StandIn(squash=lambda s: torch.tanh(1e5 * s))
+    v = run(model, {"rule": "gauss-legendre", "focus": 1, "steps": 4, "max_steps": 4096, "tolerance": 1e-9}).values
+    assert not v.converged.all()
+    assert int(v.evaluations.max()) < 4096
+    assert (v.steps <= v.evaluations).all()
 
 
 def test_an_item_that_is_done_is_not_done_again():
@@ -119,7 +137,7 @@ def test_finite_differences_agree_at_the_linear_end():
     """An independent derivation: attribution along a straight line equals small differences summed along it."""
     model: Any = StandIn(squash=torch.tanh)
     v = run(model, {"steps": 64, "tolerance": 1e-10}).values
-    x, n = model.embed[IDS], 2000
+    x, n = model.embed[IDS], 400
     read = lambda e: model.run(IDS, edit=[_replace(e)]).logits[torch.arange(3), LENGTHS - 1, TARGETS]  # noqa: E731
     for pos in range(3):
         total = torch.zeros(3, dtype=torch.float64)
@@ -185,6 +203,25 @@ def test_template_mean_is_over_the_other_sentences_slot_by_slot():
     np.testing.assert_allclose(v.attribution.values, closed_form(model, ids, lengths, targets, start), rtol=1e-9, atol=1e-12)
 
 
+def test_template_mean_over_a_pool_of_other_sentences():
+    """The pool's own lengths and slots count, and slot names may be words."""
+    model = StandIn()
+    pool_ids, pool_names = torch.tensor([[6, 7, 8], [9, 10, 0], [1, 2, 3]]), [["who", "", "what"], ["who", "what"], ["what", "who", ""]]
+    pool = Inputs(batch=pool_ids, lengths=torch.tensor([3, 2, 3]), labels=pool_names, groups=["a", "a", "b"])
+    names = [["", "who", "who", "", "what"], ["what"], ["", "", "who", ""]]
+    v = run(model, {"baseline": "template-mean"}, labels=names, groups=["a", "b", "a"], reference=pool).values
+    means = {("a", "who"): [6, 9], ("a", "what"): [8, 10], ("b", "who"): [2], ("b", "what"): [1]}
+    start = model.embed[IDS].clone()
+    for row, (template, line) in enumerate(zip("aba", names, strict=True)):
+        for pos, name in enumerate(line):
+            if name:
+                start[row, pos] = model.embed[means[template, name]].mean(0)
+    np.testing.assert_allclose(v.attribution.values, closed_form(model, IDS, LENGTHS, TARGETS, start), rtol=1e-9, atol=1e-12)
+    assert v.candidates.values.tolist() == [3, 1, 1]
+    with pytest.raises(BadValue, match="slot 'who' of template 'c'"):
+        run(model, {"baseline": "template-mean"}, labels=names, groups=["a", "b", "c"], reference=pool)
+
+
 def test_template_mean_takes_embeddings_too():
     given = torch.randn(3, 5, 6, dtype=torch.float64)
     v = run(StandIn(), {"baseline": "template-mean"}, reference=given).values
@@ -201,7 +238,10 @@ def test_template_mean_takes_embeddings_too():
         ({"baseline": "token"}, {"reference": IDS + 50}, "a token id of inputs.reference"),
         ({"baseline": "zero"}, {"reference": IDS}, "left out for the baseline 'zero'"),
         ({"baseline": "template-mean"}, {}, "inputs.groups"),
-        ({"baseline": "template-mean"}, {"groups": ["a", "b", "a"]}, "item 0 alone with a slot"),
+        ({"baseline": "template-mean"}, {"groups": ["a", "b", "a"]}, "slot 4 of template 'a' (item 0)"),
+        ({"baseline": "template-mean"}, {"labels": [["a"], ["b"], [""]], "groups": "xyz"}, "item 2 without content"),
+        ({"baseline": "template-mean"}, {"labels": [["a"] * 6] * 3, "groups": "xyz"}, "slot names"),
+        ({"baseline": "template-mean", "position": 0}, {"reference": Inputs(batch=IDS), "groups": "xyz"}, "inputs.reference.groups"),
         ({"baseline": "template-mean"}, {"reference": torch.full((3, 5, 6), float("nan"))}, "NaN"),
         ({"baseline": "unknown-token", "neutral_id": 1}, {"labels": torch.zeros(3, 5).bool()}, "item 0 without content"),
         ({"baseline": "unknown-token", "neutral_id": 1}, {"labels": torch.ones(3, 5).bool()}, "content at padding"),
@@ -217,7 +257,7 @@ def test_template_mean_takes_embeddings_too():
     ],
 )
 def test_inputs_that_cannot_be_meant_are_named(spec, changes, words):
-    with pytest.raises(BadValue, match=words.replace(".", r"\.")):
+    with pytest.raises(BadValue, match=re.escape(words)):
         run(StandIn(), spec, **changes)
 
 
@@ -295,7 +335,7 @@ def test_the_same_numbers_as_captum(rule):
         model.embed[ids], torch.zeros(1, 5, 6, dtype=torch.float64), additional_forward_args=(TARGETS[:1, None],),
         n_steps=steps, method=CAPTUM.get(rule, "riemann_trapezoid"),
     ).sum(-1)  # fmt: skip
-    ours = run(model, {"rule": rule, "steps": steps, "max_steps": steps}, batch=ids, lengths=None, targets=TARGETS[:1])
+    ours = run(model, {"rule": rule, "steps": steps, "max_steps": steps, "focus": 1}, batch=ids, lengths=None, targets=TARGETS[:1])
     # captum's trapezoid spreads n points over [0, 1] but weighs them as n panels, so its weights add up to 1 - 1/n; ours to 1.
     scale = (steps - 1) / steps if rule == "trapezoid" else 1.0
     np.testing.assert_allclose(ours.values.attribution.values * scale, theirs.detach().numpy(), rtol=1e-6)

@@ -55,6 +55,21 @@ def test_the_same_numbers_as_captum_at_the_embedding_layer(name):
     np.testing.assert_allclose(ours, theirs.sum(-1).detach().numpy(), rtol=1e-5, atol=1e-7 * np.abs(ours).max())
 
 
+def test_the_zero_baseline_converges_under_a_norm_only_with_a_focus():
+    """A norm turns from linear to scale-free within about sqrt(eps)/|x| of the zero embedding: even steps miss that piece."""
+    model = GPT(CONFIGS["learned gelu"].model_copy(update={"positions": "rope"}), seed=0)
+    with torch.no_grad():
+        model.embed.token.weight.mul_(50)  # as long as the embeddings of a trained model
+    rng = np.random.default_rng(2)
+    inputs = Inputs(batch=torch.from_numpy(rng.integers(0, 23, (6, 8))), targets=torch.arange(6), foils=torch.arange(6) + 6)
+    focused, even = (
+        IG(model, inputs, IntegratedGradientsSpec(quantity="logit-difference", max_steps=32, focus=focus)).values for focus in (None, 1.0)
+    )
+    assert focused.converged.values.sum() >= 5
+    assert not even.converged.any()
+    assert (focused.gap.values < even.gap.values / 10).all()
+
+
 # --- planted by training ------------------------------------------------------------------------------------------
 
 YES, NO, ASK, HINTS, NEUTRAL, FILLERS = 0, 1, 2, (3, 4), 5, range(6, 20)
