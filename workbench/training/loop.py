@@ -300,10 +300,22 @@ def _device(model: Any) -> torch.device:
 
 @contextmanager
 def _drawing(device: torch.device, *parts: int) -> Iterator[None]:
-    """Randomness (dropout) from ``parts`` alone; the global state is as before afterwards."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(generator_of("dropout", *parts).initial_seed())
+    """Randomness (dropout) from ``parts`` alone; the global state is as before afterwards.
+
+    The generators are set themselves: ``torch.manual_seed`` would also queue a call, with a stack trace, for every absent device.
+    """
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index if device.index is not None else torch.cuda.current_device()])
+    states = [generator.get_state() for generator in generators]
+    seed = generator_of("dropout", *parts).initial_seed()
+    try:
+        for generator in generators:
+            generator.manual_seed(seed)
         yield
+    finally:
+        for generator, state in zip(generators, states):
+            generator.set_state(state)
 
 
 def _words(loss: float, seconds: float, steps: int, tokens: int, left: int) -> str:
