@@ -91,13 +91,14 @@ def compute(model: HookedModel, inputs: Inputs, spec: ProbingSpec, progress: Pro
     _one_pass(networks, items, sites, jobs, spec, progress)
     cells = {(job.split, cell.task, net, site.name): cell for job in jobs for net in networks for site in sites
              for cell in job.score(net, site.name, spec.strength)}  # fmt: skip
-    labels = {t.name: t.codes for t in tasks}
+    data = {f"{part}.{t.name}": getattr(t, part) for t in tasks for part in ("where", "codes", "classes", "types")}
+    untrained = networks["untrained"].digest() if "untrained" in networks else None
     return ProbingResult(
         kind=INSTRUMENT.name,
         values=_values(tasks, plans, groups, width, list(networks), sites, cells, spec),
         spec=spec.model_dump(mode="json"),
         provenance=origin(model, seed=spec.seed, dtype=model_dtype(model), ids=items.ids, lengths=items.lengths, groups=groups,
-                          **{f"labels.{name}": codes for name, codes in labels.items()}),
+                          untrained=untrained, **data),
         notes=_notes(tasks, plans, groups, width, networks, spec),
     )  # fmt: skip
 

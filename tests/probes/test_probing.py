@@ -145,6 +145,7 @@ def test_the_untrained_network_gives_the_gain():
     assert float(v.gain.sel(site="blocks.1.hook_resid_post")) > 0
     assert not any("No untrained" in note for note in result.notes)
     alone = run(ids, (state > 0).long(), model=model)
+    assert alone.provenance.data_digest != result.provenance.data_digest  # what it was compared with is part of its origin
     assert np.isnan(alone.values.gain.values).all()
     assert any("No untrained" in note for note in alone.notes)
 
