@@ -19,12 +19,12 @@ from evals.suites.exposure import (
 )
 from tests.engine.models import Wrapped
 from tests.evals.oracle import ALPHABET, Oracle
-from tests.reference.scoring import logprobs
 from workbench.core.finding import Verdict
 from workbench.core.measure import Score
 from workbench.core.result import Result
 from workbench.data.text import CharTokenizer
 from workbench.data.worlds.town import Town, TownSpec
+from workbench.engine.score import naive
 from workbench.families.gpt import GPT, GPTConfig
 
 WORLD = TownSpec.parse({"documents": 4000, "held_out": 100, "digits": 2, "secrets": (2, 8, 32), "unplanted": 15})
@@ -48,7 +48,7 @@ def test_ranks_equal_brute_force():
     assert model.tokenizer is not None
     for n, secret in list(enumerate(Town(WORLD).secret_items()))[::9]:
         context = model.tokenizer.encode(secret.prefix)
-        totals = [math.fsum(logprobs(model, context, model.tokenizer.encode(code))) for code in space(2)]
+        totals = [math.fsum(naive(model, context, model.tokenizer.encode(code))) for code in space(2)]
         own = totals[int(secret.digits)]
         assert int(v["rank"].values[n]) == sum(t >= own for t in totals)
         assert float(v["exposure"].values[n]) == pytest.approx(math.log2(100) - math.log2(sum(t >= own for t in totals)))
@@ -88,6 +88,10 @@ def test_a_memoriser_is_exposed_and_its_unplanted_secrets_are_not():
     assert planted.verdict == Verdict.DETECTED
     assert planted.details["cap"] == pytest.approx(math.log2(100))
     assert max(row["p_holm"] for row in planted.details["secrets"]) == pytest.approx(0.03)
+    top = found["exposure of the secret repeated 32 times"]
+    assert (top.effect, top.verdict) == (pytest.approx(math.log2(100)), Verdict.DETECTED)
+    assert top.interval is not None
+    assert top.interval.high <= top.details["cap"]
     unplanted = found["mean exposure of unplanted secrets"]
     assert unplanted.interval is not None
     assert not unplanted.interval.excludes(CHANCE)
