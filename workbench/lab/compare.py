@@ -119,7 +119,10 @@ def _difference(value: str, pairs: Sequence[tuple[Record, Record]], level: float
     x, y = ([float(v) for v in side] for side in (a, b))
     clusters = [pair[0].get("cluster") or pair[0]["sample"] for pair in pairs]
     means = sum(x) / len(x), sum(y) / len(y)
-    p = mcnemar_exact(sum(u and not v for u, v in zip(a, b, strict=True)), sum(v and not u for u, v in zip(a, b, strict=True)))
+    p = None
+    if binary:
+        both = list(zip(a, b, strict=True))
+        p = mcnemar_exact(both.count((True, False)), both.count((False, True)))
     interval, note = None, ""
     units = len(set(clusters))
     if units < fewest(level):
@@ -130,4 +133,4 @@ def _difference(value: str, pairs: Sequence[tuple[Record, Record]], level: float
             interval = paired_bootstrap(y, x, clusters=clusters, level=level, bounds=bounds).interval
         except BadValue as error:
             note = f"no interval: {error}"
-    return Difference(value, *means, means[1] - means[0], interval, p if binary else None, len(pairs), units, note)
+    return Difference(value, *means, means[1] - means[0], interval, p, len(pairs), units, note)

@@ -1,0 +1,118 @@
+"""Two runs of one suite, pair by pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from workbench.core.catalog import Catalog
+from workbench.core.errors import UnknownName, UsageError
+from workbench.core.measure import Generate, Needs, Sample
+from workbench.core.result import Result
+from workbench.core.spec import Spec
+from workbench.core.stats.counts import mcnemar_exact
+from workbench.core.stats.resampling import paired_bootstrap
+from workbench.lab import run as lab
+from workbench.lab.compare import compare
+from workbench.store.runs import Store
+
+
+class ToySpec(Spec):
+    shift: int = 0
+
+
+@dataclass(frozen=True)
+class _Toy:
+    """A suite whose question about sample n is n, and n + shift from 30 on."""
+
+    name: str = "toy"
+    spec: type[Spec] = ToySpec
+    needs: Needs = field(default_factory=Needs)
+
+    def samples(self, spec: Any) -> list[Sample]:
+        return [Sample(f"{n:03d}", {"n": n}) for n in range(40)]
+
+    def request(self, sample: Sample, spec: Any) -> Generate:
+        return Generate(str(sample.facts["n"] + (spec.shift if sample.facts["n"] >= 30 else 0)))
+
+    def findings(self, result: Result, **_: Any) -> list[Any]:
+        return []
+
+
+TOY = _Toy()
+
+
+@pytest.fixture
+def toy(store: Store, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Stores a run of the toy suite with given values; returns its id."""
+    monkeypatch.setattr("workbench.lab.compare.SUITES", Catalog("suite", {"toy": ("tests.lab.test_compare:TOY", "a toy", "standard")}))
+
+    def make(values: list[dict[str, Any]], *, unscored: tuple[int, ...] = (), shift: int = 0, name: str = "toy") -> str:
+        run = store.runs.create("eval", {})
+        records = [
+            {"sample": f"{n:03d}", "epoch": 0, "values": v, "unscored": "a tie" if n in unscored else "", "cluster": f"c{n // 2}"}
+            for n, v in enumerate(values)
+        ]
+        store.sink(run, name).put(records)
+        store.put_result(run, name, Result("toy", xr.Dataset(), ToySpec(shift=shift).model_dump()))
+        return run
+
+    return make
+
+
+def test_numbers_are_compared_by_the_paired_bootstrap_over_clusters(store: Store, toy: Any) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=40), rng.normal(size=40) + 0.5
+    first, second = toy([{"score": float(v)} for v in x]), toy([{"score": float(v)} for v in y])
+    found = compare(first, second, store=store)
+    (one,) = found.differences
+    expected = paired_bootstrap(y, x, clusters=[f"c{n // 2}" for n in range(40)])
+    assert one.interval == expected.interval
+    assert one.difference == pytest.approx(float(y.mean() - x.mean()))
+    assert (one.n, one.clusters, one.p) == (40, 20, None)
+    assert (found.denominators.run, found.denominators.scored) == (40, 40)
+
+
+def test_true_and_false_are_compared_by_mcnemar(store: Store, toy: Any) -> None:
+    a = [True] * 10 + [False] * 30
+    b = [True] * 9 + [False] + [True] * 8 + [False] * 22
+    found = compare(toy([{"right": v} for v in a]), toy([{"right": v} for v in b]), store=store)
+    (one,) = found.differences
+    assert one.p == mcnemar_exact(1, 8)
+    assert one.difference == pytest.approx(7 / 40)
+    assert one.interval is not None
+
+
+def test_what_is_no_pair_is_counted(store: Store, toy: Any) -> None:
+    values = [{"score": float(n)} for n in range(40)]
+    first = toy(values[:38], unscored=(0, 1))
+    second = toy(values, unscored=(1, 2, 3), shift=7)
+    counts = compare(first, second, store=store).denominators
+    assert counts.run == 40
+    assert counts.unscored == {"a tie": 4, "asked differently in the two runs": 8, "in one run only": 2}
+    assert counts.scored == 26
+
+
+def test_runs_that_do_not_fit_are_refused(store: Store, toy: Any) -> None:
+    values = [{"score": float(n)} for n in range(40)]
+    run, other = toy(values), toy(values, name="another")
+    with pytest.raises(UsageError, match="they share none"):
+        compare(run, other, store=store)
+    with pytest.raises(UnknownName, match="no suite 'tyo' in both runs. Did you mean 'toy'"):
+        compare(run, run, "tyo", store=store)
+    with pytest.raises(UsageError, match=r"no scored pair \(40 a tie\)"):
+        compare(run, toy(values, unscored=tuple(range(40))), store=store)
+    few = compare(toy(values[:3]), toy(values[1:4]), store=store).differences[0]
+    assert few.interval is None
+    assert "2 clusters" in few.note
+
+
+def test_two_models_are_compared_on_a_real_suite(store: Store, trained: str) -> None:
+    runs = [lab.evaluate("trigger", trained, store=store, count=8, seed=0).run for _ in range(2)]
+    same = compare(*runs, store=store)
+    assert all(one.difference == 0 for one in same.differences)
+    assert same.findings

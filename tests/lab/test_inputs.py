@@ -1,0 +1,129 @@
+"""Inputs from words: a token is the token that was meant, or there is an error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from probes import INSTRUMENTS
+from workbench.core.errors import BadValue, UsageError
+from workbench.core.protocol import Inputs
+from workbench.data.worlds.town import Town
+from workbench.data.worlds.town_words import LEANS
+from workbench.families.gpt import GPT
+from workbench.lab.inputs import (
+    InputsSpec,
+    digest_of_inputs,
+    from_texts,
+    make_inputs,
+    occupation_spans,
+    pronoun_items,
+    tokens_of,
+    town_labels,
+    town_pronouns,
+)
+from workbench.lab.refs import load
+from workbench.store.runs import Store
+
+
+@pytest.fixture
+def model(store: Store, trained: str) -> Any:
+    return load(trained, store=store)
+
+
+def test_targets_are_the_ids_that_follow(model: Any) -> None:
+    texts = ["the baker said", "the judge met the pilot because"]
+    made = from_texts(model, texts, [" she"], [" he", " his"])
+    tokenizer = model.tokenizer
+    assert made.batch == texts
+    assert made.targets is not None
+    assert made.foils is not None
+    assert [tokenizer.decode([int(i)]) for i in made.targets] == [" she", " she"]
+    assert [tokenizer.decode([int(i)]) for i in made.foils] == [" he", " his"]
+
+
+@pytest.mark.parametrize("answer", ["", "she", " she said"])
+def test_an_answer_that_is_not_one_token_is_refused(model: Any, answer: str) -> None:
+    with pytest.raises(BadValue, match="must be one token after its text"):
+        from_texts(model, ["the baker"], [answer])
+
+
+def test_a_model_without_words_cannot_be_asked_in_words() -> None:
+    with pytest.raises(UsageError, match="no tokenizer, so it cannot be asked in words"):
+        from_texts(GPT.tiny(seed=0)[0], ["x"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "either texts or a world"),
+        ({"texts": ["a"], "world": {}}, "either texts or a world"),
+        ({"texts": ["a", "b", "c"], "targets": ["x", "y"]}, "one of targets for all texts or one for each of the 3"),
+        ({"world": {}, "targets": ["x"]}, "which has its own"),
+        ({"world": {"dose": 3}}, r"world\.dose is 3"),
+    ],
+)
+def test_specs_that_cannot_be_meant_are_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        InputsSpec.parse(fields)
+
+
+def test_each_sentence_has_a_skeleton_of_its_own_and_a_leaning_occupation() -> None:
+    items = pronoun_items(Town(), count=30, least_lean=0.5)
+    assert len(items) == len({item.skeleton for item in items}) == 30
+    assert min(abs(item.lean) for item in items) >= 0.5
+    assert {item.occupation for item in items} == {name for name, lean in LEANS.items() if abs(lean) >= 0.5}
+    with pytest.raises(BadValue, match="least_lean"):
+        pronoun_items(Town(), count=2, least_lean=1.5)
+
+
+def test_places_of_words_are_the_tokens_that_spell_them(model: Any) -> None:
+    items = pronoun_items(Town(), count=24)
+    made = town_pronouns(model, items)
+    tokenizer = model.tokenizer
+    for row, (item, (start, stop)) in enumerate(zip(items, occupation_spans(model, items), strict=True)):
+        ids = made.batch[row].tolist()
+        assert ids[0] == tokenizer.bos_id
+        assert tokenizer.decode(ids[1 : int(made.lengths[row])]) == item.text_before  # type: ignore[index]  # lengths are given
+        assert tokenizer.decode(ids[start:stop]).strip() == item.occupation
+        marked = tokenizer.decode([i for i, is_content in zip(ids, made.labels[row].tolist(), strict=True) if is_content])
+        assert marked.replace(" ", "") == "".join(item.text_before[a:b] for a, b in item.content)
+    without = town_pronouns(model, items, bos=False)
+    assert torch.equal(without.batch, made.batch[:, 1:])
+    assert occupation_spans(model, items, bos=False) == tuple((a - 1, b - 1) for a, b in occupation_spans(model, items))
+
+
+def test_labels_stand_at_the_last_token_of_each_word(model: Any) -> None:
+    made = town_labels(model, Town(), count=20)
+    labels = made.labels["class"]
+    for row, item in enumerate(Town().label_items("test", 20)):
+        found = [(word, kind) for word, kind in zip(labels.types[row], labels.values[row], strict=True) if word]
+        assert found == list(zip(item.words, item.classes, strict=True))
+        last = [place for place, word in enumerate(labels.types[row]) if word]
+        ids = made.batch[row].tolist()
+        assert model.tokenizer.decode(ids[1 : last[2] + 1]) == item.text[: item.spans[2][1]]
+    with pytest.raises(BadValue, match="covered by at least one token"):
+        tokens_of([(0, 3)], (5, 7))
+
+
+def test_an_instrument_is_given_what_it_takes_and_no_more(model: Any) -> None:
+    spec = InputsSpec.parse({"world": {}, "count": 40})
+    tool = INSTRUMENTS.load("integrated-gradients")
+    made = {b: make_inputs(tool, model, spec, tool.spec.parse({"baseline": b})) for b in ("zero", "template-mean")}
+    assert made["zero"].groups is None
+    assert made["zero"].foils is None
+    assert made["template-mean"].groups is not None
+    assert make_inputs(tool, model, spec, tool.spec.parse({"quantity": "logit-difference"})).foils is not None
+    probing = INSTRUMENTS.load("probing")
+    assert make_inputs(probing, model, spec, probing.spec()).reference is not None
+    assert make_inputs(probing, model, spec.override({"untrained": False}), probing.spec()).reference is None
+    scores = INSTRUMENTS.load("head-scores")
+    assert make_inputs(scores, model, spec, scores.spec()).batch is None
+
+
+def test_the_digest_of_inputs_is_that_of_their_content() -> None:
+    a, b = torch.tensor([[1, 2]]), torch.tensor([[1, 3]])
+    assert digest_of_inputs(Inputs(a)) == digest_of_inputs(Inputs(a.clone()))
+    assert len({digest_of_inputs(i) for i in (Inputs(a), Inputs(b), Inputs(a.int()), Inputs(a.T), Inputs(a, targets=a[0]))}) == 5
