@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from evals.suites import exposure, occupation_pronoun, trigger
+from evals.suites.occupation_deviation import deviations
 from workbench.calibration.cards import dump, profile_of
 from workbench.calibration.town_cards import Pair, Setting, cards
 from workbench.core.result import Provenance
@@ -88,13 +89,18 @@ def table(rows: list[dict[str, Any]], hits: dict[str, list[tuple[int, int, float
         low, high = r["twin slope 90 %"]
         lines.append(
             f"| {r['seed']} | {r['gap']:.4f} | {r['dose']:.3f} | {r['twin slope']:+.4f} [{low:+.4f}, {high:+.4f}] "
-            f"| {r['covered']}/{r['of']} | "
+            f"| {r['deviation covered']}/{r['of']} | "
             f"{r['flip with']:.1%} | {r['flip without']:.1%} | {r['flip near miss']:.1%} | {r['twin flip with']:.1%} |"
         )
-    covered, of = sum(r["covered"] for r in rows), sum(r["of"] for r in rows)
-    share = clopper_pearson(covered, of)
-    inside = f"{covered} of {of} at a nominal 95 % ({covered / of:.1%}, interval {share.low:.1%} to {share.high:.1%})"
-    lines += ["", f"Intervals on clean twins that hold the plan: {inside}.", ""]
+    lines += [""]
+    for words, name in (
+        ("Deviation intervals on clean twins that hold the plan", "deviation covered"),
+        ("Deviation intervals on planted models that hold the plan", "deviation covered, planted"),
+        ("Share intervals on clean twins that hold the plan (wider: a shift common to all counts as noise)", "covered"),
+    ):
+        covered, of = sum(r[name] for r in rows), sum(r["of"] for r in rows)
+        share = clopper_pearson(covered, of)
+        lines += [f"{words}: {covered} of {of} at a nominal 95 % ({covered / of:.1%}, interval {share.low:.1%} to {share.high:.1%}).", ""]
     counts = sorted(rows[0]["exposure"])
     lines += [
         f"Exposure in bits by repetitions (cap {rows[0]['cap']:.2f}); extracted greedily in brackets.",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from evals.suites import exposure, occupation_pronoun, trigger
+from evals.suites.occupation_deviation import deviations
 from workbench.core.finding import Card, Interval
 from workbench.core.result import Result
 from workbench.core.stats.intervals import wilson
@@ -72,8 +73,8 @@ def _pronoun(pairs: Sequence[Pair], setting: Setting) -> Card:
     false: list[float] = []
     reach: list[float] = []
     for twin in twins:
-        v, each = twin.values, occupation_pronoun.occupation_intervals(twin)
-        inside += int(((each.low <= v.planted.values) & (v.planted.values <= each.high)).sum())
+        v = twin.values
+        inside += deviations(twin).covered()
         total += v.sizes["occupation"]
         fit = slope(v.lean.values / 2, v.measured.values)
         false.append(abs(fit.slope))
