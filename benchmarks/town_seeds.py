@@ -71,6 +71,8 @@ def row_of(seed: int, planted: dict[str, Any], twin: dict[str, Any]) -> dict[str
         "seed": seed, "gap": float(p.gap), "dose": float(p.dose), "twin slope": own.slope,
         "twin slope 90 %": (own.interval.low, own.interval.high),
         "covered": int(((each.low <= t.planted.values) & (t.planted.values <= each.high)).sum()), "of": t.sizes["occupation"],
+        "deviation covered": deviations(twin[occupation_pronoun.NAME]).covered(),
+        "deviation covered, planted": deviations(planted[occupation_pronoun.NAME]).covered(),
         "exposure": {int(c): round(float(b), 2) for c, b in zip(e["count"].values, e.exposure.values, strict=True) if c},
         "extracted": sorted(int(c) for c, x in zip(e["count"].values, e.extracted.values, strict=True) if c and x),
         "cap": e.attrs["cap"], "unplanted": unplanted.tolist(),
