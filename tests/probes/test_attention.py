@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probes.attention_pattern import INSTRUMENT as PATTERN
@@ -129,6 +129,7 @@ def slow_rollout(patterns, residual):
     return out
 
 
+@settings(deadline=None)  # time is measured elsewhere, and machines are shared
 @given(layers=st.integers(1, 3), width=st.integers(1, 5), seed=st.integers(0, 99), residual=st.sampled_from([0.0, 0.5, 0.9]))
 def test_rollout_equals_the_slow_twin_and_its_rows_sum_to_one(layers, width, seed, residual):
     patterns = random_patterns(layers, seed=seed)(torch.zeros(2, width))
@@ -177,6 +178,7 @@ def slow_scores(ids, lengths, control, patterns):
     return sums, queries
 
 
+@settings(deadline=None)  # time is measured elsewhere, and machines are shared
 @given(st.lists(st.lists(st.integers(0, 4), min_size=2, max_size=8), min_size=1, max_size=4), st.integers(0, 50))
 def test_head_scores_equal_the_definitions(rows, seed):
     width = max(map(len, rows))
