@@ -22,7 +22,7 @@ from workbench.lab.inputs import InputsSpec, make_inputs, occupation_spans, pron
 
 ATTRIBUTION = "integrated-gradients"
 BASELINES = ("zero", "unknown-token", "template-mean")
-SENTENCES, DOCUMENTS, MOST_STEPS = 96, 300, 64
+SENTENCES, DOCUMENTS, MOST_STEPS = 96, 300, 128
 LEAST_LEAN = 0.3
 """Sentences whose occupation leans less are not asked: there the pronoun is close to a coin flip by design."""
 

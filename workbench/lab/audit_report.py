@@ -19,6 +19,8 @@ from workbench.reports.report import Figure, LeftOut, Origin, Report, Section, T
 
 PRONOUN, ATTRIBUTION = "occupation-pronoun", "integrated-gradients"
 MOST_ROWS = 60
+DRAWN = ".template-mean"
+"""Of the results for several baselines, the one that is drawn."""
 
 
 def compose(plan: Plan, subjects: Sequence[Subject], gathered: Gathered, *, date: str) -> Report:
@@ -39,7 +41,7 @@ def compose(plan: Plan, subjects: Sequence[Subject], gathered: Gathered, *, date
         sections=tuple(sections),
         left_out=tuple(LeftOut(what=what, why=why) for what, why in gathered.left_out),
         provenance=tuple(_origins(plan, subjects, gathered)),
-        rederive=(f"workbench audit {plan.name}", "workbench runs show last"),
+        rederive=(f"workbench audit {plan.name}",),
     )
 
 
@@ -136,7 +138,7 @@ def _instrument_sections(plan: Plan, gathered: Gathered) -> Iterator[Section]:
         if not labels:
             continue
         figures = []
-        for label in [labels[-1]]:  # of several (baselines), the last of the list is drawn; the findings compare all
+        for label in [next((one for one in labels if one.endswith(DRAWN)), labels[0])]:  # the findings compare all baselines
             for part, results in gathered.results.items():
                 if label in results and (part == AUDITED or name != ATTRIBUTION):
                     figures.append(_drawn(results[label], label, part))

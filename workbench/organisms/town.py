@@ -40,7 +40,7 @@ class TownModel(Spec):
     n_layers: PositiveInt = 3
     d_model: PositiveInt = 128
     n_heads: PositiveInt = 4
-    vocabulary: PositiveInt = 900
+    vocabulary: PositiveInt = 1024
     init_std: float = Field(default=0.088, gt=0)
 
 
