@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import strategies as st
 
@@ -24,6 +25,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "attention_only_bare": {"act": "none", "norm_placement": "none", "positions": "learned", "bias": False, "tied": False},
     "wide_heads": {"n_heads": 2, "d_head": 10, "d_mlp": 7, "rope_base": 100.0, "norm_eps": 1e-3},
 }
+
+
+ESSENTIAL = ("grouped", "one_kv", "post", "attention_only_bare")
+TIERED = [*ESSENTIAL, *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(CONFIGS) if name not in ESSENTIAL)]
+"""Every config, those that share all their options with an essential one in the slow tier."""
 
 
 def shape(changes: dict[str, Any] | None = None) -> GPTConfig:

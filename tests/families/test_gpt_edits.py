@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.families.models import CONFIGS, build, logits, tokens
+from tests.families.models import CONFIGS, TIERED, build, logits, tokens
 from workbench.core.errors import BadValue
 from workbench.core.protocol import Add, Apply, FromTrace, Mean, Replace, Scale, Zero
 from workbench.core.sites import Site
@@ -40,7 +40,7 @@ def test_patching_every_site_with_itself_is_exactly_nothing(name: str, dtype: to
         assert torch.equal(logits(model.run(ids, edit=[FromTrace(s, trace=trace) for s in group])), logits(trace))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TIERED)
 def test_every_site_but_dead_ends_reaches_the_logits(name: str) -> None:
     """Noise at any site moves the logits of the last position: no site is a decoration."""
     model = build(name, dtype=torch.float64)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from tests.families.models import CONFIGS, build, configs, logits, tokens
+from tests.families.models import CONFIGS, TIERED, build, configs, logits, tokens
 from tests.reference.gpt import Plain
 from workbench.core.batch import IGNORE, TokenBatch
 from workbench.core.protocol import Resume
@@ -28,7 +28,7 @@ def test_every_site_equals_the_plain_twin(name: str) -> None:
     assert agree(logits(trace), twin["unembed.hook_logits"], "logits")
 
 
-@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.settings(max_examples=15, deadline=None)
 @hypothesis.given(configs(), st.integers(0, 99), st.integers(1, 5))
 def test_any_config_equals_the_plain_twin(fields: dict, seed: int, length: int) -> None:
     model = build(fields, dtype=torch.float64, seed=seed)
@@ -47,7 +47,7 @@ def test_the_twin_comparison_catches_a_wrong_model() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TIERED)
 def test_listening_changes_nothing_beyond_rounding(name: str, dtype: torch.dtype) -> None:
     model = build(name, dtype=dtype)
     ids = tokens(model)
@@ -116,7 +116,7 @@ def test_right_padding_never_reaches_earlier_tokens() -> None:
     assert torch.equal(logits(model.run(padded))[:, :5], logits(model.run(ids))[:, :5])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TIERED)
 def test_the_loss_is_the_cross_entropy_of_the_logits(name: str) -> None:
     model = build(name, dtype=torch.float64)
     ids = tokens(model, 3, 8)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from tests.families.models import CONFIGS, build, configs, logits, tokens
+from tests.families.models import CONFIGS, TIERED, build, configs, logits, tokens
 from workbench.core.batch import TokenBatch
 from workbench.core.errors import BadValue, UnknownName
 from workbench.core.protocol import Resume, Zero
@@ -18,7 +18,7 @@ NAMES = sorted(CONFIGS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TIERED)
 def test_past_and_rest_equal_the_whole(name: str, dtype: torch.dtype) -> None:
     model = build(name, dtype=dtype)
     ids = tokens(model, 3, 9)
@@ -32,7 +32,7 @@ def test_past_and_rest_equal_the_whole(name: str, dtype: torch.dtype) -> None:
         assert agree(rest["blocks.0.attn.hook_pattern"], whole["blocks.0.attn.hook_pattern"][:, :, cut:], "activation")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TIERED)
 def test_cached_generation_equals_uncached(name: str) -> None:
     model = build(name, dtype=torch.float64)
     ids = tokens(model, 2, 3)
@@ -49,7 +49,7 @@ def test_cached_generation_equals_uncached(name: str) -> None:
         model.run(tokens(model, 2, 1), resume=Resume(past=model.run(slow, cache=True).past))
 
 
-@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.settings(max_examples=15, deadline=None)
 @hypothesis.given(configs(), st.integers(2, 8), st.data())
 def test_any_past_equals_the_whole(fields: dict, length: int, data: st.DataObject) -> None:
     model = build(fields, dtype=torch.float64)
@@ -79,7 +79,7 @@ def test_an_edited_past_is_stored_edited() -> None:
     assert agree(logits(model.run(ids[:, 4:], resume=Resume(past=past))), logits(model.run(ids, edit=edit))[:, 4:], "logits")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TIERED)
 def test_starting_anywhere_equals_the_whole(name: str) -> None:
     model = build(name, dtype=torch.float64)
     ids = tokens(model)
@@ -96,7 +96,7 @@ def test_starting_anywhere_equals_the_whole(name: str) -> None:
             model.run(ids, capture="hook_embed", resume=Resume(start=site, residual=whole[site]))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TIERED)
 def test_stopping_anywhere_has_heard_all_before(name: str) -> None:
     model = build(name, dtype=torch.float64)
     ids = tokens(model)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from tests.families.models import CONFIGS, build, logits, tokens
+from tests.families.models import CONFIGS, TIERED, build, logits, tokens
 from workbench.blocks.listen import Listener
 from workbench.core.errors import BadValue, EmptySelection, UnknownName
 from workbench.core.protocol import Add, Resume, Zero
@@ -116,10 +116,7 @@ def test_reader_inputs_are_views_and_captures_are_detached() -> None:
     assert logits(live).requires_grad
 
 
-FAST = ("grouped", "post")
-
-
-@pytest.mark.parametrize("name", [*FAST, *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES if n not in FAST)])
+@pytest.mark.parametrize("name", TIERED)
 def test_gradients_reach_every_site_as_if_it_stood_in_the_run(name: str) -> None:
     """The gradient at a captured site predicts what a small edit there does to the logits."""
     model = build(name, dtype=torch.float64)

@@ -56,7 +56,7 @@ def test_the_first_step_by_hand() -> None:
         torch.testing.assert_close(p.detach(), expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("k", [2, 4])
+@pytest.mark.parametrize("k", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_accumulating_equals_one_big_batch(k: int) -> None:
     one, many = model(dropout=0.0).double(), model(dropout=0.0).double()
     a = train(one, Copying(), spec(steps=10))
@@ -107,7 +107,7 @@ def stop_at(step: int) -> Any:
     return callback
 
 
-@pytest.mark.parametrize("at", [3, 5, 9, 10, 19])
+@pytest.mark.parametrize("at", [10, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 5, 9, 19))])
 def test_a_continued_run_equals_an_unbroken_one(tmp_path: Path, at: int) -> None:
     s = spec(save_every=3, validate_every=5, accumulate=2)
     whole = train(model(), Copying(), s, out=tmp_path / "whole", validation=Copying(seed=1))
@@ -130,7 +130,7 @@ def test_without_a_checkpoint_a_run_begins_anew(tmp_path: Path) -> None:
     assert rest["weights"] == whole["weights"]  # saving changes nothing
 
 
-@pytest.mark.parametrize("fault", ["order", "dropout", "optimizer", "schedule"])
+@pytest.mark.parametrize("fault", ["order", "dropout", *(pytest.param(name, marks=pytest.mark.slow) for name in ("optimizer", "schedule"))])
 def test_a_fault_in_resuming_would_be_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     """Each part of the state matters: break one, and the continued run no longer equals the unbroken one."""
     s = spec(save_every=5)
@@ -236,6 +236,7 @@ def test_early_stopping_keeps_the_best(tmp_path: Path, monkeypatch: pytest.Monke
         assert load_model(tmp_path / "final").digest() == m.digest()
 
 
+@pytest.mark.slow
 def test_early_stopping_continues_to_the_byte(tmp_path: Path) -> None:
     s = spec(steps=60, validate_every=5, patience=2, lr=0.05, min_lr=0.05)
     whole = train(model(), Copying(6), s, out=tmp_path / "whole", validation=Copying(6, seed=5))
@@ -265,6 +266,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tmp_p
     assert not (tmp_path / "final").exists()
 
 
+@pytest.mark.slow
 def test_bf16_computes_in_bf16_and_keeps_float32_weights() -> None:
     m = model(dropout=0.0)
     plain = train(model(dropout=0.0), Copying(), spec(steps=60))
