@@ -70,16 +70,18 @@ class Root(Group):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as stop:  # caught here because the parser would drop its words
-            raise Stopped(str(stop) or "Interrupted.") from stop
+        except (KeyboardInterrupt, BrokenPipeError) as stop:
+            raise Stopped(stop) from stop
 
 
-class Stopped(typer.Exit):
-    """The user ended the command; ``words`` say how to go on."""
+class Stopped(Exception):
+    """The command was ended from outside, by Ctrl-C or by a reader that went away. Carried past the parser, which has codes of
+    its own for both and drops what was to be said."""
 
-    def __init__(self, words: str) -> None:
-        super().__init__(EXIT_INTERRUPTED)
-        self.words = words
+    def __init__(self, stop: BaseException) -> None:
+        self.broken = isinstance(stop, BrokenPipeError)
+        self.exit_code = EXIT_BROKEN_PIPE if self.broken else EXIT_INTERRUPTED
+        super().__init__("" if self.broken else str(stop) or "Interrupted.")
 
 
 def new_app(help: str = "") -> typer.Typer:

@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from workbench.cli import output
 from workbench.cli.group import EXIT_BROKEN_PIPE, Root, Stopped, new_app, with_shared
-from workbench.core.errors import EXIT_OK, EXIT_USAGE, AssayError, UnknownName
+from workbench.core.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, AssayError, UnknownName
 from workbench.lab.silence import silence
 
 HELP = "Audit transformers: train, look inside, evaluate, and report what a sceptic can re-derive."
@@ -36,18 +36,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else EXIT_OK
     except Stopped as stop:
-        return output.fail(stop, stop.exit_code, stop.words)
+        return _unread() if stop.broken else output.fail(stop, stop.exit_code)
     except AssayError as error:
         return output.known(error)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end
-        return EXIT_BROKEN_PIPE
+        return _unread()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else EXIT_OK
     except KeyboardInterrupt as stop:
-        return output.fail(stop, 130, str(stop) or "Interrupted.")
+        return output.fail(stop, EXIT_INTERRUPTED, str(stop) or "Interrupted.")
     except Exception as error:
         return _refused(error) if hasattr(error, "format_message") else output.unexpected(error)
+
+
+def _unread() -> int:
+    """Nobody reads our output any more: end quietly, without the interpreter's complaint at its last flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_BROKEN_PIPE
 
 
 def _root() -> Any:

@@ -10,6 +10,7 @@ transaction begins IMMEDIATE, since one that begins by reading cannot wait for i
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ SCHEMA_VERSION = 1
 BUSY_SECONDS = 60
 _LOCK = 0x61737361  # an arbitrary fixed number: the advisory lock under which PostgreSQL's schema is made
 _INSERTS: Mapping[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+# A Ctrl-C that meets a connection being closed is raised as it should be; SQLAlchemy's log line about it is for developers.
+logging.getLogger("sqlalchemy").addHandler(logging.NullHandler())
 
 _metadata = sa.MetaData()
 

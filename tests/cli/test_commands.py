@@ -1,0 +1,151 @@
+"""Each command does its work, and with --json says it in exactly one document."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cli.conftest import Call
+from tests.lab.trained import SMALL
+from workbench.families.gpt import GPT
+from workbench.store.runs import Store
+
+
+def test_runs_of_an_empty_home_are_none_and_nothing_is_written(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "none"))
+    assert call("runs", "list").out == "There are no runs here yet.\n"
+    assert call("runs", "list", "--json").document == {"runs": [], "total": 0}
+    assert call("runs", "show", "last").code == 3
+    assert call("models", "list").code == 0
+    assert not (tmp_path / "none").exists()
+
+
+def test_runs_are_listed_and_shown(call: Call, trained: str) -> None:
+    run = trained.removeprefix("run:")
+    listed = call("runs", "list").out
+    assert run in listed
+    assert "recipe:town-target" in listed
+    document = call("runs", "list", "--kind", "train", "--status", "done", "--json").document
+    assert [one["id"] for one in document["runs"]] == [run]
+    assert document["runs"][0]["spec"]["made"]["train"]["steps"] == 12
+    assert call("runs", "list", "--kind", "probe").out == "No run matches.\n"
+    shown = call("runs", "show", run).out
+    assert "after 12 steps" in shown
+    assert "recipe:town-target" in shown
+    document = call("--json", "runs", "show", "last").document
+    assert document["id"] == run
+    assert set(document["results"]) == {"training"}
+
+
+def test_only_the_newest_runs_are_listed_and_the_rest_is_counted(call: Call, home: Path) -> None:
+    with Store.open(home) as store:
+        for _ in range(4):
+            store.runs.create("probe", {})
+    assert "and 3 more; --most 5 shows them" in call("runs", "list", "--most", "2").out
+    assert call("runs", "list", "--most", "2", "--json").document["total"] == 5
+
+
+def test_sites_lists_every_site_with_its_axes(call: Call) -> None:
+    model, _ = GPT.tiny(seed=0)
+    document = call("sites", "family:gpt", "--json").document
+    assert [(s["name"], tuple(s["axes"])) for s in document["sites"]] == [(s.name, s.axes) for s in model.sites().values()]
+    assert document["additive"] is True
+    several = ["-s", "trigger.count=2", "-s", "occupation-pronoun.contexts=2"]
+    lines = call("eval", "trigger", "occupation-pronoun", "-m", "run:last", *several).out
+    assert "trigger: log-likelihood" in lines
+    assert "occupation-pronoun: measured dose" in lines
+
+
+def test_an_unfinished_run_is_offered_and_taken_up(call: Call, trained: str, home: Path) -> None:
+    words = ["eval", "trigger", "-m", trained, "--set", "count=3"]
+    first = call(*words, "--json").document["run"]
+    with Store.open(home) as store:
+        store.runs.finish(first, "interrupted")
+    second = call(*words, "--json")
+    assert f"Run {first} of these suites was not finished; `--resume {first}` goes on with it." in second.err
+    assert second.document["run"] != first
+    assert call(*words, "--resume", "auto", "--json").document["run"] == first
+    refused = call("eval", "trigger", "-m", trained, "--set", "count=4", "--resume", first)
+    assert refused.code == 64
+    assert "with exactly this spec and model. They differ in suites" in refused.err
+
+
+def test_probe_answers_about_a_text(call: Call, trained: str, home: Path) -> None:
+    words = ["probe", "input-x-gradient", "-m", trained, "--text", "the baker met the judge because", "--target", " she", "--foil", " he"]
+    said = call(*words)
+    assert said.code == 0
+    assert "stands first" in said.out
+    assert "run " in said.out.splitlines()[-1]
+    document = call(*words, "--set", "tokens_a_pass=64", "--json").document
+    assert document["result"]["spec"]["tokens_a_pass"] == 64
+    assert document["result"]["spec"]["quantity"] == "logit-difference"
+    with Store.open(home) as store:
+        assert store.result(document["run"], "input-x-gradient").digest == document["digest"]
+    assert call("probe", "saliency", "-m", trained, "--target", " she").err.startswith("--target and --foil belong to texts.")
+
+
+def test_probe_matrix_says_what_runs_on_what_and_why_not(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = call("probe", "--matrix", "--json").document["matrix"]
+    assert document["integrated-gradients"]["gpt"] == {"runs": True, "reasons": []}
+    monkeypatch.setattr(GPT, "abilities", frozenset({"logits"}))
+    said = call("probe", "--matrix").out
+    assert "integrated-gradients on gpt: the model does not offer edit, grad" in said
+    assert call("probe", "--matrix", "--json").document["matrix"]["saliency"]["gpt"]["runs"] is False
+
+
+def test_the_catalogues_are_listed(call: Call) -> None:
+    assert "headline  which of two sentences is likelier" in call("eval", "--list").out
+    assert {one["name"] for one in call("probe", "--list", "--json").document["instruments"]} >= {"probing", "head-scores"}
+    assert set(call("train", "--list", "--json").document["recipes"]) >= {"town-target", "town-twin", "tinyshakespeare-baseline"}
+
+
+def test_train_by_a_file_with_settings(call: Call, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"name": "mine", "organism": "town", **SMALL}))
+    said = call("train", str(tmp_path / "mine.yaml"), "--set", "train.steps=3", "--set", "train.save_every=0", "--json")
+    document = said.document
+    assert "after 3 steps" in document["summary"]
+    assert (Path(document["folder"]) / "model.safetensors").is_file()
+    assert call("models", "show", document["model"], "--json").document["digest"] == document["digest"]
+
+
+def test_two_runs_are_compared(call: Call, trained: str) -> None:
+    runs = [call("eval", "trigger", "-m", trained, "--set", "count=8", "--json").document["run"] for _ in range(2)]
+    document = call("compare", *runs, "--json").document
+    assert document["denominators"]["scored"] == 8
+    assert all(one["difference"] == 0 for one in document["differences"])
+    assert "trigger: 8 pairs of 8 samples" in call("compare", *runs).out
+
+
+def test_dashboard_prints_its_command_bound_to_this_machine(call: Call) -> None:
+    document = call("dashboard", "--port", "8765", "--print", "--json").document
+    assert document["address"] == "http://127.0.0.1:8765"
+    assert "--server.address=127.0.0.1" in document["command"]
+    assert "--browser.gatherUsageStats=false" in document["command"]
+    assert call("dashboard", "--port", "0").code == 64
+
+
+def test_a_port_that_is_taken_is_said(call: Call) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        said = call("dashboard", "--port", str(taken.getsockname()[1]))
+    assert said.code == 3
+    assert "cannot be used" in said.err
+    assert "--port" in said.err
+
+
+def test_doctor_finds_nothing_bad_here(call: Call) -> None:
+    document = call("doctor", "--json").document
+    assert document["ok"] is True
+    assert {"torch", "store", "threads", "telemetry", "import names", "data crows-pairs"} <= {check["name"] for check in document["checks"]}
+    assert call("doctor").code == 0
+
+
+def test_report_without_an_audit_says_how_to_get_one(call: Call, home: Path) -> None:
+    said = call("report")
+    assert said.code == 64
+    assert said.err == "There is no finished audit yet. `workbench audit` makes one.\n"
