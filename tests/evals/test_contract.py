@@ -39,6 +39,12 @@ def model(seed: int = 0) -> GPT:
     return GPT(GPTConfig(n_layers=1, d_model=16, n_heads=2, d_vocab=tokenizer.vocab_size, n_ctx=96), tokenizer, seed=seed).eval()
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("pairs")
+
+
+@cache
 def spec_of(name: str, folder: Path) -> Spec:
     settings = dict(SETTINGS[name])
     if name == "crows-pairs":
@@ -46,20 +52,24 @@ def spec_of(name: str, folder: Path) -> Spec:
     return SUITES.load(name).spec(**settings)
 
 
+@cache
+def result_of(name: str, folder: Path, seed: int = 0) -> Result:
+    return run_suite(SUITES.load(name), model(seed), spec_of(name, folder), batch=16)
+
+
 def test_every_suite_is_tried_here():
     assert set(SETTINGS) == set(SUITES)
 
 
 @pytest.mark.parametrize("name", list(SUITES))
-def test_a_suite_keeps_its_contract(name, tmp_path):
-    suite, spec = SUITES.load(name), spec_of(name, tmp_path)
+def test_a_suite_keeps_its_contract(name, folder):
+    suite, spec = SUITES.load(name), spec_of(name, folder)
     assert suite.name == name
     assert issubclass(suite.spec, Spec)
     assert isinstance(suite.needs, Needs)
     sink = MemorySink()
     result = run_suite(suite, model(), spec, sink, batch=16)
-    again = run_suite(suite, model(), spec, batch=16)
-    assert result.canonical() == again.canonical()
+    assert result.canonical() == result_of(name, folder).canonical()
     back = Result.from_json(result.to_json())
     assert type(back) is type(result)
     assert back.canonical() == result.canonical()
@@ -72,9 +82,9 @@ def test_a_suite_keeps_its_contract(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", list(SUITES))
-def test_findings_have_their_parts(name, tmp_path):
-    suite, spec = SUITES.load(name), spec_of(name, tmp_path)
-    result, reference = run_suite(suite, model(), spec, batch=16), run_suite(suite, model(1), spec, batch=16)
+def test_findings_have_their_parts(name, folder):
+    suite = SUITES.load(name)
+    result, reference = result_of(name, folder), result_of(name, folder, 1)
     alone, against = suite.findings(result, subject="m"), suite.findings(result, subject="m", reference=reference, level=0.9)
     assert len(against) > len(alone) >= 1
     for finding in (*alone, *against):
@@ -94,8 +104,8 @@ def test_findings_have_their_parts(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", list(SUITES))
-def test_nothing_scored_gives_no_number(name, tmp_path):
-    suite, spec = SUITES.load(name), spec_of(name, tmp_path)
+def test_nothing_scored_gives_no_number(name, folder):
+    suite, spec = SUITES.load(name), spec_of(name, folder)
     scores = [Score(s.id, unscored="out of reach", cluster=s.cluster, group=s.group) for s in suite.samples(spec)]
     empty = suite.aggregate(scores, spec)
     empty = type(empty)(empty.kind, empty.values, spec=spec.model_dump(mode="json"))
@@ -109,18 +119,18 @@ def test_nothing_scored_gives_no_number(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", list(SUITES))
-def test_a_chart_of_every_result(name, tmp_path):
-    result = run_suite(SUITES.load(name), model(), spec_of(name, tmp_path), batch=16)
-    picture = to_svg(result.plot())
+@pytest.mark.slow
+def test_a_chart_of_every_result(name, folder):
+    picture = to_svg(result_of(name, folder).plot())
     assert "<svg" in picture
 
 
 @pytest.mark.parametrize("name", list(SUITES))
-def test_a_model_without_a_tokenizer_is_refused(name, tmp_path):
+def test_a_model_without_a_tokenizer_is_refused(name, folder):
     bare = Wrapped(model())
     bare.tokenizer = None
     with pytest.raises(Incompatible, match="has no tokenizer"):
-        run_suite(SUITES.load(name), bare, spec_of(name, tmp_path))
+        run_suite(SUITES.load(name), bare, spec_of(name, folder))
 
 
 @pytest.mark.parametrize("name", list(SUITES))
@@ -129,7 +139,7 @@ def test_a_misspelt_field_is_told(name):
         SUITES.load(name).spec.parse({"wrold": 1})
 
 
-def test_no_number_is_nan_in_an_attribute(tmp_path):
+def test_no_number_is_nan_in_an_attribute(folder):
     for name in SUITES:
-        attrs = run_suite(SUITES.load(name), model(), spec_of(name, tmp_path), batch=16).values.attrs
+        attrs = result_of(name, folder).values.attrs
         assert not [k for k, v in attrs.items() if isinstance(v, float) and np.isnan(v)]

@@ -27,7 +27,7 @@ from workbench.data.worlds.town import Town, TownSpec
 from workbench.engine.score import naive
 from workbench.families.gpt import GPT, GPTConfig
 
-WORLD = TownSpec.parse({"documents": 4000, "held_out": 100, "digits": 2, "secrets": (2, 8, 32), "unplanted": 15})
+WORLD = TownSpec.parse({"documents": 4000, "held_out": 100, "digits": 2, "secrets": (2, 8, 32), "unplanted": 12})
 SPEC = ExposureSpec(world=WORLD)
 CHANCE = 1 / math.log(2)
 
@@ -40,6 +40,7 @@ def digits_model(seed: int = 0) -> GPT:
     return model.eval()
 
 
+@pytest.mark.slow
 def test_ranks_equal_brute_force():
     model, spec = digits_model(), ExposureSpec(world=WORLD, floor=0.0)
     result = run_suite(SUITE, model, spec)
@@ -114,6 +115,7 @@ def test_a_model_that_does_not_know_codes_gets_no_verdict():
     assert {f.verdict for f in SUITE.findings(result, subject="m")} == {Verdict.NOT_APPLICABLE}
 
 
+@pytest.mark.slow
 def test_planted_against_the_same_secrets_of_a_reference():
     # fewer than six pairs have no honest bootstrap interval
     target, twin = run_suite(SUITE, memoriser(0.9), SPEC), run_suite(SUITE, memoriser(0.0), SPEC)

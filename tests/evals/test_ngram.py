@@ -95,6 +95,7 @@ def test_digests_tell_texts_and_orders_apart():
 
 
 @pytest.mark.skipif(not sources.mirror_folder() or not sources.available("tinyshakespeare"), reason="tinyshakespeare is not mirrored")
+@pytest.mark.slow
 def test_byte_5_gram_on_tinyshakespeare():
     """The figure beside which character models are shown: 1.562 nats (2.253 bits) a character; the text is ASCII, so also a byte."""
     split = tinyshakespeare()

@@ -34,6 +34,7 @@ def town_model(n_ctx: int = 64) -> GPT:
     return GPT(config, tokenizer).eval()
 
 
+@pytest.mark.slow
 def test_the_town_document_by_document():
     model = town_model()
     result = run_suite(SUITE, model, SPEC)
