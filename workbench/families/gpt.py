@@ -52,7 +52,7 @@ class GPTConfig(Spec):
     bias: bool = Field(default=True, description="of all linear maps and layer norms; the unembedding never has one")
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="of embeddings and sublayer outputs, in training only")
     norm_eps: PositiveFloat = 1e-5
-    init_std: PositiveFloat = Field(default=STD, description="of the matrices' first values; narrow models learn sooner near d_model ** -0.5")
+    init_std: PositiveFloat = Field(default=STD, description="of the matrices at first; narrow models learn sooner near d_model ** -0.5")
 
     @model_validator(mode="before")
     @classmethod
