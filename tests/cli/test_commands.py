@@ -52,6 +52,51 @@ def test_sites_lists_every_site_with_its_axes(call: Call) -> None:
     document = call("sites", "family:gpt", "--json").document
     assert [(s["name"], tuple(s["axes"])) for s in document["sites"]] == [(s.name, s.axes) for s in model.sites().values()]
     assert document["additive"] is True
+    lines = call("sites", "family:gpt").out.splitlines()
+    assert len(lines) == len(model.sites()) + 2
+    assert lines[-1] == f"{len(model.sites())} sites; the residual stream adds up"
+    some = call("sites", "family:gpt", "--select", "blocks.*.attn.hook_pattern", "--json").document["sites"]
+    assert [s["name"] for s in some] == ["blocks.0.attn.hook_pattern", "blocks.1.attn.hook_pattern"]
+    assert some[0]["axes"] == ["batch", "head", "query", "key"]
+
+
+def test_models_are_listed_and_shown(call: Call, trained: str) -> None:
+    assert [one["ref"] for one in call("models", "list", "--json").document["models"]] == ["organism:town", trained]
+    document = call("models", "show", trained, "--json").document
+    assert document["config"]["d_model"] == 32
+    assert document["tokenizer"].startswith("BPETokenizer of")
+    assert len(document["digest"]) == 64
+    assert f"parameters   {document['parameters']}" in call("models", "show", trained).out
+    assert call("models", "show", "family:gpt", "--json").document["parameters"] == sum(p.numel() for p in GPT.tiny(seed=0)[0].parameters())
+
+
+def test_data_is_listed_and_verified(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORKBENCH_DATA_MIRROR", raising=False)
+    sets = call("data", "list", "--json").document["data"]
+    assert {one["name"]: one["state"] for one in sets} == dict.fromkeys(("crows-pairs", "tinyshakespeare", "wikitext-2"), "not here")
+    assert "crows-pairs contains" in call("data", "list").out, "what a reader may meet is said"
+    assert call("data", "verify").out == "No data set is here, so there is nothing to verify.\n"
+    missing = call("data", "verify", "tinyshakespeare")
+    assert missing.code == 3
+    assert "Run `workbench data fetch tinyshakespeare`" in missing.err
+    place = tmp_path / "mirror" / "tinyshakespeare"
+    place.mkdir(parents=True)
+    (place / "input.txt").write_text("not it")
+    monkeypatch.setenv("WORKBENCH_DATA_MIRROR", str(tmp_path / "mirror"))
+    assert {one["name"]: one["state"] for one in call("data", "list", "--json").document["data"]}["tinyshakespeare"] == "wrong"
+    wrong = call("data", "verify", "tinyshakespeare")
+    assert wrong.code == 3
+    assert "should be of sha256" in wrong.err
+
+
+def test_eval_runs_and_its_numbers_are_the_stored_ones(call: Call, trained: str, home: Path) -> None:
+    document = call("eval", "trigger", "--model", trained, "--set", "count=3", "--json").document
+    with Store.open(home) as store:
+        stored = store.result(document["run"], "trigger")
+        assert document["results"]["trigger"] == {
+            "summary": stored.result.summary(), "digest": stored.digest, "notes": list(stored.result.notes),
+        }  # fmt: skip
+        assert document["findings"] == [finding.model_dump(mode="json") for finding in store.findings(document["run"])]
     several = ["-s", "trigger.count=2", "-s", "occupation-pronoun.contexts=2"]
     lines = call("eval", "trigger", "occupation-pronoun", "-m", "run:last", *several).out
     assert "trigger: log-likelihood" in lines
