@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import workbench
-from workbench import _HOME  # pyright: ignore[reportPrivateUsage] - the table behind the names is what is tested
+from workbench import _HOME  # pyright: ignore[reportPrivateUsage]  # the table behind the names is what is tested
 
 
 def test_the_public_names_are_few_and_all_there() -> None:
