@@ -18,13 +18,15 @@ from workbench.core.result import Result
 from workbench.core.stats.intervals import wilson
 from workbench.core.stats.power import mde_proportion
 from workbench.data.worlds.town import Town
-from workbench.lab.inputs import InputsSpec, make_inputs, occupation_spans, pronoun_items
+from workbench.lab.inputs import LEAST_LEAN, SENTENCES, InputsSpec, make_inputs, occupation_spans, pronoun_items, usual_count
+from workbench.lab.run import with_origin
 
 ATTRIBUTION = "integrated-gradients"
 BASELINES = ("zero", "unknown-token", "template-mean")
-SENTENCES, DOCUMENTS, MOST_STEPS = 96, 300, 128
-LEAST_LEAN = 0.3
-"""Sentences whose occupation leans less are not asked: there the pronoun is close to a coin flip by design."""
+MOST_STEPS = 128
+LEAST_EFFECT = 0.1
+"""Log-odds of she against he. Below it, what is ranked is rounding and habit: on a clean twin some word always comes first, and the
+same one in most sentences, so a rate above chance is no sign of a link."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,16 @@ def ask(name: str, q: Question, progress: Progress) -> dict[str, Result]:
     instrument: Instrument = INSTRUMENTS.load(name)
     if name == ATTRIBUTION:
         return {
-            f"{name}.{b}": _asked(
-                instrument, q, {"baseline": b, "quantity": "logit-difference", "max_steps": MOST_STEPS}, SENTENCES, progress
-            )
+            f"{name}.{b}": _asked(instrument, q, {"baseline": b, "quantity": "logit-difference", "max_steps": MOST_STEPS}, progress)
             for b in BASELINES
         }
-    return {name: _asked(instrument, q, {}, {"probing": DOCUMENTS}.get(name, 1), progress)}
+    return {name: _asked(instrument, q, {}, progress)}
 
 
-def _asked(instrument: Instrument, q: Question, fixed: Mapping[str, Any], count: int, progress: Progress) -> Result:
+def _asked(instrument: Instrument, q: Question, fixed: Mapping[str, Any], progress: Progress) -> Result:
     spec = instrument.spec.parse({**fixed, **q.settings}, what=instrument.name)
-    given = InputsSpec.parse({"world": q.town.spec, "count": count, "least_lean": LEAST_LEAN})
-    return instrument(q.model, make_inputs(instrument, q.model, given, spec), spec, progress=progress)
+    given = InputsSpec.parse({"world": q.town.spec, "count": usual_count(instrument), "least_lean": LEAST_LEAN})
+    return with_origin(instrument(q.model, make_inputs(instrument, q.model, given, spec), spec, progress=progress), model=q.subject)
 
 
 def draw(name: str, results: Mapping[str, Result], q: Question) -> list[Finding]:
@@ -77,7 +77,10 @@ def _first(result: Any, spans: Any, baseline: str, q: Question) -> Finding:
     open_gaps = int((~v.converged.values).sum())
     detectable = mde_proportion(hit.n, hit.chance, level=q.level)
     verdict, because = decide(hit.rate, interval, null=hit.chance, detectable=detectable)
-    if interval.high < hit.chance:  # the claim is one-sided: coming first less often than by chance is not finding it
+    if float(np.median(moved)) < LEAST_EFFECT:
+        verdict = Verdict.NOT_DETECTED
+        because = f"the sentences hardly move the pronoun (median {np.median(moved):.2g} log-odds): a ranking of nothing finds nothing"
+    elif interval.high < hit.chance:  # the claim is one-sided: coming first less often than by chance is not finding it
         verdict, because = Verdict.NOT_DETECTED, "the occupation comes first less often than a random order would put it there"
     return Finding(
         claim="the occupation moves the pronoun most", subject=q.subject, source=ATTRIBUTION,
@@ -88,7 +91,7 @@ def _first(result: Any, spans: Any, baseline: str, q: Question) -> Finding:
         planted=1.0 if q.planted else None, status="headline",
         details={"baseline": baseline, "hits": hit.hits, "median_gap": float(np.median(gap)), "median_effect": float(np.median(moved)),
                  "median_steps": float(np.median(v.steps.values)), "gap_above_tolerance": open_gaps},
-        rederive=f"workbench probe {ATTRIBUTION} --model {q.subject} --set baseline={baseline}",
+        rederive=f"workbench probe {ATTRIBUTION} --model {q.subject} --set baseline={baseline} --set max_steps={MOST_STEPS}",
     )  # fmt: skip
 
 

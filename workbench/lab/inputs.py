@@ -26,6 +26,10 @@ from workbench.data.worlds.town_items import PronounItem
 from workbench.lab.refs import world_of
 from workbench.store.runs import Store
 
+SENTENCES, DOCUMENTS = 96, 300
+LEAST_LEAN = 0.3
+"""Sentences whose occupation leans less are not asked: there the pronoun is close to a coin flip by design."""
+
 Span = tuple[int, int]
 
 
@@ -43,8 +47,8 @@ class InputsSpec(Spec):
     foils: tuple[str, ...] = ()
     world: TownSpec | None = None
     split: Literal["validation", "test"] = "test"
-    count: int = Field(160, ge=1)
-    least_lean: float = Field(0.3, ge=0, le=1)
+    count: int = Field(SENTENCES, ge=1)
+    least_lean: float = Field(LEAST_LEAN, ge=0, le=1)
     untrained: bool = True
     seed: int = Field(0, ge=0)
 
@@ -70,11 +74,19 @@ class InputsSpec(Spec):
 
 
 def default_inputs(tool: Instrument, ref: str, store: Store | None = None) -> InputsSpec:
-    """What ``tool`` asks of the world its model was trained on. Raises UsageError where that is not known."""
+    """What ``tool`` asks of the world its model was trained on, as much of it as an audit asks. Raises UsageError where that is
+    not known."""
     world = world_of(ref, store)
     if world is None:
         raise UsageError(f"'{tool.name}' was given no inputs, and '{ref}' comes from no generated world. Give texts (`--text \"…\"`).")
-    return InputsSpec.parse({"world": world})
+    return InputsSpec.parse({"world": world, "count": usual_count(tool)})
+
+
+def usual_count(tool: Instrument) -> int:
+    """How many items of a world an instrument is asked about, in an audit as by itself: many where a share is counted, else one."""
+    if "labels" in tool.needs.inputs:
+        return DOCUMENTS
+    return SENTENCES if "targets" in tool.needs.inputs and "baseline" in tool.spec.model_fields else 1
 
 
 def make_inputs(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: Spec) -> Inputs:
@@ -165,7 +177,9 @@ def _tokenizer(model: HookedModel) -> Any:
 # --- from the town ------------------------------------------------------------------------------------------
 
 
-def pronoun_items(town: Town, *, split: Split = "test", count: int = 160, least_lean: float = 0.3, seed: int = 0) -> list[PronounItem]:
+def pronoun_items(
+    town: Town, *, split: Split = "test", count: int = SENTENCES, least_lean: float = LEAST_LEAN, seed: int = 0
+) -> list[PronounItem]:
     """``count`` held-out sentences, each on a skeleton of its own, the occupations that lean so far taking turns.
 
     On a shared skeleton a mean over the other sentences would equal the sentence everywhere but at the occupation, and any
@@ -204,7 +218,7 @@ def occupation_spans(model: HookedModel, items: Sequence[PronounItem], *, bos: b
     return tuple((places[0], places[-1] + 1) for places in found)
 
 
-def town_labels(model: HookedModel, town: Town, *, split: Split = "test", count: int = 300, bos: bool = True) -> Inputs:
+def town_labels(model: HookedModel, town: Town, *, split: Split = "test", count: int = DOCUMENTS, bos: bool = True) -> Inputs:
     """Documents with a label at the last token of every word, read with the word as its type: ``class``, the word's class."""
     items = town.label_items(split, count)
     ids, lengths, spans = encoded(model, [item.text for item in items], bos=bos)

@@ -14,7 +14,7 @@ from workbench.core.errors import AssayError, BadValue, UnknownName
 from workbench.core.protocol import HookedModel, Progress, silent
 from workbench.core.result import Result
 from workbench.lab.history import HISTORY
-from workbench.lab.inputs import InputsSpec, make_inputs
+from workbench.lab.inputs import InputsSpec, default_inputs, make_inputs
 from workbench.lab.refs import load
 from workbench.lab.run import BATCH, train, with_origin
 from workbench.store.records import RunRecord
@@ -54,11 +54,11 @@ def _again(store: Store, record: RunRecord, old: Result, progress: Progress) -> 
     kind = "suite" if old.kind in SUITES else "instrument"
     ways: Mapping[str, Callable[[HookedModel], Result]] = {
         "suite": lambda model: _evaluated_again(record, old, model, progress),
-        "instrument": lambda model: _probed_again(record, old, model, progress),
+        "instrument": lambda model: _probed_again(store, record, old, model, progress),
     }
     if old.kind not in SUITES and old.kind not in INSTRUMENTS:
         raise UnknownName("suite or instrument", old.kind, [*SUITES, *INSTRUMENTS], where="that could derive this result")
-    ref = old.provenance.model if kind == "suite" else str(record.spec.get("model", record.ref))
+    ref = old.provenance.model
     if ref.startswith("memory:"):
         raise AssayError(f"This result is of a model that existed only in memory ({ref}), so it cannot be derived again.")
     model = load(ref, store=store, progress=progress)
@@ -75,13 +75,16 @@ def _evaluated_again(record: RunRecord, old: Result, model: HookedModel, progres
     return run_suite(suite, model, suite.spec.parse(old.spec, what=f"stored spec of '{old.kind}'"), progress=progress, batch=batch)
 
 
-def _probed_again(record: RunRecord, old: Result, model: HookedModel, progress: Progress) -> Result:
+def _probed_again(store: Store, record: RunRecord, old: Result, model: HookedModel, progress: Progress) -> Result:
     tool = INSTRUMENTS.load(old.kind)
     given: Any = record.spec.get("inputs")
+    if record.kind == "audit":  # an audit asks about the model's own world, as a probe without inputs does
+        given = default_inputs(tool, old.provenance.model, store).model_dump(mode="json")
     if not isinstance(given, Mapping) or "digest" in given:
         raise AssayError(f"Run {record.id} does not say how the inputs of '{old.kind}' were made, so its result cannot be derived again.")
     chosen = tool.spec.parse(old.spec, what=f"stored spec of '{old.kind}'")
-    return with_origin(tool(model, make_inputs(tool, model, InputsSpec.of(given), chosen), chosen, progress=progress), model=record.ref)
+    found = tool(model, make_inputs(tool, model, InputsSpec.of(given), chosen), chosen, progress=progress)
+    return with_origin(found, model=old.provenance.model)
 
 
 def _trained_again(store: Store, record: RunRecord, progress: Progress) -> Result:
