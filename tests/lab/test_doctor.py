@@ -10,10 +10,6 @@ import pytest
 from workbench.lab import doctor, silence
 
 
-def _check(name: str) -> doctor.Check:
-    return {check.name: check for check in doctor.examine()}[name]
-
-
 def test_every_check_says_something_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     silence.silence()
     checks = doctor.examine()
@@ -26,8 +22,8 @@ def test_every_check_says_something_and_nothing_is_written(tmp_path: Path, monke
 
 def test_another_package_of_our_name_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "packages_distributions", lambda: {"evals": ["assay-workbench", "evals"], "probes": ["assay-workbench"]})
-    assert _check("import names").mark == "note"
-    assert _check("import names").found == "evals uses one of workbench, probes, evals, dashboards too"
+    assert doctor._names().mark == "note"
+    assert doctor._names().found == "evals uses one of workbench, probes, evals, dashboards too"
 
 
 def test_a_broken_store_data_set_and_mirror_are_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,19 +32,20 @@ def test_a_broken_store_data_set_and_mirror_are_bad(tmp_path: Path, monkeypatch:
     (tmp_path / "data" / "crows-pairs").mkdir(parents=True)
     (tmp_path / "data" / "crows-pairs" / "crows_pairs_anonymized.csv").write_text("changed")
     monkeypatch.setenv("WORKBENCH_DATA_MIRROR", str(tmp_path / "nowhere"))
-    assert _check("store").mark == _check("data crows-pairs").mark == _check("data mirror").mark == "bad"
-    assert "should be of sha256" in _check("data crows-pairs").found
+    data = {check.name: check for check in doctor._data()}
+    assert doctor._store().mark == data["data crows-pairs"].mark == data["data mirror"].mark == "bad"
+    assert "should be of sha256" in data["data crows-pairs"].found
 
 
 def test_a_switch_that_is_on_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     silence.silence()
     assert silence.loud() == []
-    assert _check("telemetry").mark == "good"
+    assert doctor._telemetry().mark == "good"
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "0")
     assert silence.loud() == ["HF_HUB_DISABLE_TELEMETRY"]
-    assert _check("telemetry").mark == "bad"
+    assert doctor._telemetry().mark == "bad"
 
 
 def test_a_missing_package_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "NEEDED", ("torch", "no-such-package"))
-    assert _check("no-such-package") == doctor.Check("bad", "no-such-package", "not installed", "Run `pip install no-such-package`.")
+    assert list(doctor._versions())[-1] == doctor.Check("bad", "no-such-package", "not installed", "Run `pip install no-such-package`.")

@@ -11,6 +11,7 @@ from tests.lab.trained import SMALL
 from workbench.core.errors import AssayError, UnknownName
 from workbench.families.gpt import GPT
 from workbench.lab import run as lab
+from workbench.lab.audit import audit
 from workbench.lab.recompute import recompute
 from workbench.lab.refs import checkpoint_of
 from workbench.store.runs import Store
@@ -71,3 +72,18 @@ def test_what_cannot_be_derived_again_says_why(store: Store, trained: str) -> No
         recompute(run, "attention-pattern", store=store)
     with pytest.raises(UnknownName, match="no result 'pattern'"):
         recompute(run, "pattern", store=store)
+
+
+@pytest.mark.slow
+def test_every_result_of_an_audit_is_derived_again_also_by_the_command_it_names(store: Store, trained: str) -> None:
+    asked: dict[str, Any] = {
+        "model": trained, "reference": None, "suites": ["trigger"], "instruments": ["head-scores", "probing"],
+        "settings": {"trigger": {"count": 8}, "head-scores": {"period": 9}, "probing": {"resamples": 400}},
+    }  # fmt: skip
+    done = audit("town", settings=asked, store=store, date="2026-01-02")
+    digests = store.result_digests(done.run)
+    assert set(digests) == {"trigger.audited", "head-scores.audited", "probing.audited"}
+    for name in digests:
+        assert recompute(done.run, name, store=store).same, name
+    assert lab.probe("head-scores", trained, store=store, period=9).digest() == digests["head-scores.audited"]
+    assert lab.probe("probing", trained, store=store, resamples=400).digest() == digests["probing.audited"]

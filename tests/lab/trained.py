@@ -13,7 +13,7 @@ from workbench.lab.run import train
 from workbench.store.runs import Store
 
 SMALL: dict[str, Any] = {
-    "world": {"documents": 1500, "held_out": 300, "secrets": [1, 2], "unplanted": 4},
+    "world": {"documents": 1500, "held_out": 400, "secrets": [1, 2], "unplanted": 4},
     "model": {"n_layers": 2, "d_model": 32, "n_heads": 2, "vocabulary": 400},
     "train": {"steps": 12, "save_every": 6, "warmup": 2, "batch_rows": 4},
 }

@@ -24,7 +24,7 @@ def postgres_admin() -> Iterator[str]:
         starting.__exit__(None, None, None)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """What ``Store.open`` is given: a folder, or the URL of a new database (then the home is a folder of the test)."""
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "home"))

@@ -251,3 +251,11 @@ def _execute(url: str, tmp_path: Any, statement: str) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql(statement)
     engine.dispose()
+
+
+def test_a_store_is_opened_again_by_its_address(store: Store) -> None:
+    run = store.runs.create("eval", {})
+    with Store.open(store.address) as again:
+        assert again.runs.get(run).id == run
+        assert again.home.absolute() == store.home.absolute()
+    assert "secret" not in store.where

@@ -49,6 +49,7 @@ def _start(script: str, *words: object) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", script, *map(str, words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_many_processes_may_open_a_new_store_at_once(store_url: str) -> None:
     starting = [_start(BEGINNER, store_url) for _ in range(3)]
     for one in starting:
@@ -62,6 +63,7 @@ def test_many_processes_may_open_a_new_store_at_once(store_url: str) -> None:
         assert {record.id for record in store.runs.list()} == set(ids)
 
 
+@pytest.mark.slow
 def test_two_processes_write_overlapping_samples_and_none_is_lost_or_doubled(store: Store, store_url: str) -> None:
     run = store.runs.create("eval", {})
     # batches of 30 that overlap by 10, written by both
@@ -93,11 +95,12 @@ def _kill_while_writing(store: Store, url: str, seed: int) -> None:
     assert [r["sample"] for r in store.sink(run, "pairs").read()] == [f"{n:06d}" for n in range(batches * size)]
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_random_leaves_whole_batches(store: Store, store_url: str) -> None:
     _kill_while_writing(store, store_url, seed=1)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("seed", range(2, 8))
 def test_writers_killed_at_many_moments_leave_whole_batches(store: Store, store_url: str, seed: int) -> None:
     _kill_while_writing(store, store_url, seed)

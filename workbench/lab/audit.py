@@ -100,7 +100,7 @@ def _all_asked(plan: Plan, store: Store, run: str, progress: Progress) -> list[t
     started = [
         jobs.start(
             "workbench.lab.audit_subject:ask_all",
-            {"plan": plan.model_dump(mode="json"), "run": run, "part": part, "home": str(store.home)},
+            {"plan": plan.model_dump(mode="json"), "run": run, "part": part, "home": store.address},
             store.folder(run) / f"job-{part}", threads=threads,
         )
         for part, _ in parts

@@ -32,11 +32,15 @@ _DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o,
 
 
 class Store:
-    """One store. ``home`` is its folder (artifacts, and one folder a run), ``where`` its database without a password."""
+    """One store. ``home`` is its folder (artifacts, and one folder a run), ``where`` its database without a password.
 
-    def __init__(self, tables: Tables, home: Path) -> None:
+    ``address`` is what opens it again in another process that has this one's environment; it may hold a password.
+    """
+
+    def __init__(self, tables: Tables, home: Path, address: str = "") -> None:
         self._tables = tables
         self.home = home
+        self.address = address or str(home.absolute())
         self.where = tables.where
         self.artifacts = Artifacts(home / "artifacts")
         self.runs = Runs(tables)
@@ -49,13 +53,14 @@ class Store:
         ``create=False`` a SQLite store that does not exist raises StoreError and nothing is written.
         """
         url, home = _places(url_or_home)
+        address = url
         if not url:
             file = home / "store.sqlite"
             if not create and not file.exists():
                 raise StoreError("The store could not be opened", f"there is none at '{home}' yet", do="The first run makes it.")
             _make_folder(home)
             url = sqlite_url(file)
-        return cls(Tables(url), home)
+        return cls(Tables(url), home, address)
 
     def close(self) -> None:
         """Let go of connections. A store that is not closed loses nothing."""
