@@ -29,15 +29,16 @@ def audit(
     """
     from workbench.lab.audit import audit as carry_out
     from workbench.lab.plan import DEFAULT
+    from workbench.lab.refs import reference_of
     from workbench.lab.settings import read_settings
 
     if plan and model:
         raise UsageError("Give a PLAN or --model, not both. A plan's model is changed with `--set model=REF`.")
     changed = read_settings(settings)
     if model:
-        changed = {"model": model, "reference": None, **changed}
+        changed = {"model": reference_of(model), "reference": None, **changed}
     if reference:
-        changed["reference"] = None if reference == "none" else reference
+        changed["reference"] = None if reference == "none" else reference_of(reference)
     with bar() as progress:
         done = carry_out(plan or DEFAULT, settings=changed, progress=progress, resume=resume)
     findings = [finding.model_dump(mode="json") for finding in done.findings]
