@@ -55,8 +55,9 @@ def main() -> int:
             f"| Kneser-Ney, bytes, order {order} | | {nats:.4f} | {len(text['validation']):,} bytes | {time.monotonic() - started:.0f} s |",
             flush=True,
         )
-    for seed in asked.seeds:
-        print(trained("tinyshakespeare-baseline", seed, store), flush=True)
+    for name in ("tinyshakespeare-baseline", "tinyshakespeare-same-size"):
+        for seed in asked.seeds:
+            print(trained(name, seed, store), flush=True)
     if asked.strong:
         print(trained("tinyshakespeare-strong", 1, store), flush=True)
     print(f"\nPublished for the small setting: {PUBLISHED}. {os.cpu_count()} cores; {dict(Provenance.here().packages)}")
