@@ -1,0 +1,15 @@
+"""The dashboard's entry: which pages there are, and nothing else."""
+
+from pathlib import Path
+
+import streamlit as st
+
+PAGES = Path(__file__).parent / "pages"
+
+st.navigation(
+    [
+        st.Page(PAGES / "runs.py", title="Runs", default=True),
+        st.Page(PAGES / "lab.py", title="Lab"),
+    ],
+    position="top",
+).run()

@@ -1,0 +1,200 @@
+"""Everything the pages read: runs, findings, reports, progress, models and looks at them. The pages hold no other access.
+
+Models are cached once for all sessions. Sharing is safe: nothing is ever registered on a model, so two sessions that listen or
+edit at once do not meet. A cached model is keyed by its checkpoint's manifest, so new weights are a new entry.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from workbench.core.errors import StoreError
+from workbench.core.finding import Finding, Verdict
+from workbench.core.protocol import HookedModel
+from workbench.core.result import Result
+from workbench.core.spec import digest_of
+from workbench.lab import jobs, live
+from workbench.lab.refs import load
+from workbench.lab.reporting import stored_report
+from workbench.reports.frames import Forest, findings_frame, forests
+from workbench.reports.phrases import tally_words
+from workbench.store.records import Event, RunRecord
+from workbench.store.runs import HOME, URL, Store
+
+BASELINES = {
+    "unknown-token": "padding token for every word",
+    "zero": "zero embedding",
+}
+
+
+# --- runs -----------------------------------------------------------------------------------------------------
+
+
+def store() -> Store:
+    """The store the environment names. Raises StoreError where there is none yet: looking makes nothing."""
+    return _store(os.environ.get(URL, ""), os.environ.get(HOME, ""), os.getcwd())
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _store(url: str, home: str, folder: str) -> Store:
+    del url, home, folder  # what the store depends on: another environment, another entry
+    return Store.open(create=False)
+
+
+def runs() -> tuple[RunRecord, ...]:
+    """All runs, newest first."""
+    return store().runs.list()
+
+
+def run(name: str) -> RunRecord:
+    """One run as it stands now."""
+    return store().runs.get(name)
+
+
+def run_table(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """One row a run: what it was, how it stands, and what its findings came to."""
+    rows = [(one.id, one.kind, one.ref, one.status, one.created, one.finished, verdicts(one.id)) for one in records]
+    return pd.DataFrame(rows, columns=["run", "kind", "model", "status", "begun (UTC)", "ended (UTC)", "findings"])
+
+
+def verdicts(name: str) -> str:
+    """``14 findings: 5 detected …``, or nothing where a run has none."""
+    found = findings(name)
+    return verdict_counts(found) if found else ""
+
+
+def verdict_counts(found: Sequence[Finding]) -> str:
+    """``14 findings: 5 detected, 3 not detected …``."""
+    return tally_words({verdict: sum(f.verdict == verdict for f in found) for verdict in Verdict})
+
+
+def findings(name: str) -> tuple[Finding, ...]:
+    """A run's findings in their stored order."""
+    return store().findings(name)
+
+
+def table_of(found: Sequence[Finding]) -> pd.DataFrame:
+    """Findings in words, one row each, as the report has them."""
+    return findings_frame(found)
+
+
+def forests_of(found: Sequence[Finding]) -> list[Forest]:
+    """Forest plots, as the report has them: one for each way of measuring."""
+    return _forests(digest_of([finding.digest() for finding in found]), tuple(found))
+
+
+@st.cache_resource(show_spinner=False, max_entries=16)
+def _forests(digest: str, _found: tuple[Finding, ...]) -> list[Forest]:
+    del digest
+    return forests(_found)
+
+
+def results(name: str) -> dict[str, str]:
+    """The digest of each stored result of a run, by name."""
+    return store().result_digests(name)
+
+
+def result(name: str, of: str) -> Result:
+    """One stored result, checked against its digest."""
+    return store().result(name, of).result
+
+
+def plot(of: Result) -> Any:
+    """The result's own chart, or None for one that has none."""
+    try:
+        return of.plot()
+    except NotImplementedError:
+        return None
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """A stored report, checked: its two files' content and its digest."""
+
+    html: bytes
+    json: bytes
+    digest: str
+
+
+def report(name: str) -> ReportFiles | None:
+    """The run's report, or None for a run that has none. Raises CorruptFile for one that was changed."""
+    if not (store().home / "runs" / name / "report.json").is_file():
+        return None
+    found = stored_report(name, store=store())
+    return ReportFiles(found.html.read_bytes(), found.json.read_bytes(), found.report.digest())
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a running run stands: its jobs by name, the samples committed by suite, and its latest events."""
+
+    jobs: dict[str, jobs.Status]
+    samples: dict[str, int]
+    events: tuple[Event, ...]
+
+
+def standing(name: str, most: int = 5) -> Standing:
+    """What is known of a run's progress, from the files and rows it leaves as it goes."""
+    places = sorted((store().home / "runs" / name).glob("job-*/status.jsonl"))
+    found = {place.parent.name.removeprefix("job-"): jobs.read_status(place.parent) for place in places}
+    return Standing(found, store().sample_counts(name), store().events(name)[-most:])
+
+
+# --- models -----------------------------------------------------------------------------------------------------
+
+
+def models() -> tuple[live.Choice, ...]:
+    """The models that can be opened now; none where there is no store yet."""
+    try:
+        return live.choices(store())
+    except StoreError:
+        return ()
+
+
+def model(ref: str) -> HookedModel:
+    """The model behind a reference, loaded once. Raises UsageError, MissingFile, CorruptFile, StoreError."""
+    home = _store_if_any()
+    return _model(ref, live.fingerprint(ref, home), home.where if home is not None else "")
+
+
+def fingerprint(ref: str) -> str:
+    """What changes when the weights behind a reference do."""
+    return live.fingerprint(ref, _store_if_any())
+
+
+def _store_if_any() -> Store | None:
+    try:
+        return store()
+    except StoreError:
+        return None
+
+
+@st.cache_resource(show_spinner="Loading the model …", max_entries=3)
+def _model(ref: str, fingerprint: str, where: str) -> HookedModel:
+    del fingerprint, where  # what the weights depend on
+    return load(ref, store=_store_if_any())
+
+
+@st.cache_resource(show_spinner="Asking the model …", max_entries=64)
+def look(ref: str, fingerprint: str, instrument: str, text: str, **asked: Any) -> Result:
+    """One instrument on one text (``lab.live.ask``), kept while it is looked at: results are frozen."""
+    del fingerprint
+    return live.ask(model(ref), instrument, text, **asked)
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def next_tokens(ref: str, fingerprint: str, text: str, most: int) -> live.NextTokens:
+    """What the model expects next (``lab.live.next_tokens``)."""
+    del fingerprint
+    return live.next_tokens(model(ref), text, most=most)
+
+
+def vocabulary(model: HookedModel) -> int:
+    """How many tokens the model knows."""
+    return int(getattr(model.config, "d_vocab", 2))

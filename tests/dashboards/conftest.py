@@ -1,0 +1,79 @@
+"""A small store to look at: a trained model that knows nothing, an audit with findings and a report, a run that failed, one that runs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.reports.sample import findings, sample
+from workbench.data.text import BPETokenizer
+from workbench.families.gpt import GPT, GPTConfig
+from workbench.lab import live
+from workbench.lab.refs import checkpoint_of
+from workbench.reports.render import html, json
+from workbench.store.runs import Store
+from workbench.training.checkpoint import write
+
+TEXTS = [
+    f"The {job} said that {who} had a question for the {other}."
+    for job in ("nurse", "pilot", "baker")
+    for who in ("she", "he")
+    for other in ("clerk", "teacher")
+]
+
+
+def tiny(seed: int = 0) -> GPT:
+    """A model of 2 layers and 2 heads with random weights and a context of 24 tokens."""
+    tokenizer = BPETokenizer.train(TEXTS * 4, 330)
+    return GPT(GPTConfig(n_layers=2, d_model=32, n_heads=2, d_vocab=tokenizer.vocab_size, n_ctx=24), tokenizer, seed=seed).eval()
+
+
+@dataclass(frozen=True)
+class Home:
+    """Ids of the runs in the store at ``folder``."""
+
+    folder: Path
+    trained: str
+    audit: str
+    failed: str
+    running: str
+
+
+def furnish(folder: Path) -> Home:
+    """Fill a store at ``folder``."""
+    with Store.open(folder) as store:
+        trained = store.runs.create("train", {"name": "tiny"}, "recipe:tiny")
+        write(checkpoint_of(store, trained) / "final", tiny())
+        store.runs.finish(trained)
+        audit = store.runs.create("audit", {"name": "town"}, f"run:{trained}")
+        store.put_findings(audit, findings())
+        store.put_result(audit, "attention-pattern.audited", live.ask(tiny(), live.ATTENTION, "The nurse said", layers=(0,), heads=(0,)))
+        place = store.folder(audit)
+        (place / "report.html").write_text(html.render(sample()), encoding="utf-8")
+        (place / "report.json").write_text(json.render(sample()), encoding="utf-8")
+        store.runs.finish(audit)
+        failed = store.runs.create("eval", {}, f"run:{trained}")
+        store.runs.finish(failed, "failed", "BadValue: *no* [link](https://example.org) <b>here</b>")
+        running = store.runs.create("audit", {"name": "town", "seed": 1}, f"run:{trained}")
+        store.sink(running, "trigger").put([{"sample": "a", "epoch": 0}])
+        store.event(running, "checkpoint", step=100)
+        job = store.folder(running) / "job-audited"
+        job.mkdir()
+        lines = [f'{{"event": "start", "pid": {os.getpid()}}}', '{"event": "progress", "done": 40, "total": 160, "words": "training"}', ""]
+        (job / "status.jsonl").write_text("\n".join(lines))
+    return Home(folder, trained, audit, failed, running)
+
+
+@pytest.fixture(scope="session")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return furnish(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture
+def home(furnished: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """The furnished store as this test's own."""
+    monkeypatch.setenv("WORKBENCH_HOME", str(furnished.folder))
+    return furnished

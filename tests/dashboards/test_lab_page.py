@@ -1,0 +1,135 @@
+"""The live page: it shows what the model says, and everything a user can get wrong is a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from streamlit.testing.v1 import AppTest
+
+from tests.dashboards.conftest import Home, tiny
+from tests.dashboards.pages import opened, settled, texts, typed, unlabelled
+from workbench.training.checkpoint import write
+
+PROMPT = "The nurse said that"
+
+
+@pytest.fixture
+def page(home: Home) -> AppTest:
+    return opened("lab.py")
+
+
+def errors(page: AppTest) -> str:
+    return " ".join(error.value for error in settled(page).error).replace("\\", "")
+
+
+def table(page: AppTest, alt: str) -> object:
+    return next(one.value for one in page.dataframe if alt in one.proto.alt)
+
+
+def test_tokens_and_next_tokens_are_the_models_own(page: AppTest) -> None:
+    model = tiny()
+    assert model.tokenizer is not None
+    ids = model.tokenizer.encode(PROMPT, bos=True)
+    assert list(table(page, "tokens with their ids")["id"]) == ids  # type: ignore[index]  # a pandas frame
+    wanted = model.run(torch.tensor([ids])).logits[0, -1].double().softmax(-1).sort(descending=True)  # type: ignore[index]  # logits were asked for
+    shown = table(page, "Next tokens")
+    assert list(shown["token_id"]) == wanted.indices[:10].tolist()  # type: ignore[index]
+    assert list(shown["probability"]) == pytest.approx(wanted.values[:10].tolist(), rel=1e-5)  # type: ignore[index]
+    assert unlabelled(page) == []
+    assert len(page.get("vega_lite_chart")) == 3
+
+
+@pytest.mark.slow
+def test_layer_and_head_choose_the_pattern(page: AppTest) -> None:
+    model = tiny()
+    ids = torch.tensor([model.tokenizer.encode(PROMPT, bos=True)])  # type: ignore[union-attr]  # the tiny model has one
+    page.selectbox(key="layer").select_index(1).run()
+    page.selectbox(key="head").select_index(1).run()
+    shown = table(settled(page), "Attention weights").fillna(0.0).to_numpy()  # type: ignore[attr-defined]
+    wanted = model.run(ids, capture="blocks.1.attn.hook_pattern")["blocks.1.attn.hook_pattern"][0, 1]
+    assert torch.allclose(torch.tensor(shown, dtype=torch.float32), wanted, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_attribution_shows_gap_steps_and_baseline(page: AppTest) -> None:
+    said = texts(page).replace("\\", "")
+    assert "the completeness gap is" in said
+    assert "steps" in said
+    assert "Baseline: content tokens replaced" in said
+    assert page.code[0].value.startswith("workbench probe integrated-gradients --model run:")
+    page.selectbox(key="baseline").select_index(1).run()
+    assert "Baseline: the zero embedding" in texts(settled(page)).replace("\\", "")
+    page.selectbox(key="foil").select_index(0).run()
+    assert "quantity=logit " in page.code[0].value + " "
+    assert not page.error
+
+
+def test_an_empty_prompt_is_a_sentence(page: AppTest) -> None:
+    page.text_area(key="prompt").set_value("").run()
+    assert errors(page) == "the prompt is '', but it must be of at least one character. Type a sentence."
+    page.text_area(key="prompt").set_value(PROMPT).run()
+    assert errors(page) == ""
+
+
+def test_a_long_prompt_is_a_sentence(page: AppTest) -> None:
+    page.text_area(key="prompt").set_value("The nurse said that " * 30).run()
+    assert "at most 24 tokens, this model's context. Shorten it." in errors(page)
+
+
+@pytest.mark.slow
+def test_a_target_or_foil_that_cannot_be_meant_is_a_sentence(page: AppTest) -> None:
+    typed(page, "target", "·that")
+    for key, value, words in (
+        ("foil", "·that", "different from the item's target"),
+        ("foil", "·nonsense", "the foil is ' nonsense', but it must be one token"),
+        ("target", "·nonsense", "the target is ' nonsense', but it must be one token"),
+    ):
+        typed(page, key, value)
+        assert words in errors(page)
+        assert len(page.get("vega_lite_chart")) == 2, "the rest of the page is still there"
+
+
+def test_a_model_that_is_not_there_is_a_sentence(page: AppTest) -> None:
+    for ref, words in (
+        ("nowhere/checkpoint", "No model checkpoint at 'nowhere/checkpoint'"),
+        ("run:nonsense", "There is no run 'nonsense'"),
+        ("organism:town@seed=4711", "Training takes minutes: run `workbench models show organism:town@seed=4711` first"),
+        ("organism:twon", "There is no organism 'twon'"),
+        ("hf:gpt2", "not yet in this version"),
+        ("[a](b):c", "No model checkpoint at '[a](b):c'"),
+    ):
+        typed(page, "model", ref)
+        assert words in errors(page)
+        assert not page.get("vega_lite_chart")
+
+
+@pytest.mark.slow
+def test_a_folder_can_be_typed_and_new_weights_in_it_are_seen(page: AppTest, tmp_path: Path) -> None:
+    write(tmp_path / "mine", tiny(seed=1))
+    typed(page, "model", str(tmp_path / "mine"))
+    assert errors(page) == ""
+    first = table(page, "Next tokens")
+    write(tmp_path / "mine", tiny(seed=2))
+    typed(page, "model", str(tmp_path / "mine"))
+    assert len(page.error) <= 1, "a foil chosen for other weights is kept, and refused if it cannot be meant"
+    assert not first.equals(table(settled(page), "Next tokens"))  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_without_a_store_a_folder_can_still_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "none"))
+    page = opened("lab.py")
+    assert "There is no trained model" in page.info[0].value
+    write(tmp_path / "mine", tiny())
+    typed(page, "model", str(tmp_path / "mine"))
+    assert errors(page) == ""
+    assert len(page.get("vega_lite_chart")) == 3
+    assert not (tmp_path / "none").exists()
+
+
+def test_hostile_words_stay_words(page: AppTest) -> None:
+    page.text_area(key="prompt").set_value("![x](http://h/y) <b>\x00\u202e").run()
+    assert "![x]" not in "".join(one.value for one in (*page.markdown, *page.caption, *page.error))
+    assert not page.exception
