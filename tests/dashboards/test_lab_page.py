@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ def errors(page: AppTest) -> str:
     return " ".join(error.value for error in settled(page).error).replace("\\", "")
 
 
-def table(page: AppTest, alt: str) -> object:
+def table(page: AppTest, alt: str) -> Any:
     return next(one.value for one in page.dataframe if alt in one.proto.alt)
 
 
@@ -32,11 +33,13 @@ def test_tokens_and_next_tokens_are_the_models_own(page: AppTest) -> None:
     model = tiny()
     assert model.tokenizer is not None
     ids = model.tokenizer.encode(PROMPT, bos=True)
-    assert list(table(page, "tokens with their ids")["id"]) == ids  # type: ignore[index]  # a pandas frame
-    wanted = model.run(torch.tensor([ids])).logits[0, -1].double().softmax(-1).sort(descending=True)  # type: ignore[index]  # logits were asked for
+    assert list(table(page, "tokens with their ids")["id"]) == ids
+    logits = model.run(torch.tensor([ids])).logits
+    assert logits is not None
+    wanted = logits[0, -1].double().softmax(-1).sort(descending=True)
     shown = table(page, "Next tokens")
-    assert list(shown["token_id"]) == wanted.indices[:10].tolist()  # type: ignore[index]
-    assert list(shown["probability"]) == pytest.approx(wanted.values[:10].tolist(), rel=1e-5)  # type: ignore[index]
+    assert list(shown["token_id"]) == wanted.indices[:10].tolist()
+    assert list(shown["probability"]) == pytest.approx(wanted.values[:10].tolist(), rel=1e-5)
     assert unlabelled(page) == []
     assert len(page.get("vega_lite_chart")) == 3
 
@@ -44,10 +47,11 @@ def test_tokens_and_next_tokens_are_the_models_own(page: AppTest) -> None:
 @pytest.mark.slow
 def test_layer_and_head_choose_the_pattern(page: AppTest) -> None:
     model = tiny()
-    ids = torch.tensor([model.tokenizer.encode(PROMPT, bos=True)])  # type: ignore[union-attr]  # the tiny model has one
+    assert model.tokenizer is not None
+    ids = torch.tensor([model.tokenizer.encode(PROMPT, bos=True)])
     page.selectbox(key="layer").select_index(1).run()
     page.selectbox(key="head").select_index(1).run()
-    shown = table(settled(page), "Attention weights").fillna(0.0).to_numpy()  # type: ignore[attr-defined]
+    shown = table(settled(page), "Attention weights").fillna(0.0).to_numpy()
     wanted = model.run(ids, capture="blocks.1.attn.hook_pattern")["blocks.1.attn.hook_pattern"][0, 1]
     assert torch.allclose(torch.tensor(shown, dtype=torch.float32), wanted, atol=1e-6)
 
@@ -114,7 +118,7 @@ def test_a_folder_can_be_typed_and_new_weights_in_it_are_seen(page: AppTest, tmp
     write(tmp_path / "mine", tiny(seed=2))
     typed(page, "model", str(tmp_path / "mine"))
     assert len(page.error) <= 1, "a foil chosen for other weights is kept, and refused if it cannot be meant"
-    assert not first.equals(table(settled(page), "Next tokens"))  # type: ignore[attr-defined]
+    assert not first.equals(table(settled(page), "Next tokens"))
 
 
 @pytest.mark.slow

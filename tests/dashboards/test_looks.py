@@ -115,10 +115,10 @@ def test_a_fingerprint_changes_with_the_weights(tmp_path: Path) -> None:
         live.fingerprint("run:last", None)
 
 
-def test_shapes_and_models_without_patterns() -> None:
+def test_shapes_and_models_without_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert live.shape_of(tiny()) == live.Shape((0, 1), 2, 24)
     model = tiny()
-    model.sites = lambda: SiteTable(())  # type: ignore[method-assign]  # a model with no site at all
+    monkeypatch.setattr(model, "sites", lambda: SiteTable(()))
     with pytest.raises(Incompatible, match="the live page"):
         live.shape_of(model)
 
