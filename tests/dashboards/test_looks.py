@@ -24,6 +24,7 @@ from workbench.training.checkpoint import write
 PROMPT = "The nurse said that"
 
 
+@pytest.mark.slow
 def test_a_look_is_what_the_recorded_entry_says_but_leaves_no_run(tmp_path: Path) -> None:
     store, model = Store.open(tmp_path / "home"), tiny()
     before = len(store.runs.list())
@@ -53,6 +54,7 @@ def test_next_tokens_are_the_softmax_and_survive_json() -> None:
     assert found.plot().to_dict()["description"].startswith("Most likely next: ")
 
 
+@pytest.mark.slow
 def test_answers_can_all_be_asked_about() -> None:
     model = tiny()
     found = live.next_tokens(model, PROMPT, most=40)
