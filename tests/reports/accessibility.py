@@ -102,7 +102,7 @@ def _tables(page: Page) -> list[str]:
         if len(captions) != 1 or not page.text_of(captions[0]):
             out.append("a table has no caption")
         heads = [page.tags[i][1].get("scope") for i in page.children(index, "th")]
-        if "col" not in heads or any(scope not in ("col", "row") for scope in heads):
+        if "col" not in heads or any(scope not in ("col", "row", "rowgroup") for scope in heads):
             out.append("a table has header cells without a scope, or none")
         if not any("scroll" in page.tags[i][1].get("class", "") and page.tags[i][1].get("tabindex") == "0" for i in page.tags[index][2]):
             out.append("a wide table could not be scrolled by keyboard")

@@ -99,7 +99,7 @@ def test_nulls_plants_cards_and_limits() -> None:
     assert phrases.card_words(secret.model_copy(update={"card_words": ""})) == "not calibrated here"
     words = phrases.card_words(first)
     assert "hit rate 0.97 (95\u00a0%: 0.830 to 1.00)" in words
-    assert "limit of detection 0.031 on 6 models" in words
+    assert "limit of detection 0.031; n = 6." in words
     assert "860,000 parameters" in words
 
 

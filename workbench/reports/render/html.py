@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def _environment() -> Any:
     )  # fmt: skip
     environment.filters |= {
         "number": phrases.number, "slug": lambda verdict: str(verdict).replace(" ", "-"), "columns": _columns, "safe_svg": _trusted,
-        "joined": lambda words: ", ".join(words),
+        "sentence": lambda words: words[:1].upper() + words[1:], "by_source": _by_source,
     }  # fmt: skip
     return environment
 
@@ -91,6 +92,11 @@ def _columns(table: Table) -> list[dict[str, Any]]:
         numeric = bool(cells) and all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in cells)
         out.append({"numeric": numeric, "places": phrases.column_places(cells) if numeric else None})
     return out
+
+
+def _by_source(cards: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Neighbouring cards of one suite or instrument together, in the order they come."""
+    return [(source, list(group)) for source, group in groupby(cards, key=lambda card: card["finding"].source)]
 
 
 def _card(number: int, finding: Finding) -> dict[str, Any]:
