@@ -183,7 +183,7 @@ def card_words(finding: Finding) -> str:
     rates = "; ".join(_rate_words(card, name) for name in sorted(card.rates))
     limit = f"; limit of detection {given(card.limit_of_detection)}" if card.limit_of_detection is not None else ""
     size = f"{number(card.parameters)} parameters"
-    tried = f" on {number(card.n)} scored items" if card.n else ""
+    tried = f"; n = {number(card.n)}" if card.n else ""
     return (
         f"card {card.of}, version {card.version}: {rates or 'no rates'}{limit}{tried}. "
         f"Holds for {card.family}, {card.norm_placement} norm, {card.domain}, about {size}; {card.conditions}"
