@@ -59,8 +59,8 @@ def run(name: str) -> RunRecord:
 
 def run_table(records: Sequence[RunRecord]) -> pd.DataFrame:
     """One row a run: what it was, how it stands, and what its findings came to."""
-    rows = [(one.id, one.kind, one.ref, one.status, one.created, one.finished, verdicts(one.id)) for one in records]
-    return pd.DataFrame(rows, columns=["run", "kind", "model", "status", "begun (UTC)", "ended (UTC)", "findings"])
+    rows = [(one.id, one.kind, one.ref, one.status, verdicts(one.id), one.created, one.finished) for one in records]
+    return pd.DataFrame(rows, columns=["run", "kind", "model", "status", "findings", "begun (UTC)", "ended (UTC)"])
 
 
 def verdicts(name: str) -> str:

@@ -10,7 +10,7 @@ from workbench.core.charts.heat import shown
 from workbench.core.protocol import HookedModel
 from workbench.lab import live
 
-PROMPT = "The nurse said that"
+PROMPT = "the nurse visited the visitor by the big market because"  # a sentence of the town, which the shipped models know
 NO_FOIL = "no foil"
 
 

@@ -12,7 +12,7 @@ from workbench.reports import phrases
 from workbench.store.records import RunRecord
 
 EVERY_S = 2
-ORDER = ("verdict", "claim", "effect", "interval", "unit", "null", "scored", "of", "planted", "calibration", "subject")
+ORDER = ("verdict", "claim", "subject", "effect", "interval", "unit", "null", "scored", "of", "planted", "measure", "calibration")
 
 
 def page() -> None:

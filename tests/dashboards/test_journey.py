@@ -89,7 +89,7 @@ def test_a_journey(home: Home, tmp_path: Path) -> None:
 
         page.get_by_role("link", name="Lab").click()
         page.get_by_role("heading", name="Attribution").wait_for()
-        page.get_by_text("the completeness gap is").wait_for()
+        page.get_by_text("the completeness gap is").first.wait_for()
         prompt = page.get_by_role("textbox", name="Prompt")
         prompt.fill("")
         prompt.press("Control+Enter")

@@ -18,7 +18,9 @@ PROMPT = "The nurse said that"
 
 @pytest.fixture
 def page(home: Home) -> AppTest:
-    return opened("lab.py")
+    page = opened("lab.py")
+    page.text_area(key="prompt").set_value(PROMPT).run()
+    return settled(page)
 
 
 def errors(page: AppTest) -> str:
@@ -127,6 +129,7 @@ def test_without_a_store_a_folder_can_still_be_opened(tmp_path: Path, monkeypatc
     page = opened("lab.py")
     assert "There is no trained model" in page.info[0].value
     write(tmp_path / "mine", tiny())
+    page.text_area(key="prompt").set_value(PROMPT).run()
     typed(page, "model", str(tmp_path / "mine"))
     assert errors(page) == ""
     assert len(page.get("vega_lite_chart")) == 3

@@ -22,6 +22,7 @@ def test_the_table_has_every_finding_in_order() -> None:
         "verdict": "◆ detected",
         "claim": "The model's pronoun follows the occupation named before it",
         "subject": "town target (dose 0.8)",
+        "measure": "slope of measured on planted probability",
         "effect": "0.963",
         "unit": "per unit of planted lean",
         "interval": "0.931 to 0.997",

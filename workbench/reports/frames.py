@@ -12,7 +12,7 @@ from workbench.core.charts.lines import forest
 from workbench.core.finding import Finding
 from workbench.reports import phrases
 
-COLUMNS = ("verdict", "claim", "subject", "effect", "unit", "interval", "null", "scored", "of", "planted", "calibration")
+COLUMNS = ("verdict", "claim", "subject", "measure", "effect", "unit", "interval", "null", "scored", "of", "planted", "calibration")
 
 
 def findings_frame(findings: Sequence[Finding]) -> pd.DataFrame:
@@ -25,6 +25,7 @@ def findings_frame(findings: Sequence[Finding]) -> pd.DataFrame:
                 phrases.verdict_words(finding.verdict),
                 finding.claim,
                 finding.subject,
+                finding.measure,
                 phrases.number(finding.effect, places),
                 finding.unit,
                 phrases.bounds_words(finding.interval, places),
