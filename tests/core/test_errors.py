@@ -15,6 +15,7 @@ FACTS = [
     (e.MissingData("crows-pairs", ["here", "there"]), ["'here' and 'there'", "workbench data fetch crows-pairs"], 3),
     (e.MissingExtra("altair", "report", "Drawing a chart"), ["'altair'", "assay-workbench[report]"], 3),
     (e.CorruptFile("x", "of digest a", "its digest is b", do="Fetch it again."), ["of digest a", "digest is b", "Fetch"], 3),
+    (e.Diverged(7, float("nan"), 1.5, last="step-5"), ["step 7", "loss is nan", "'step-5', is whole", "Lower `lr`"], 3),
     (e.StoreError("Opening the store", "it is locked", do="Close the other."), ["Opening the store: it is locked", "Close"], 3),
 ]
 
@@ -24,7 +25,7 @@ def test_facts_appear(error: e.AssayError, words: list[str], code: int) -> None:
     assert error.exit_code == code
     for word in words:
         assert word in str(error)
-    assert str(error).count(". ") <= 2, "one or two sentences"
+    assert str(error).count(". ") <= 2, "two sentences, three at most"
 
 
 def test_every_class_is_tried() -> None:
