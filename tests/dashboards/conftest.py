@@ -26,9 +26,9 @@ TEXTS = [
 
 
 def tiny(seed: int = 0) -> GPT:
-    """A model of 2 layers and 2 heads with random weights and a context of 24 tokens."""
+    """A model of 2 layers and 2 heads with random weights and a context of 64 tokens."""
     tokenizer = BPETokenizer.train(TEXTS * 4, 330)
-    return GPT(GPTConfig(n_layers=2, d_model=32, n_heads=2, d_vocab=tokenizer.vocab_size, n_ctx=24), tokenizer, seed=seed).eval()
+    return GPT(GPTConfig(n_layers=2, d_model=32, n_heads=2, d_vocab=tokenizer.vocab_size, n_ctx=64), tokenizer, seed=seed).eval()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.testing.v1 import AppTest
@@ -29,15 +30,22 @@ def settled(page: AppTest) -> AppTest:
     return page
 
 
-def typed(page: AppTest, key: str, text: str) -> AppTest:
+def box(page: AppTest, label: str) -> Selectbox[Any]:
+    """The one select box whose label begins with ``label``."""
+    (found,) = [one for one in page.selectbox if one.label.startswith(label)]
+    return found
+
+
+def typed(page: AppTest, label: str, text: str) -> AppTest:
     """The page after ``text`` was typed into a select box that takes new options, which the test tool cannot do by itself.
 
     Every box sends what it shows, as a browser does, also where that is no longer among its options.
     """
-    for box in page.selectbox:
-        said = text if box.key == key else box.format_func(box.value) if box.value is not None else ""
-        state = WidgetState(id=box.id, string_value=str(said))
-        box.__class__ = type("Typed", (Selectbox,), {"_widget_state": property(lambda self, state=state: state)})
+    chosen = box(page, label)
+    for one in page.selectbox:
+        said = text if one is chosen else one.format_func(one.value) if one.value is not None else ""
+        state = WidgetState(id=one.id, string_value=str(said))
+        one.__class__ = type("Typed", (Selectbox,), {"_widget_state": property(lambda self, state=state: state)})
     return settled(page.run())
 
 

@@ -10,7 +10,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from tests.dashboards.conftest import Home, tiny
-from tests.dashboards.pages import opened, settled, texts, typed, unlabelled
+from tests.dashboards.pages import box, opened, settled, texts, typed, unlabelled
 from workbench.training.checkpoint import write
 
 PROMPT = "The nurse said that"
@@ -67,9 +67,20 @@ def test_attribution_shows_gap_steps_and_baseline(page: AppTest) -> None:
     assert page.code[0].value.startswith("workbench probe integrated-gradients --model run:")
     page.selectbox(key="baseline").select_index(1).run()
     assert "Baseline: the zero embedding" in texts(settled(page)).replace("\\", "")
-    page.selectbox(key="foil").select_index(0).run()
+    box(page, "Foil").select_index(0).run()
     assert "quantity=logit " in page.code[0].value + " "
     assert not page.error
+
+
+@pytest.mark.slow
+def test_a_default_follows_the_model_and_a_choice_stays(page: AppTest) -> None:
+    first = box(page, "Target").value
+    page.text_area(key="prompt").set_value("The baker").run()
+    assert box(settled(page), "Target").value == box(page, "Target").options[0]
+    typed(page, "Target", "·nurse")
+    page.text_area(key="prompt").set_value(PROMPT).run()
+    assert box(settled(page), "Target").value == "·nurse" != first
+    assert errors(page) == ""
 
 
 def test_an_empty_prompt_is_a_sentence(page: AppTest) -> None:
@@ -81,18 +92,18 @@ def test_an_empty_prompt_is_a_sentence(page: AppTest) -> None:
 
 def test_a_long_prompt_is_a_sentence(page: AppTest) -> None:
     page.text_area(key="prompt").set_value("The nurse said that " * 30).run()
-    assert "at most 24 tokens, this model's context. Shorten it." in errors(page)
+    assert "at most 64 tokens, this model's context. Shorten it." in errors(page)
 
 
 @pytest.mark.slow
 def test_a_target_or_foil_that_cannot_be_meant_is_a_sentence(page: AppTest) -> None:
-    typed(page, "target", "·that")
-    for key, value, words in (
-        ("foil", "·that", "different from the item's target"),
-        ("foil", "·nonsense", "the foil is ' nonsense', but it must be one token"),
-        ("target", "·nonsense", "the target is ' nonsense', but it must be one token"),
+    typed(page, "Target", "·that")
+    for label, value, words in (
+        ("Foil", "·that", "different from the item's target"),
+        ("Foil", "·nonsense", "the foil is ' nonsense', but it must be one token"),
+        ("Target", "·nonsense", "the target is ' nonsense', but it must be one token"),
     ):
-        typed(page, key, value)
+        typed(page, label, value)
         assert words in errors(page)
         assert len(page.get("vega_lite_chart")) == 2, "the rest of the page is still there"
 
@@ -106,7 +117,7 @@ def test_a_model_that_is_not_there_is_a_sentence(page: AppTest) -> None:
         ("hf:gpt2", "not yet in this version"),
         ("[a](b):c", "No model checkpoint at '[a](b):c'"),
     ):
-        typed(page, "model", ref)
+        typed(page, "Model", ref)
         assert words in errors(page)
         assert not page.get("vega_lite_chart")
 
@@ -114,12 +125,11 @@ def test_a_model_that_is_not_there_is_a_sentence(page: AppTest) -> None:
 @pytest.mark.slow
 def test_a_folder_can_be_typed_and_new_weights_in_it_are_seen(page: AppTest, tmp_path: Path) -> None:
     write(tmp_path / "mine", tiny(seed=1))
-    typed(page, "model", str(tmp_path / "mine"))
+    typed(page, "Model", str(tmp_path / "mine"))
     assert errors(page) == ""
     first = table(page, "Next tokens")
     write(tmp_path / "mine", tiny(seed=2))
-    typed(page, "model", str(tmp_path / "mine"))
-    assert len(page.error) <= 1, "a foil chosen for other weights is kept, and refused if it cannot be meant"
+    typed(page, "Model", str(tmp_path / "mine"))
     assert not first.equals(table(settled(page), "Next tokens"))
 
 
@@ -130,7 +140,7 @@ def test_without_a_store_a_folder_can_still_be_opened(tmp_path: Path, monkeypatc
     assert "There is no trained model" in page.info[0].value
     write(tmp_path / "mine", tiny())
     page.text_area(key="prompt").set_value(PROMPT).run()
-    typed(page, "model", str(tmp_path / "mine"))
+    typed(page, "Model", str(tmp_path / "mine"))
     assert errors(page) == ""
     assert len(page.get("vega_lite_chart")) == 3
     assert not (tmp_path / "none").exists()

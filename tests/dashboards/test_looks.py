@@ -78,7 +78,7 @@ def test_how_many_must_be_possible(most: int) -> None:
 def test_prompts_that_cannot_be_asked() -> None:
     with pytest.raises(BadValue, match="of at least one character"):
         live.tokens_of(tiny(), "")
-    with pytest.raises(BadValue, match="at most 24 tokens, this model's context"):
+    with pytest.raises(BadValue, match="at most 64 tokens, this model's context"):
         live.ask(tiny(), live.ATTENTION, PROMPT * 30)
     with pytest.raises(UnknownName, match="There is no field 'layer'"):
         live.ask(tiny(), live.ATTENTION, PROMPT, layer=0)
@@ -118,7 +118,7 @@ def test_a_fingerprint_changes_with_the_weights(tmp_path: Path) -> None:
 
 
 def test_shapes_and_models_without_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert live.shape_of(tiny()) == live.Shape((0, 1), 2, 24)
+    assert live.shape_of(tiny()) == live.Shape((0, 1), 2, 64)
     model = tiny()
     monkeypatch.setattr(model, "sites", lambda: SiteTable(()))
     with pytest.raises(Incompatible, match="the live page"):
