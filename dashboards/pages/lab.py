@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from dashboards import reads
 from dashboards.elements import chart, plain, told
 from workbench.core.charts.heat import shown
 from workbench.core.protocol import HookedModel
+from workbench.core.spec import digest_of
 from workbench.lab import live
 
 PROMPT = "the nurse visited the visitor by the big market because"  # a sentence of the town, which the shipped models know
@@ -80,6 +82,16 @@ def show_attention(ref: str, shape: live.Shape, text: str) -> None:
         st.dataframe(live.attention_table(result), alt="Attention weights: a row a reading token, a column a token read from")
 
 
+def pick(place: DeltaGenerator, name: str, label: str, options: list[str], *, about: tuple[str, str], first: int = 0) -> str:
+    """A token, chosen or typed. What the user chose stays through prompts and models; a default follows what is listed."""
+    chosen = st.session_state.get(f"chosen-{name}")
+    offered = options if chosen is None or chosen in options else [chosen, *options]
+    index = offered.index(chosen) if chosen is not None else min(first, len(offered) - 1) if offered else None
+    key = f"{name}-{digest_of(list(about))}"
+    keep = lambda: st.session_state.update({f"chosen-{name}": st.session_state[key]})  # noqa: E731
+    return place.selectbox(label, offered, index=index, accept_new_options=True, key=key, on_change=keep) or ""
+
+
 def show_attribution(ref: str, text: str, answers: tuple[str, ...]) -> None:
     st.header("Attribution")
     st.caption(
@@ -89,17 +101,16 @@ def show_attribution(ref: str, text: str, answers: tuple[str, ...]) -> None:
     left, middle, right = st.columns(3)
     # tokens are passed as they are shown: a token with a space would come back from the browser without it
     listed = [shown(answer) for answer in answers]
-    target = left.selectbox("Target: the token asked about", listed, accept_new_options=True, key="target")
+    target = pick(left, "target", "Target: the token asked about", listed, about=(ref, text))
     foils = [NO_FOIL, *(one for one in listed if one != target)]
-    first = 1 if len(foils) > 1 else 0
-    foil = middle.selectbox("Foil: what it is contrasted with", foils, index=first, accept_new_options=True, key="foil")
+    foil = pick(middle, "foil", "Foil: what it is contrasted with", foils, about=(ref, text), first=1)
     baseline = right.selectbox(
         "Baseline: where the way begins", list(reads.BASELINES), format_func=reads.BASELINES.__getitem__, key="baseline"
     )
     if not target:
         st.info("No listed token can follow the prompt as text. Type a target.")
         return
-    contrast = foil != NO_FOIL
+    contrast = foil not in ("", NO_FOIL)
     words = {"target": live.typed_token(target), "foil": live.typed_token(foil) if contrast else ""}
     asked = {**words, "baseline": baseline, "quantity": "logit-difference" if contrast else "logit"}
     result = reads.look(ref, reads.fingerprint(ref), live.ATTRIBUTION, text, **asked)
