@@ -3,7 +3,7 @@
     python benchmarks/town_seeds.py --seeds 1 2 3 --home assay-runs/seeds [--write]
 
 Prints what was planted beside what was measured; ``--write`` also writes the calibration cards into the package and the table
-into ``docs/benchmarks/town-seeds.md``. About five minutes a seed on two cores; an interrupted call goes on where it stopped.
+into ``docs/benchmarks/town-seeds.md``. About nine minutes a seed on a busy machine; an interrupted call goes on where it stopped.
 """
 
 from __future__ import annotations
