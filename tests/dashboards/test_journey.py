@@ -57,10 +57,22 @@ def _ready(url: str) -> None:
 
 
 def choose(page: Any, label: str, words: str) -> None:
-    """Pick an option by keyboard: reach the box, type part of the option, press Enter."""
-    box = page.get_by_role("combobox", name=label)
-    box.focus()
-    page.keyboard.type(words)
+    """Pick an option by keyboard: reach the box, type part of the option, press Enter.
+
+    Streamlit draws a box again when the run that it belongs to ends, and what was typed until then is gone; so, as a person would, look
+    for the option and type again if it is not there.
+    """
+    page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
+    option = page.get_by_role("option", name=words).first
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while True:
+        page.get_by_role("combobox", name=label).click()
+        page.keyboard.type(words)
+        page.wait_for_timeout(500)
+        if option.is_visible():
+            break
+        assert time.monotonic() < deadline, f"the box {label!r} never offered {words!r}"
+        page.keyboard.press("Escape")
     page.keyboard.press("Enter")
 
 
