@@ -26,15 +26,21 @@ Heads = Float[Tensor, "batch pos heads d_head"]
 
 
 class Attention(nn.Module):
-    """Self-attention of ``n_heads`` queries over ``n_kv_heads`` keys and values; head h reads group h // (n_heads / n_kv_heads)."""
+    """Attention of ``n_heads`` queries over ``n_kv_heads`` keys and values; head h reads group h // (n_heads / n_kv_heads).
 
-    def __init__(self, d_model: int, n_heads: int, n_kv_heads: int, d_head: int, *, bias: bool) -> None:
+    Keys and values come from the queries' own stream, or (cross-attention) from a ``source`` given at each call. ``key_bias`` false
+    leaves out the keys' bias alone, which moves no pattern.
+    """
+
+    def __init__(
+        self, d_model: int, n_heads: int, n_kv_heads: int, d_head: int, *, bias: bool, key_bias: bool = True, out_bias: bool = True
+    ) -> None:
         super().__init__()
         self.n_heads, self.n_kv_heads, self.d_head = n_heads, n_kv_heads, d_head
         self.q = linear(d_model, n_heads * d_head, bias)
-        self.k = linear(d_model, n_kv_heads * d_head, bias)
+        self.k = linear(d_model, n_kv_heads * d_head, bias and key_bias)
         self.v = linear(d_model, n_kv_heads * d_head, bias)
-        self.o = linear(n_heads * d_head, d_model, bias)
+        self.o = linear(n_heads * d_head, d_model, bias and out_bias)
 
     def forward(
         self,
@@ -54,6 +60,27 @@ class Attention(nn.Module):
         if rotary is not None:
             q, k = hear(listener, "hook_rot_q", rotary.turn(q)), hear(listener, "hook_rot_k", rotary.turn(k))
         k, v = joined(past, k, v)
+        return self._mixed(q, k, v, mask, listener), (k, v)
+
+    def meet(
+        self,
+        x: Float[Tensor, "batch pos d_model"],
+        source: Float[Tensor, "batch key d_model"] | LayerCache,
+        mask: AttentionMask,
+        listener: Listener | None = None,
+    ) -> tuple[Float[Tensor, "batch pos d_model"], LayerCache]:
+        """Cross-attention: the output of queries from ``x`` over another stream, and that stream's keys and values.
+
+        ``source`` is the other stream, or the keys and values an earlier call gave back; those were heard then.
+        """
+        q = hear(listener, "hook_q", self._projected("q", x, None))
+        if isinstance(source, tuple):
+            k, v = source
+        else:
+            k, v = (hear(listener, f"hook_{word}", self._projected(word, source, None)) for word in ("k", "v"))
+        return self._mixed(q, k, v, mask, listener), (k, v)
+
+    def _mixed(self, q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, listener: Listener | None) -> Tensor:
         if listener is not None and listener.wants("hook_attn_scores", "hook_pattern"):
             z = self._visible(q, k, v, mask, listener)
         else:
@@ -65,7 +92,7 @@ class Attention(nn.Module):
             heard = listener.hear("hook_result", result)
             if listener.enters("hook_result"):
                 out = out + (heard - result).sum(2)
-        return out, (k, v)
+        return out
 
     def _projected(self, word: str, x: Tensor, readers: Mapping[str, Tensor] | None) -> Heads:
         layer: nn.Linear = getattr(self, word)
@@ -111,9 +138,9 @@ class Attention(nn.Module):
             out[f"b_{word.upper()}"] = rearrange(bias_of(layer), "(h d) -> h d", d=self.d_head)
         return out
 
-    def sites(self, *, rotary: bool) -> dict[str, tuple[str, ...]]:
-        """Site names and axes in the order of a run."""
-        query, shared = ("batch", "pos", "head", "d_head"), ("batch", "pos", "kv_head", "d_head")
+    def sites(self, *, rotary: bool = False, cross: bool = False) -> dict[str, tuple[str, ...]]:
+        """Site names and axes in the order of a run; keys and values of cross-attention lie along the other stack's positions."""
+        query, shared = ("batch", "pos", "head", "d_head"), ("batch", "key" if cross else "pos", "kv_head", "d_head")
         table = {"hook_q": query, "hook_k": shared, "hook_v": shared}
         if rotary:
             table |= {"hook_rot_q": query, "hook_rot_k": shared}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +16,12 @@ LayerCache = tuple[Float[Tensor, "batch _key kv_head d_head"], Float[Tensor, "ba
 class KVCache:
     """One (keys, values) pair a layer, each ``[batch, pos, kv_head, d_head]``; keys are stored turned, ready to be met.
 
-    What an edit changed is stored changed: continuing from a past continues that run.
+    ``memory`` has, a layer, the keys and values of the other stack that cross-attention reads (empty where there is none). What an
+    edit changed is stored changed: continuing from a past continues that run.
     """
 
     layers: tuple[LayerCache, ...]
+    memory: tuple[LayerCache, ...] = ()
 
     @property
     def batch(self) -> int:
@@ -32,16 +34,19 @@ class KVCache:
 
     def expand(self, batch: int) -> KVCache:
         """A past of one row, shared by ``batch`` rows without copying."""
-        return KVCache(tuple((k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1)) for k, v in self.layers))
+        return self._each(lambda pair: (pair[0].expand(batch, -1, -1, -1), pair[1].expand(batch, -1, -1, -1)))
 
     def rows(self, chosen: Sequence[int] | Tensor) -> KVCache:
         """The chosen rows (a copy)."""
         index = torch.as_tensor(chosen, device=self.layers[0][0].device)
-        return KVCache(tuple((k[index], v[index]) for k, v in self.layers))
+        return self._each(lambda pair: (pair[0][index], pair[1][index]))
 
     def first(self, length: int) -> KVCache:
-        """The first ``length`` tokens."""
-        return KVCache(tuple((k[:, :length], v[:, :length]) for k, v in self.layers))
+        """The first ``length`` tokens; the memory stays whole."""
+        return KVCache(tuple((k[:, :length], v[:, :length]) for k, v in self.layers), self.memory)
+
+    def _each(self, change: Callable[[LayerCache], LayerCache]) -> KVCache:
+        return KVCache(tuple(map(change, self.layers)), tuple(map(change, self.memory)))
 
 
 def joined(past: LayerCache | None, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,9 @@ from torch import nn
 STD = 0.02
 """Standard deviation of all matrices unless another is asked for, as in GPT-2 (Radford et al. 2019)."""
 
+ZERO = ("modulation.to_turns.weight",)
+"""Matrices that begin at zero: a modulated layer first passes its stream on."""
+
 INTO_RESIDUAL = ("attn.o.weight", "mlp.out.weight")
 """Matrices that write to the residual stream: their deviation is divided by sqrt(number of writes), as in GPT-2."""
 
@@ -40,7 +43,7 @@ def initialise(module: nn.Module, seed: int, *, writes: int, std: float = STD) -
     """
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            if name.endswith("bias"):
+            if name.endswith("bias") or name.endswith(ZERO):
                 parameter.zero_()
             elif parameter.ndim < 2:
                 parameter.fill_(1.0)

@@ -18,10 +18,11 @@ from workbench.blocks.attention import bias_of
 from workbench.blocks.init import linear
 from workbench.blocks.listen import Listener, hear
 
-Act = Literal["gelu", "gelu_tanh", "swiglu", "relu"]
+Act = Literal["gelu", "gelu_tanh", "quick_gelu", "swiglu", "relu"]
 ACTS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
     "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "quick_gelu": lambda x: x * (1.702 * x).sigmoid(),
     "swiglu": functional.silu,
     "relu": functional.relu,
 }

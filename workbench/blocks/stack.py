@@ -6,12 +6,21 @@
 ``attn_in`` and ``mlp_in`` are what the sublayer reads of the stream, before a norm of its own; ``q_input`` … are the same seen by
 one head's reader. Editing them changes that reader alone. Without an MLP (``mlp=None``) there are no MLP sites and
 ``resid_post = resid_mid``; both are heard.
+
+With cross-attention a layer reads another stream between the two, and the norms are, as in TransformerLens, ln1 for attention, ln2 for
+cross-attention, ln3 for the MLP:
+
+    placement pre:   resid_mid_cross = resid_mid + cross_attn_out,        resid_post = resid_mid_cross + mlp_out
+    placement post:  resid_mid_cross = ln2(resid_mid + cross_attn_out),   resid_post = ln3(resid_mid_cross + mlp_out)
+
+With modulation (Peebles and Xie 2022, adaLN-Zero) a condition shifts and scales what each sublayer reads and gates what it adds;
+``attn_out`` and ``mlp_out`` are what is added, after the gate, so the equations stand.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,91 +30,149 @@ from torch.nn import functional
 
 from workbench.blocks.attention import READERS, Attention
 from workbench.blocks.cache import KVCache, LayerCache
-from workbench.blocks.embed import RESIDUAL
+from workbench.blocks.embed import RESIDUAL, Axes
 from workbench.blocks.listen import Listener, hear, under
 from workbench.blocks.mask import AttentionMask
 from workbench.blocks.mlp import MLP
+from workbench.blocks.modulation import Modulation, Turn
 from workbench.blocks.norm import SITES as NORM_SITES
 from workbench.blocks.norm import Norm
 from workbench.blocks.rotary import Rotary
 from workbench.core.errors import BadValue, UnknownName
 
 Placement = Literal["pre", "post", "none"]
-PRE, MID, POST = 0, 1, 2
-_WORDS = ("pre", "mid", "post")
-_POINT = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|mid|post)")
+PRE, MID, CROSS, POST = 0, 1, 2, 3
+_WORDS = ("pre", "mid", "mid_cross", "post")
+_POINT = re.compile(r"(?P<prefix>(?:\w+\.)??)blocks\.(?P<layer>\d+)\.hook_resid_(?P<word>pre|mid|mid_cross|post)")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all layers of one pass share. ``dropout`` is the probability of dropping a sublayer's output element."""
+    """What all layers of one pass share. ``dropout`` is the probability of dropping a sublayer's output element.
+
+    ``memory`` ``[batch, key, d_model]`` is the stream that cross-attention reads, ``seen`` which of it (None: all); ``condition``
+    ``[batch, d_condition]`` is what modulated layers heed.
+    """
 
     mask: AttentionMask
     rotary: Rotary | None = None
     dropout: float = 0.0
+    memory: Float[Tensor, "batch key d_model"] | None = None
+    seen: AttentionMask | None = None
+    condition: Float[Tensor, "batch d_condition"] | None = None
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a layer leaves for later tokens: its own keys and values, and those of the stream it met (None where it did not)."""
+
+    own: LayerCache | None = None
+    met: LayerCache | None = None
 
 
 class Block(nn.Module):
-    """One layer, made of ready parts. Norms are given unless ``placement`` is none (``ln2`` only with an MLP)."""
+    """One layer, made of ready parts. ``norm`` makes as many norms as ``placement`` has places for; it is given unless that is none."""
 
-    def __init__(self, attn: Attention, mlp: MLP | None, ln1: Norm | None, ln2: Norm | None, *, placement: Placement) -> None:
+    def __init__(
+        self,
+        attn: Attention,
+        mlp: MLP | None,
+        norm: Callable[[], Norm] | None,
+        *,
+        placement: Placement,
+        cross_attn: Attention | None = None,
+        modulation: Modulation | None = None,
+    ) -> None:
         super().__init__()
-        assert (ln1 is None) == (placement == "none"), "a norm is given exactly where it is placed"
-        assert (ln2 is None) == (placement == "none" or mlp is None), "the second norm belongs to the MLP"
+        assert (norm is None) == (placement == "none"), "norms are given exactly where they are placed"
+        assert modulation is None or placement == "pre", "a modulation acts on what a sublayer reads after its norm"
         self.placement: Placement = placement
-        self.attn, self.mlp, self.ln1, self.ln2 = attn, mlp, ln1, ln2
+        self.attn, self.cross_attn, self.mlp, self.modulation = attn, cross_attn, mlp, modulation
+        self.norms: dict[str, str] = {}  # which norm each sublayer has
+        for sublayer, part in (("attn", attn), ("cross_attn", cross_attn), ("mlp", mlp)):
+            if norm is not None and part is not None:
+                self.norms[sublayer] = f"ln{len(self.norms) + 1}"
+                setattr(self, self.norms[sublayer], norm())
 
     def forward(
         self,
         x: Float[Tensor, "batch pos d_model"],
         setting: Setting,
         *,
-        past: LayerCache | None = None,
+        past: Left | None = None,
         listener: Listener | None = None,
         first: int = PRE,
         last: int = POST,
-    ) -> tuple[Float[Tensor, "batch pos d_model"], LayerCache | None]:
-        """The stream at point ``last`` from the stream at point ``first`` (``PRE``, ``MID``, ``POST``; both are heard), and the
-        layer's keys and values where attention ran."""
-        kept = None
+    ) -> tuple[Float[Tensor, "batch pos d_model"], Left]:
+        """The stream at point ``last`` from the stream at point ``first`` (``PRE``, ``MID``, ``CROSS``, ``POST``; both are heard), and
+        what attention leaves where it ran."""
+        left, past = Left(), past or Left()
+        turns = self.modulation(setting.condition, listener) if self.modulation is not None else {}
         if first == PRE:
             x = hear(listener, "hook_resid_pre", x)
             if last == PRE:
-                return x, None
-            out, kept = self._attend(x, setting, past, listener)
-            x = self._added(x, out, "hook_attn_out", "ln1.", setting, listener)
+                return x, left
+            out, own = self._attend(x, setting, turns.get("attn"), past.own, listener)
+            x, left = self._added(x, out, "attn", turns, setting, listener), Left(own)
         if first <= MID:
             x = hear(listener, "hook_resid_mid", x)
             if last == MID:
-                return x, kept
+                return x, left
+            if self.cross_attn is not None:
+                read = self._read(hear(listener, "hook_cross_attn_in", x), "cross_attn", turns, listener)
+                source = past.met if past.met is not None else setting.memory
+                assert source is not None, "cross-attention has a stream to read"
+                out, met = self.cross_attn.meet(read, source, setting.seen or AttentionMask(), under(listener, "cross_attn."))
+                x, left = self._added(x, out, "cross_attn", turns, setting, listener), Left(left.own, met)
+        if first <= CROSS:
+            if self.cross_attn is not None:
+                x = hear(listener, "hook_resid_mid_cross", x)
+                if last == CROSS:
+                    return x, left
             if self.mlp is not None:
-                read = hear(listener, "hook_mlp_in", x)
-                if self.ln2 is not None and self.placement == "pre":
-                    read = self.ln2(read, under(listener, "ln2."))
-                x = self._added(x, self.mlp(read, under(listener, "mlp.")), "hook_mlp_out", "ln2.", setting, listener)
-        return hear(listener, "hook_resid_post", x), kept
+                read = self._read(hear(listener, "hook_mlp_in", x), "mlp", turns, listener)
+                x = self._added(x, self.mlp(read, under(listener, "mlp.")), "mlp", turns, setting, listener)
+        return hear(listener, "hook_resid_post", x), left
 
-    def _added(self, x: Tensor, out: Tensor, name: str, norm: str, setting: Setting, listener: Listener | None) -> Tensor:
+    def _norm(self, sublayer: str) -> Norm | None:
+        norm = getattr(self, self.norms[sublayer]) if sublayer in self.norms else None
+        assert norm is None or isinstance(norm, Norm)
+        return norm
+
+    def _read(self, source: Tensor, sublayer: str, turns: Mapping[str, Turn], listener: Listener | None) -> Tensor:
+        """What a sublayer reads of ``source``: after its norm and modulation, where they are placed before it."""
+        norm = self._norm(sublayer)
+        if norm is not None and self.placement == "pre":
+            source = norm(source, under(listener, f"{self.norms[sublayer]}."))
+        return turns[sublayer].read(source) if sublayer in turns else source
+
+    def _added(
+        self, x: Tensor, out: Tensor, sublayer: str, turns: Mapping[str, Turn], setting: Setting, listener: Listener | None
+    ) -> Tensor:
         if setting.dropout:
             out = functional.dropout(out, setting.dropout, training=True)
-        x = x + hear(listener, name, out)
-        if self.placement != "post":
+        if sublayer in turns:
+            out = turns[sublayer].write(out)
+        x = x + hear(listener, f"hook_{sublayer}_out", out)
+        norm = self._norm(sublayer)
+        if norm is None or self.placement != "post":
             return x
-        layer = self.ln1 if norm == "ln1." else self.ln2
-        assert layer is not None, "post placement has its norms"
-        return layer(x, under(listener, norm))
+        return norm(x, under(listener, f"{self.norms[sublayer]}."))
 
-    def _attend(self, x: Tensor, setting: Setting, past: LayerCache | None, listener: Listener | None) -> tuple[Tensor, LayerCache]:
+    def _attend(
+        self, x: Tensor, setting: Setting, turn: Turn | None, past: LayerCache | None, listener: Listener | None
+    ) -> tuple[Tensor, LayerCache]:
         source = hear(listener, "hook_attn_in", x)
-        read, scale, norm = source, None, self.ln1 if self.placement == "pre" else None
+        read, scale, norm = source, None, self._norm("attn") if self.placement == "pre" else None
         if norm is not None:
             read, scale = norm.listened(source, under(listener, "ln1."))
-        readers = None if listener is None else self._readers(source, norm, scale, listener)
+        read = turn.read(read) if turn is not None else read
+        readers = None if listener is None else self._readers(source, norm, scale, turn, listener)
         return self.attn(
             read, setting.mask, rotary=setting.rotary, past=past, listener=under(listener, "attn."), readers=readers
         )  # fmt: skip
 
-    def _readers(self, source: Tensor, norm: Norm | None, scale: Tensor | None, listener: Listener) -> dict[str, Tensor]:
+    def _readers(self, source: Tensor, norm: Norm | None, scale: Tensor | None, turn: Turn | None, listener: Listener) -> dict[str, Tensor]:
         """What edits of the reader inputs add to what each head reads. Recording alone makes an expanded view, nothing more."""
         out: dict[str, Tensor] = {}
         for word in READERS:
@@ -123,58 +190,53 @@ class Block(nn.Module):
                 )
             # Both sides go through the same kernel in the same layout, so equal inputs give a difference of exactly zero.
             new, old = heard.contiguous(), view.contiguous()
-            out[word] = new - old if norm is None else norm.per_reader(new, scale) - norm.per_reader(old, scale)
+            change = new - old if norm is None else norm.per_reader(new, scale) - norm.per_reader(old, scale)
+            out[word] = turn.scaled(change) if turn is not None else change
         return out
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of all parts by name, such as ``attn.W_Q`` and ``ln1.w``."""
-        parts = {"attn": self.attn, "mlp": self.mlp, "ln1": self.ln1, "ln2": self.ln2}
+        parts = {"attn": self.attn, "cross_attn": self.cross_attn, "mlp": self.mlp, "modulation": self.modulation}
+        parts |= {self.norms[sublayer]: self._norm(sublayer) for sublayer in self.norms}
         return {f"{name}.{word}": w for name, part in parts.items() if part is not None for word, w in part.weights().items()}
 
-    def sites(self, *, rotary: bool) -> dict[str, tuple[str, ...]]:
+    def sites(self, *, rotary: bool = False) -> dict[str, tuple[str, ...]]:
         """Site names and axes in the order of a run."""
         shared = ("batch", "pos", "kv_head", "d_model")
-        table = {"hook_resid_pre": RESIDUAL, "hook_attn_in": RESIDUAL}
         inputs = {"hook_q_input": ("batch", "pos", "head", "d_model"), "hook_k_input": shared, "hook_v_input": shared}
-        ln1, ln2 = ({f"{n}.{s}": axes for s, axes in NORM_SITES.items()} if p is not None else {} for n, p in self._norms())
-        attn = {f"attn.{s}": axes for s, axes in self.attn.sites(rotary=rotary).items()} | {"hook_attn_out": RESIDUAL}
-        table |= (ln1 | inputs | attn) if self.placement == "pre" else (inputs | attn | ln1)
-        table |= {"hook_resid_mid": RESIDUAL}
+        table: dict[str, tuple[str, ...]] = self.modulation.sites() if self.modulation is not None else {}
+        table |= {"hook_resid_pre": RESIDUAL}
+        table |= self._sublayer("attn", self.attn.sites(rotary=rotary), inputs) | {"hook_resid_mid": RESIDUAL}
+        if self.cross_attn is not None:
+            table |= self._sublayer("cross_attn", self.cross_attn.sites(cross=True)) | {"hook_resid_mid_cross": RESIDUAL}
         if self.mlp is not None:
-            mlp = {f"mlp.{s}": axes for s, axes in self.mlp.sites().items()} | {"hook_mlp_out": RESIDUAL}
-            table |= {"hook_mlp_in": RESIDUAL} | ((ln2 | mlp) if self.placement == "pre" else (mlp | ln2))
+            table |= self._sublayer("mlp", self.mlp.sites())
         return table | {"hook_resid_post": RESIDUAL}
 
-    def _norms(self) -> tuple[tuple[str, Norm | None], tuple[str, Norm | None]]:
-        return ("ln1", self.ln1), ("ln2", self.ln2)
+    def _sublayer(self, name: str, own: Mapping[str, Axes], inputs: Mapping[str, Axes] | None = None) -> dict[str, Axes]:
+        """A sublayer's sites with those of its norm, which come before or after it."""
+        norm = {f"{self.norms[name]}.{site}": axes for site, axes in NORM_SITES.items()} if name in self.norms else {}
+        body = {**(inputs or {}), **{f"{name}.{site}": axes for site, axes in own.items()}, f"hook_{name}_out": RESIDUAL}
+        return {f"hook_{name}_in": RESIDUAL, **(norm | body if self.placement == "pre" else body | norm)}
 
 
 @dataclass(frozen=True)
 class Point:
-    """A place on the residual stream: a layer and one of its three points."""
+    """A place on the residual stream: a layer and one of its points."""
 
     layer: int
     at: int
-
-    @classmethod
-    def named(cls, name: str, n_layers: int) -> Point:
-        """The point a residual site's name means; UnknownName otherwise."""
-        match = _POINT.fullmatch(name)
-        if match is None or int(match[1]) >= n_layers:
-            known = [f"blocks.{i}.hook_resid_{word}" for i in range(n_layers) for word in _WORDS]
-            raise UnknownName("residual site", name, known, hint="A run starts and stops on the residual stream only.")
-        return cls(int(match[1]), _WORDS.index(match[2]))
 
     def __le__(self, other: Point) -> bool:
         return (self.layer, self.at) <= (other.layer, other.at)
 
 
 class Stack(nn.Module):
-    """Layers one after another."""
+    """Layers one after another. ``prefix`` (``encoder.`` …) is what its sites' names begin with."""
 
-    def __init__(self, blocks: Sequence[Block]) -> None:
+    def __init__(self, blocks: Sequence[Block], prefix: str = "") -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks, self.prefix = nn.ModuleList(blocks), prefix
 
     def forward(
         self,
@@ -185,30 +247,41 @@ class Stack(nn.Module):
         listener: Listener | None = None,
         start: Point | None = None,
         stop: Point | None = None,
-    ) -> tuple[Float[Tensor, "batch pos d_model"], tuple[LayerCache | None, ...]]:
-        """The stream at ``stop`` (default: after the last layer) from the stream at ``start`` (default: before the first)."""
+    ) -> tuple[Float[Tensor, "batch pos d_model"], KVCache]:
+        """The stream at ``stop`` (default: after the last layer) from the stream at ``start`` (default: before the first), and the
+        keys and values of the layers that ran. ``listener`` is already under the prefix."""
         begin = start or Point(0, PRE)
         end = stop or Point(len(self.blocks) - 1, POST)
-        kept: list[LayerCache | None] = []
+        left: list[Left] = []
         for i in range(begin.layer, end.layer + 1):
-            x, kv = self.blocks[i](
+            x, kept = self.blocks[i](
                 x,
                 setting,
-                past=past.layers[i] if past is not None else None,
+                past=Left(past.layers[i], past.memory[i] if past.memory else None) if past is not None else None,
                 listener=under(listener, f"blocks.{i}."),
                 first=begin.at if i == begin.layer else PRE,
                 last=end.at if i == end.layer else POST,
             )
-            kept.append(kv)
-        return x, tuple(kept)
+            left.append(kept)
+        own, met = (tuple(kv for one in left if (kv := getattr(one, name)) is not None) for name in ("own", "met"))
+        return x, KVCache(own, met)
+
+    def point(self, name: str) -> Point:
+        """The point a residual site's name means; UnknownName otherwise."""
+        match = _POINT.fullmatch(name)
+        known = [site for site in self.sites() if _POINT.fullmatch(site)]
+        if match is None or name not in known:
+            raise UnknownName("residual site", name, known, hint="A run starts and stops on the residual stream only.")
+        return Point(int(match["layer"]), _WORDS.index(match["word"]))
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of all layers, such as ``blocks.0.attn.W_Q``."""
-        return {f"blocks.{i}.{name}": w for i, block in enumerate(self._blocks()) for name, w in block.weights().items()}
+        return {f"{self.prefix}blocks.{i}.{name}": w for i, block in enumerate(self._blocks()) for name, w in block.weights().items()}
 
-    def sites(self, *, rotary: bool) -> dict[str, tuple[str, ...]]:
+    def sites(self, *, rotary: bool = False) -> dict[str, tuple[str, ...]]:
         """Site names and axes in the order of a run."""
-        return {f"blocks.{i}.{s}": axes for i, block in enumerate(self._blocks()) for s, axes in block.sites(rotary=rotary).items()}
+        found = ((i, block.sites(rotary=rotary)) for i, block in enumerate(self._blocks()))
+        return {f"{self.prefix}blocks.{i}.{site}": axes for i, table in found for site, axes in table.items()}
 
     def _blocks(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]
