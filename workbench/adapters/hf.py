@@ -19,7 +19,6 @@ from workbench.adapters.fields import Fields
 from workbench.adapters.weights import Line, exported, imported
 from workbench.core.catalog import Catalog
 from workbench.core.errors import BadValue, CorruptFile, Incompatible, MissingFile
-from workbench.core.spec import Spec
 from workbench.families import FAMILIES
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -83,7 +82,7 @@ def load(folder: Path | str, tokenizer: Any = None) -> Any:
     return model.eval()
 
 
-def configured(given: Mapping[str, Any], what: str) -> tuple[Architecture, Spec]:
+def configured(given: Mapping[str, Any], what: str) -> tuple[Architecture, Any]:
     """The architecture of a published config, and our config. Raises UnknownName and Incompatible."""
     kind = str(given.get("model_type", ""))
     architecture: Architecture = ARCHITECTURES.load(kind)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -65,7 +65,7 @@ class Rotary:
 
 @functools.lru_cache(maxsize=64)
 def _table(
-    n_ctx: int, d_head: int, base: float, dtype: torch.dtype, device: torch.device, scaling: Scaling = PLAIN
+    n_ctx: int, d_head: int, base: float, dtype: torch.dtype, device: torch.device, scaling: Any  # a Scaling; the cache wants a hashable, which the checker cannot see in it
 ) -> tuple[Tensor, Tensor]:
     # Made outside inference mode: a table first needed there must still serve a later run with gradients.
     with torch.inference_mode(False), torch.no_grad():

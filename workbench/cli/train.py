@@ -41,5 +41,6 @@ def train(
         with bar() as progress:
             done = run_training(wanted, store=store, progress=progress, resume=resume)
     found = {"run": done.run, "model": f"run:{done.run}", "folder": str(done.folder), "digest": done.model.digest()}
-    lines = [done.history.summary(), f"model   run:{done.run}", f"folder  {done.folder}", f"digest  {found['digest']}"]
-    show({**found, "summary": lines[0]}, lines)
+    worth = [str(one) for one in done.measures.measures()] if done.measures is not None else []
+    lines = [done.history.summary(), *worth, f"model   run:{done.run}", f"folder  {done.folder}", f"digest  {found['digest']}"]
+    show({**found, "summary": lines[0], "measures": worth}, lines)

@@ -1,4 +1,4 @@
-"""Recipes: a YAML file with one full training spec, of a text or of an organism.
+"""Recipes: a YAML file with one full training spec, of a text, of a task or of an organism.
 
 ``read`` takes a shipped name (``town-target``) or a path, lays ``--set`` values over it and gives a validated, frozen recipe; what it
 leaves out is filled in, so that the stored spec says everything and can be trained again.
@@ -16,11 +16,14 @@ import pydantic
 import yaml
 from pydantic import Field, PositiveInt, model_validator
 
+from evals.task import Task, TaskData
+from evals.tasks import TASKS
 from workbench.core.batch import RowData
 from workbench.core.errors import BadValue, CorruptFile, MissingFile, UnknownName
 from workbench.core.spec import Spec
 from workbench.data.corpora import tinyshakespeare, wikitext2
 from workbench.data.text import BPETokenizer, CharTokenizer, ContiguousRows
+from workbench.families import FAMILIES
 from workbench.families.gpt import GPT, GPTConfig
 from workbench.lab.settings import overlay
 from workbench.organisms import ORGANISMS
@@ -105,11 +108,53 @@ class TextRecipe(Spec):
         )
 
 
+class TaskRecipe(Spec):
+    """A family trained for a task. ``data`` are fields of the task's spec, ``model`` of the family's config; what the data decides
+    (vocabulary, classes, image size) is left out of it."""
+
+    name: str = Field(min_length=1)
+    words: str = ""
+    task: str
+    data: Mapping[str, Any] = Field(default_factory=dict)
+    model: Mapping[str, Any]
+    train: TrainSpec = TrainSpec.parse({})
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        self.drawn()
+        return self
+
+    def whole(self) -> Task:
+        """The task itself."""
+        task = TASKS.load(self.task)
+        assert isinstance(task, Task)
+        return task
+
+    def drawn(self) -> Spec:
+        """The task's spec."""
+        return self.whole().spec.parse(self.data, what=f"the data of task '{self.task}'")
+
+    def data_of(self) -> TaskData:
+        """The task's data, for as many rows as the training asks for."""
+        return self.whole().make(self.drawn(), self.train.steps * self.train.batch_rows)
+
+    def prepare(self, data: TaskData | None = None) -> Prepared:
+        """The untrained model with its rows. Raises BadValue for a field of the model that the data decides, and MissingData."""
+        data = data if data is not None else self.data_of()
+        if odd := sorted(set(self.model) & set(data.shape)):
+            raise BadValue(
+                f"the recipe's model.{odd[0]}", self.model[odd[0]], f"left out: the task's data decides it ({data.shape[odd[0]]})"
+            )
+        family = FAMILIES.load(self.whole().family)
+        config = family.config_type.parse({**self.model, **data.shape}, what="the recipe's model")
+        return Prepared(family(config, data.tokenizer, seed=self.train.seed), data.train, data.validation)
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What a training loop needs."""
 
-    model: GPT
+    model: Any
     rows: RowData
     validation: RowData
 
@@ -128,7 +173,7 @@ class OrganismRecipe(Spec):
         return type(ORGANISMS.load(self.organism).configure()).parse(self.made, what=f"recipe of organism '{self.organism}'")
 
 
-Recipe = TextRecipe | OrganismRecipe
+Recipe = TextRecipe | TaskRecipe | OrganismRecipe
 
 
 def shipped() -> dict[str, str]:
@@ -142,10 +187,12 @@ def read(recipe: str | Path | Mapping[str, Any] | Recipe, settings: Mapping[str,
 
     Raises MissingFile or UnknownName (no such file or name), CorruptFile (no YAML mapping), UnknownName and BadValue (fields).
     """
-    if isinstance(recipe, TextRecipe | OrganismRecipe):
+    if isinstance(recipe, TextRecipe | TaskRecipe | OrganismRecipe):
         return read(recipe.model_dump(mode="json"), settings) if settings else recipe
     where = "the recipe" if isinstance(recipe, Mapping) else f"'{recipe}'"
     values = overlay(recipe if isinstance(recipe, Mapping) else _yaml(recipe), settings or {})
+    if "task" in values:
+        return TaskRecipe.parse(values, what=where)
     if "organism" not in values:
         return TextRecipe.parse(values, what=where)
     return _organism(values, where)

@@ -21,7 +21,8 @@ from workbench.core.result import Result
 from workbench.core.spec import Spec
 from workbench.lab.history import HISTORY, training_result
 from workbench.lab.inputs import InputsSpec, default_inputs, digest_of_inputs, make_inputs
-from workbench.lab.recipe import OrganismRecipe, Recipe, read
+from workbench.lab.measures import MEASURES, MeasuresResult, measures_result
+from workbench.lab.recipe import OrganismRecipe, Recipe, TaskRecipe, read
 from workbench.lab.record import recorded, unfinished
 from workbench.lab.refs import checkpoint_of, load, reference_of, world_of
 from workbench.lab.settings import by_name
@@ -173,12 +174,14 @@ def with_origin(result: Result, *, model: str = "", run: str = "") -> Result:
 
 @dataclass(frozen=True)
 class Training:
-    """What ``train`` returns: the run's id, the folder of the final checkpoint, the model in it, and the history as a result."""
+    """What ``train`` returns: the run's id, the folder of the final checkpoint, the model in it, the history as a result, and, of a
+    task, what the model is worth on held-out items."""
 
     run: str
     folder: Path
     model: Any
     history: Result
+    measures: MeasuresResult | None = None
 
 
 def train(
@@ -204,7 +207,12 @@ def train(
         history = training_result(read_checkpoint(out / FINAL).train_state, wanted.name, plan, model)
         store.put_result(run, HISTORY, history)
         store.runs.annotate(run, model_digest=model.digest())
-    return Training(run, out / FINAL, model, history)
+        measures = None
+        if isinstance(wanted, TaskRecipe):
+            data = wanted.data_of()
+            measures = measures_result(wanted.whole().score(model, data), wanted.name, plan, model)
+            store.put_result(run, MEASURES, measures)
+    return Training(run, out / FINAL, model, history, measures)
 
 
 def _trained(recipe: Recipe, out: Path, callbacks: Sequence[Callback], progress: Progress) -> Any:
