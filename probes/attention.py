@@ -51,7 +51,7 @@ def pattern_passes(
     """
     device = device_of(model)
     for part in slices(len(items), rows_a_pass(tokens_a_pass, items.ids.shape[1])):
-        trace = model.run(items.ids[part].to(device), capture=sites, logits=None)
+        trace = model.run(items.given(model, part, device), capture=sites, logits=None)
         real = items.real[part]
         outside = ~(real[:, :, None] & real[:, None, :])[None, :, None]
         patterns = torch.stack([trace[site].detach().cpu() for site in sites]).masked_fill(outside, 0.0)

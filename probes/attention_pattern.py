@@ -20,9 +20,11 @@ from pydantic import Field
 
 from probes.attention import PATTERNS, check_cells, check_heads, is_causal, pattern_passes, pattern_sites, row_error
 from probes.panels import joined
-from probes.target import model_dtype
+from probes.places import is_own_batch, place_sites, read_places, stack_of
+from probes.target import device_of, model_dtype
 from probes.token_items import origin, read_items
 from workbench.core.charts.heat import attention_map
+from workbench.core.errors import BadValue
 from workbench.core.measure import Instrument, Needs
 from workbench.core.protocol import HookedModel, Inputs, Progress
 from workbench.core.result import Result
@@ -36,6 +38,8 @@ class AttentionPatternSpec(Spec):
 
     layers: tuple[int, ...] | None = Field(default=None, description="layers, counted from 0; None is all")
     heads: tuple[int, ...] | None = Field(default=None, description="heads in each layer, counted from 0; None is all")
+    stack: str = Field(default="", description="whose layers, in a family of several stacks; '' is the first")
+    cross: bool = Field(default=False, description="the attention to the other stack instead of the stack's own")
     bos: bool = Field(default=True, description="put a BOS before text (ids are taken as they are)")
     max_cells: int = Field(default=20_000_000, ge=1, description="numbers kept at most")
     tokens_a_pass: int = Field(default=16384, ge=1, description="tokens in one forward pass at most")
@@ -46,6 +50,10 @@ class AttentionPatternSpec(Spec):
 
 def compute(model: HookedModel, inputs: Inputs, spec: AttentionPatternSpec, progress: Progress) -> AttentionPatternResult:
     """Capture the patterns. Raises BadValue for a layer or head that is not there, and above ``max_cells``."""
+    if is_own_batch(model, inputs.batch):
+        return of_places(model, inputs, spec, progress)
+    if spec.cross or spec.stack:
+        raise BadValue("stack", spec.stack or "cross", "left out for token ids or text; give a batch of the family's own type")
     items = read_items(model, inputs, bos=spec.bos)
     sites = pattern_sites(model, spec.layers)
     width = items.ids.shape[1]
@@ -85,6 +93,52 @@ def compute(model: HookedModel, inputs: Inputs, spec: AttentionPatternSpec, prog
     )
 
 
+def of_places(model: HookedModel, inputs: Inputs, spec: AttentionPatternSpec, progress: Progress) -> AttentionPatternResult:
+    """The same for a batch of the family's own type: any stack, and its attention to another."""
+    stack = stack_of(model, spec.stack)
+    sites = place_sites(model, stack, spec.layers, cross=spec.cross)
+    queries = read_places(model, inputs, stack)
+    keys = read_places(model, inputs, stack_of(model, "")) if spec.cross else queries
+    parts, heads = [], []
+    for part, batch in queries.passes(device_of(model)):
+        trace = model.run(batch, capture=sites, logits=None)
+        patterns = torch.stack([trace[site].detach().cpu() for site in sites])
+        heads = check_heads(spec.heads, patterns.shape[2])
+        check_cells(len(sites) * len(heads) * len(queries) * queries.width * keys.width, spec.max_cells, "patterns")
+        parts.append(patterns[:, :, heads])
+        progress(part.stop, len(queries), "items")
+    patterns = torch.cat(parts, dim=1).transpose(1, 2).double()
+    both = (queries.real[:, :, None] & keys.real[:, None, :])[None, None]
+    if not bool(torch.isfinite(patterns.masked_fill(~both, 0.0)).all()):
+        raise BadValue("the attention pattern", "NaN or infinity at a real position", "finite numbers", do="The weights are broken.")
+    away = (patterns.sum(-1) - 1).abs().masked_fill(~queries.real[None, None], 0.0)
+    first = patterns[..., 0].masked_fill(~queries.real, 0.0).sum(-1) / queries.lengths
+    values = xr.Dataset(
+        {
+            "pattern": (("layer", "head", "batch", "query", "key"), patterns.masked_fill(~both, float("nan")).numpy()),
+            "to_first": (("layer", "head", "batch"), first.numpy()),
+            "row_error": (("layer", "head"), away.amax(dim=(2, 3)).numpy()),
+        },
+        coords={
+            "layer": [site.layer for site in sites],
+            "head": heads,
+            "batch": np.arange(len(queries)),
+            "query": np.arange(queries.width),
+            "key": np.arange(keys.width),
+            "query_token": (("batch", "query"), queries.pieces),
+            "key_token": (("batch", "key"), keys.pieces),
+        },
+    )
+    where = f"{stack or 'the only'} stack{' reading the first' if spec.cross else ''}"
+    return AttentionPatternResult(
+        kind=INSTRUMENT.name,
+        values=values,
+        spec=spec.model_dump(mode="json"),
+        provenance=origin(model, seed=None, dtype=model_dtype(model), **queries.data()),
+        notes=(f"Attention of {where}; positions are {queries.pieces[0][0]} to {queries.pieces[0][-1] or 'the end'}.",),
+    )
+
+
 # --- result and plot ------------------------------------------------------------------------------------------
 
 
@@ -110,13 +164,16 @@ class AttentionPatternResult(Result):
         """Item 0: one map a head, the first layers and heads only where there are many."""
         item: Any = self.values.isel(batch=0)
         real = ~np.isnan(item.pattern.values[0, 0]).all(axis=1)
-        tokens = [str(t) for t in item.query_token.values[real]]
+        read = ~np.isnan(item.pattern.values[0, 0]).all(axis=0)
+        tokens, keys = ([str(t) for t in item[name].values[kept]] for name, kept in (("query_token", real), ("key_token", read)))
         heads = [(layer, head) for layer in range(len(item["layer"])) for head in range(len(item["head"]))]
         maps = []
         for layer, head in heads[:MOST_MAPS]:
-            pattern = item.pattern.values[layer, head][np.ix_(real, real)]
+            pattern = item.pattern.values[layer, head][np.ix_(real, read)]
             name = f"Layer {int(item['layer'][layer])}, head {int(item['head'][head])}"
-            maps.append(attention_map(pattern, tokens, title=name, causal=is_causal(pattern)))
+            other = keys if keys != tokens else None
+            causal = other is None and is_causal(pattern)
+            maps.append(attention_map(pattern, tokens, title=name, key_tokens=other, causal=causal))
         title = f"Attention patterns of item 0, {len(maps)} of {len(heads)} heads"
         return maps[0] if len(maps) == 1 else joined(maps, title, columns=2)
 
@@ -125,6 +182,6 @@ INSTRUMENT = Instrument(
     name="attention-pattern",
     question="Which earlier tokens does each head read from?",
     spec=AttentionPatternSpec,
-    needs=Needs(sites=(PATTERNS,)),
+    needs=Needs(sites=(f"*{PATTERNS}",)),
     compute=compute,
 )

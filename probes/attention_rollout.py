@@ -119,6 +119,6 @@ INSTRUMENT = Instrument(
     name="attention-rollout",
     question="If attention is followed back through all layers, at which input tokens does it land?",
     spec=AttentionRolloutSpec,
-    needs=Needs(sites=(PATTERNS,)),
+    needs=Needs(reads=("tokens",), sites=(PATTERNS,)),
     compute=compute,
 )

@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 from torch import Tensor
 
+from probes.places import Places
 from probes.target import Target
 from probes.token_items import TokenItems
 from workbench.core.charts.heat import token_heat
@@ -71,7 +72,12 @@ class AttributionResult(Result):
 
 
 def attribution_values(
-    items: TokenItems, target: Target, attribution: np.ndarray, value: Tensor, candidate: Tensor, extra: Mapping[str, Any] | None = None
+    items: TokenItems | Places,
+    target: Target,
+    attribution: np.ndarray,
+    value: Tensor,
+    candidate: Tensor,
+    extra: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """The Dataset of an AttributionResult; ``extra`` adds variables by name as ``(dims, array)``."""
     real = items.real.numpy()
@@ -92,7 +98,7 @@ def attribution_values(
             "foil_id": ("batch", foils),
             **(extra or {}),
         },
-        coords={"batch": np.arange(len(items)), "pos": np.arange(items.ids.shape[1]), "token": (("batch", "pos"), items.pieces)},
+        coords={"batch": np.arange(len(items)), "pos": np.arange(items.width), "token": (("batch", "pos"), items.pieces)},
     )
 
 

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from probes.places import Places, is_own_batch, place_gradients, read_places, stack_of
 from probes.target import Quantity, Target, embeddings_of, gradients_of, read_target, values_of
 from probes.token_items import TokenItems, read_items, rows_a_pass, slices
 from workbench.core.protocol import HookedModel, Inputs, Progress
@@ -19,14 +20,24 @@ class GradientSpec(Spec):
     position: int | None = Field(
         default=None, description="whose logits are read: None is each item's last real token, negative counts from it"
     )
+    stack: str = Field(default="", description="whose input is asked about, in a family of several stacks; '' is the first")
     bos: bool = Field(default=True, description="put a BOS before text (ids are taken as they are)")
     tokens_a_pass: int = Field(default=16384, ge=1, description="tokens in one forward pass at most")
 
 
 def gradient_at_input(
     model: HookedModel, inputs: Inputs, spec: GradientSpec, progress: Progress
-) -> tuple[TokenItems, Target, Tensor, Tensor, Tensor]:
-    """Items, target, embeddings ``[batch, pos, d_model]``, gradient of the same shape, and the target's scalar ``[batch]``."""
+) -> tuple[TokenItems | Places, Target, Tensor, Tensor, Tensor]:
+    """Items, target, embeddings ``[batch, pos, d_model]``, gradient of the same shape, and the target's scalar ``[batch]``.
+
+    Items are tokens, or the positions of one stack where the batch is of the family's own type.
+    """
+    stack = stack_of(model, spec.stack)
+    if is_own_batch(model, inputs.batch):
+        places = read_places(model, inputs, stack)
+        target, x, gradient, value = place_gradients(model, places, inputs, spec.quantity, spec.position)
+        progress(len(places), len(places), "items")
+        return places, target, x, gradient, value
     items = read_items(model, inputs, bos=spec.bos)
     target = read_target(model, items, inputs, spec.quantity, spec.position)
     x = embeddings_of(model, items.ids, spec.tokens_a_pass)

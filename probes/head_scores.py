@@ -194,6 +194,6 @@ INSTRUMENT = Instrument(
     name="head-scores",
     question="Which heads attend to the previous token, to duplicates, or to what followed an earlier occurrence?",
     spec=HeadScoresSpec,
-    needs=Needs(sites=(PATTERNS,), inputs=()),
+    needs=Needs(reads=("tokens",), sites=(PATTERNS,), inputs=()),
     compute=compute,
 )

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from probes.attribution import AttributionResult, attribution_values
 from probes.gradient_once import GradientSpec, gradient_at_input
-from probes.target import EMBEDDING
 from probes.token_items import origin
 from workbench.core.measure import Instrument, Needs
 from workbench.core.protocol import HookedModel, Inputs, Progress
@@ -33,8 +32,8 @@ def compute(model: HookedModel, inputs: Inputs, spec: InputXGradientSpec, progre
         kind=INSTRUMENT.name,
         values=attribution_values(items, target, attribution, value, items.real & ~items.control),
         spec=spec.model_dump(mode="json"),
-        provenance=origin(model, seed=None, dtype=x.dtype, ids=items.ids, lengths=items.lengths, targets=target.ids, foils=target.foils,
-                          positions=target.positions),
+        provenance=origin(model, seed=None, dtype=x.dtype, targets=target.ids, foils=target.foils, positions=target.positions,
+                          **items.data()),
         notes=("First order only: the attributions need not add up to the effect of removing the tokens.",),
     )  # fmt: skip
 
@@ -48,6 +47,6 @@ INSTRUMENT = Instrument(
     name="input-x-gradient",
     question="To first order, how much would the answer lose if a token's embedding were zero?",
     spec=InputXGradientSpec,
-    needs=Needs(abilities=frozenset({"logits", "edit", "grad"}), sites=(EMBEDDING,), inputs=("batch", "targets")),
+    needs=Needs(abilities=frozenset({"logits", "edit", "grad"}), sites=("*hook_embed",), inputs=("batch", "targets")),
     compute=compute,
 )

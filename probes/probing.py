@@ -298,7 +298,7 @@ INSTRUMENT = Instrument(
     name="probing",
     question="From which layer on can a linear map read a property, beyond what it could memorise of words?",
     spec=ProbingSpec,
-    needs=Needs(sites=("blocks.*.hook_resid_post",), inputs=("batch", "labels")),
+    needs=Needs(reads=("tokens",), sites=("blocks.*.hook_resid_post",), inputs=("batch", "labels")),
     compute=compute,
     floors={"organism": "town", "null": "shuffled labels at the majority rate"},
 )

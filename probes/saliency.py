@@ -15,7 +15,6 @@ from typing import ClassVar
 
 from probes.attribution import AttributionResult, attribution_values
 from probes.gradient_once import GradientSpec, gradient_at_input
-from probes.target import EMBEDDING
 from probes.token_items import origin
 from workbench.core.measure import Instrument, Needs
 from workbench.core.protocol import HookedModel, Inputs, Progress
@@ -33,8 +32,8 @@ def compute(model: HookedModel, inputs: Inputs, spec: SaliencySpec, progress: Pr
         kind=INSTRUMENT.name,
         values=attribution_values(items, target, attribution, value, items.real & ~items.control),
         spec=spec.model_dump(mode="json"),
-        provenance=origin(model, seed=None, dtype=x.dtype, ids=items.ids, lengths=items.lengths, targets=target.ids, foils=target.foils,
-                          positions=target.positions),
+        provenance=origin(model, seed=None, dtype=x.dtype, targets=target.ids, foils=target.foils, positions=target.positions,
+                          **items.data()),
         notes=("Saliency has no sign and no completeness: compare tokens of one item, not items.",),
     )  # fmt: skip
 
@@ -50,6 +49,6 @@ INSTRUMENT = Instrument(
     name="saliency",
     question="At which token would a small change of its embedding move the answer most?",
     spec=SaliencySpec,
-    needs=Needs(abilities=frozenset({"logits", "edit", "grad"}), sites=(EMBEDDING,), inputs=("batch", "targets")),
+    needs=Needs(abilities=frozenset({"logits", "edit", "grad"}), sites=("*hook_embed",), inputs=("batch", "targets")),
     compute=compute,
 )

@@ -40,6 +40,21 @@ class TokenItems:
         """True at real tokens, false at padding."""
         return torch.arange(self.ids.shape[1]) < self.lengths[:, None]
 
+    @property
+    def width(self) -> int:
+        """Positions of the longest item."""
+        return self.ids.shape[1]
+
+    def given(self, model: HookedModel, part: slice, device: torch.device) -> Any:
+        """What a run of the items in ``part`` is given: the model says how it wants padding told."""
+        ids, real = self.ids[part].to(device), self.real[part].to(device)
+        padded = getattr(model, "padded", None)
+        return padded(ids, real) if padded is not None else ids
+
+    def data(self) -> dict[str, Any]:
+        """What determines the items, for a provenance."""
+        return {"ids": self.ids, "lengths": self.lengths}
+
     def __len__(self) -> int:
         return self.ids.shape[0]
 

@@ -55,6 +55,8 @@ class Model(nn.Module):
     config_type: ClassVar[Any]
     abilities: frozenset[str] = frozenset({"logits", "edit", "grad", "weights"})
     resumes: ClassVar[frozenset[str]] = frozenset({"start", "stop", "residual"})
+    reads: ClassVar[str] = "tokens"
+    """What a batch is, in a word: ``tokens``, ``pixels``, ``pairs`` (pixels with text), ``sequences`` (a source and tokens), ``noise``."""
     config: Any
 
     def __init__(self, config: Any, tokenizer: Tokenizer | None = None) -> None:
@@ -99,6 +101,15 @@ class Model(nn.Module):
     def _pass(self, batch: Any, ask: Ask) -> tuple[Tensor | None, KVCache | None]:
         """The logits (None where none are asked for or the run stops before them) and what later tokens may reuse."""
         raise NotImplementedError
+
+    def padded(self, ids: Tensor, real: Tensor) -> Any:
+        """The batch of right-padded ``ids [batch, pos]`` whose real tokens are ``real``. Here ids alone: a causal model never reads
+        what comes later."""
+        return ids
+
+    def places(self, batch: Any, stack: str = "") -> list[list[str]] | None:
+        """A name for each position of a stack in each row, '' at padding; None: positions have numbers alone."""
+        return None
 
     def stacks(self) -> list[Stack]:
         """The stacks, in the order a run passes them."""

@@ -21,7 +21,8 @@ class Needs:
     """What must hold before an instrument or suite may run.
 
     ``abilities`` of the model; ``sites`` patterns that must match; ``additive`` residual stream; ``inputs`` names the
-    fields of ``Inputs`` that must be given; ``tokenizer`` where text is used; ``families`` restricts (empty: any).
+    fields of ``Inputs`` that must be given; ``tokenizer`` where text is used; ``reads`` what the model must read (empty: anything);
+    ``families`` restricts (empty: any).
     """
 
     abilities: frozenset[str] = frozenset()
@@ -29,6 +30,7 @@ class Needs:
     additive: bool = False
     inputs: tuple[str, ...] = ("batch",)
     tokenizer: bool = False
+    reads: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
 
     def objections(self, model: HookedModel) -> list[str]:
@@ -36,6 +38,9 @@ class Needs:
         out: list[str] = []
         if self.families and model.family not in self.families:
             out.append(f"it is defined for {', '.join(self.families)}, and this is a {model.family} model")
+        reads = getattr(model, "reads", "tokens")
+        if self.reads and reads not in self.reads:
+            out.append(f"it reads {' or '.join(self.reads)}, and a {model.family} model reads {reads}")
         if missing := sorted(self.abilities - model.abilities):
             out.append(f"the model does not offer {', '.join(missing)}")
         if self.tokenizer and model.tokenizer is None:

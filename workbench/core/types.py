@@ -11,7 +11,7 @@ from torch import Tensor
 
 AXES = (
     "batch", "pos", "query", "key", "head", "kv_head", "d_model", "d_head", "d_mlp",
-    "d_vocab", "patch", "frame", "channel", "step", "mel", "height", "width", "one",
+    "d_vocab", "patch", "frame", "channel", "step", "mel", "height", "width", "one", "class", "pair", "d_joint",
 )  # fmt: skip
 
 Tokens = Int[Tensor, "batch pos"]
