@@ -63,7 +63,7 @@ class Places:
 
     def data(self) -> dict[str, Any]:
         """What determines the items, for a provenance."""
-        return {field.name: getattr(self.batch, field.name) for field in fields(self.batch)}
+        return {f"batch_{field.name}": getattr(self.batch, field.name) for field in fields(self.batch)}
 
 
 def is_own_batch(model: HookedModel, given: Any) -> bool:

@@ -68,8 +68,9 @@ class OccupationPronounResult(Result):
 
     def summary(self) -> str:
         v = self.values
+        dose = round(float(v.dose), 3) + 0.0  # no "-0.000"
         return (
-            f"measured dose {round(float(v.dose), 3) + 0.0:.3f} (planted {v.attrs['planted_dose']:g}), mean gap to the plan {float(v.gap):.3f} "
+            f"measured dose {dose:.3f} (planted {v.attrs['planted_dose']:g}), mean gap to the plan {float(v.gap):.3f} "
             f"over {v.sizes['occupation']} occupations and {v.sizes['context']} contexts" + floor_words(self)
         )
 

@@ -2,4 +2,9 @@
 
 from workbench.core.catalog import Catalog
 
-TASKS = Catalog("task", {})
+TASKS = Catalog(
+    "task",
+    {
+        "digits": ("evals.tasks.digits:TASK", "handwritten digits, for an image classifier", "standard"),
+    },
+)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from workbench.adapters import hf
-from workbench.core.errors import BadValue, MissingFile
-from workbench.core.protocol import HookedModel, Progress, silent
+from workbench.core.errors import BadValue
+from workbench.core.protocol import Progress, silent
 from workbench.data.pretrained import PretrainedTokenizer
 from workbench.lab.models import parameters_of
+from workbench.lab.published import published
 from workbench.lab.refs import load
 from workbench.store.runs import Store
 from workbench.training import checkpoint
@@ -36,27 +37,6 @@ def export_folder(
     if isinstance(model.tokenizer, PretrainedTokenizer):
         (Path(out) / "tokenizer.json").write_text(model.tokenizer.published(), encoding="utf-8")
     return _facts(model, out)
-
-
-def published(name: str) -> HookedModel:
-    """The model of a published folder, or of a name in the Hugging Face cache of this machine, with its tokenizer where it has one."""
-    folder = Path(name) if Path(name).is_dir() else _cached(name)
-    file = folder / "tokenizer.json"
-    tokenizer = PretrainedTokenizer.read(folder) if file.is_file() else None
-    return hf.load(folder, tokenizer)
-
-
-def _cached(name: str) -> Path:
-    """The folder of a name that was downloaded before; nothing is asked of a network."""
-    from huggingface_hub import snapshot_download  # only names need it
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        raise MissingFile(
-            name, "published model", do="Give a folder, or a name that is in this machine's Hugging Face cache (`hf download NAME`)."
-        ) from None
 
 
 def _free(out: str) -> None:

@@ -1,6 +1,7 @@
 """Model references: one grammar everywhere.
 
     path/to/checkpoint      run:ID (or run:last)      organism:NAME[@dose=0.8,seed=1]      family:NAME (tiny, untrained)
+    compiled:FOLDER (its circuit is known)
 
 A loaded model carries its reference as ``name``, which results keep in their provenance.
 """
@@ -16,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from workbench.adapters import compiled
 from workbench.core.errors import BadValue, MissingFile, UnknownName, UsageError, nearest
 from workbench.core.protocol import HookedModel, Progress, silent
 from workbench.families import FAMILIES
@@ -29,9 +31,9 @@ try:
 except ImportError:  # not on this system; a lock is a courtesy, since checkpoints are written whole
     fcntl = None
 
-SCHEMES = ("run", "organism", "family")
-LATER = ("hf", "tl", "compiled", "endpoint")
-ALLOWED = "a checkpoint folder, run:ID, organism:NAME[@option=value,…], or family:NAME"
+SCHEMES = ("run", "organism", "family", "compiled")
+LATER = ("hf", "tl", "endpoint")
+ALLOWED = "a checkpoint folder, run:ID, organism:NAME[@option=value,…], family:NAME, or compiled:FOLDER"
 _FORM = re.compile(r"(?P<scheme>[a-z_]+):(?P<rest>.*)", re.DOTALL)
 
 
@@ -125,11 +127,16 @@ def _from_family(wanted: Reference, store: Store | None, progress: Progress) -> 
     return FAMILIES.load(wanted.name).tiny(seed=0)[0].eval()
 
 
+def _from_compiled(wanted: Reference, store: Store | None, progress: Progress) -> HookedModel:
+    return compiled.load(wanted.name)
+
+
 _LOADERS: Mapping[str, Callable[[Reference, Store | None, Progress], Any]] = {
     "path": _from_path,
     "run": _from_run,
     "organism": _from_organism,
     "family": _from_family,
+    "compiled": _from_compiled,
 }
 
 

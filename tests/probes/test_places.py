@@ -1,0 +1,86 @@
+"""Attention and gradients of stacks that are not token decoders, against the slow obvious way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from probes.attention_pattern import INSTRUMENT as ATTENTION
+from probes.attention_pattern import AttentionPatternSpec
+from probes.input_x_gradient import INSTRUMENT as PRODUCT
+from probes.saliency import INSTRUMENT as SALIENCY
+from probes.saliency import SaliencySpec
+from workbench.core.errors import BadValue, UnknownName
+from workbench.core.protocol import Inputs, Replace
+from workbench.families import FAMILIES
+
+
+def tiny(name: str) -> tuple[Any, Any]:
+    """A family's tiny model in float64, and its batch."""
+    model, batch = FAMILIES.load(name).tiny(seed=0)
+    cast = {f: v.double() if v is not None and v.is_floating_point() else v for f, v in vars(batch).items()}
+    return model.double().eval(), type(batch)(**cast)
+
+
+@pytest.mark.parametrize(
+    ("family", "stack", "cross"),
+    [("vit", "", False), ("seq2seq", "encoder", False), ("seq2seq", "decoder", True), ("whisper", "decoder", True)],
+)
+def test_patterns_are_the_captured_ones(family: str, stack: str, cross: bool) -> None:
+    model, batch = tiny(family)
+    result = ATTENTION(model, Inputs(batch), AttentionPatternSpec.parse({"stack": stack, "cross": cross}))
+    part = "cross_attn" if cross else "attn"
+    prefix = f"{stack}." if stack else ""
+    for layer in range(len(result.values.layer)):
+        name = f"{prefix}blocks.{layer}.{part}.hook_pattern"
+        expected = model.run(batch, capture=name)[name].transpose(0, 1).numpy()
+        found = result.values.pattern.values[layer]
+        kept = ~np.isnan(found)
+        assert kept.any()
+        assert np.abs(found[kept] - expected[kept]).max() < 1e-12
+    assert float(result.values.row_error.max()) < 1e-9
+    assert result.plot() is not None
+
+
+@pytest.mark.parametrize(("family", "stack"), [("vit", ""), ("seq2seq", "encoder"), ("whisper", "encoder")])
+def test_a_gradient_is_what_a_small_change_does(family: str, stack: str) -> None:
+    model, batch = tiny(family)
+    count = len(next(iter(vars(batch).values())))
+    inputs = Inputs(batch, targets=torch.arange(count) % 3)
+    result: Any = PRODUCT(model, inputs, PRODUCT.spec.parse({"stack": stack}))
+    site = f"{stack}.hook_embed" if stack else "hook_embed"
+    x = model.run(batch, capture=site)[site]
+
+    def answer(embeddings: torch.Tensor) -> torch.Tensor:
+        logits = model.run(batch, edit=[Replace(site, value=embeddings)]).logits
+        logits = logits if logits.ndim == 2 else logits[:, -1]
+        return logits.gather(1, inputs.targets[:, None])[:, 0]  # type: ignore[index]  # targets were given
+
+    step = 1e-6
+    for place in range(x.shape[1]):
+        up, down = x.clone(), x.clone()
+        up[:, place] *= 1 + step
+        down[:, place] *= 1 - step
+        slope = (answer(up) - answer(down)) / (2 * step)
+        real = ~np.isnan(result.values.attribution.values[:, place])
+        assert np.allclose(result.values.attribution.values[real, place], slope.numpy()[real], rtol=1e-4, atol=1e-7)
+
+
+def test_what_does_not_fit_is_said() -> None:
+    model, batch = tiny("vit")
+    with pytest.raises(UnknownName, match="stack 'encoder'"):
+        ATTENTION(model, Inputs(batch), AttentionPatternSpec.parse({"stack": "encoder"}))
+    with pytest.raises(BadValue, match="which reads no other"):
+        ATTENTION(model, Inputs(batch), AttentionPatternSpec.parse({"cross": True}))
+    with pytest.raises(BadValue, match="different numbers from 0"):
+        ATTENTION(model, Inputs(batch), AttentionPatternSpec.parse({"layers": [9]}))
+    with pytest.raises(BadValue, match=r"inputs\.targets"):
+        SALIENCY(model, Inputs(batch, targets=torch.full((len(batch.pixels),), 999)), SaliencySpec.parse({}))
+    with pytest.raises(BadValue, match="no positions"):
+        SALIENCY(model, Inputs(batch, targets=torch.zeros(len(batch.pixels))), SaliencySpec.parse({"position": 1}))
+    gpt, _ = tiny("gpt")
+    with pytest.raises(BadValue, match="left out for token ids"):
+        ATTENTION(gpt, Inputs(torch.arange(5)[None]), AttentionPatternSpec.parse({"cross": True}))

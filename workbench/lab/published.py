@@ -1,0 +1,31 @@
+"""Published models by folder or name: `hf:` references. Nothing is asked of a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from workbench.adapters import hf
+from workbench.core.errors import MissingFile
+from workbench.core.protocol import HookedModel
+from workbench.data.pretrained import PretrainedTokenizer
+
+
+def published(name: str) -> HookedModel:
+    """The model of a published folder, or of a name in the Hugging Face cache of this machine, with its tokenizer where it has one."""
+    folder = Path(name) if Path(name).is_dir() else _cached(name)
+    file = folder / "tokenizer.json"
+    tokenizer = PretrainedTokenizer.read(folder) if file.is_file() else None
+    return hf.load(folder, tokenizer)
+
+
+def _cached(name: str) -> Path:
+    """The folder of a name that was downloaded before; nothing is asked of a network."""
+    from huggingface_hub import snapshot_download  # only names need it
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        raise MissingFile(
+            name, "published model", do="Give a folder, or a name that is in this machine's Hugging Face cache (`hf download NAME`)."
+        ) from None
