@@ -9,8 +9,12 @@ from torch import Tensor
 from probes.places import Places, is_own_batch, place_gradients, read_places, stack_of
 from probes.target import Quantity, Target, embeddings_of, gradients_of, read_target, values_of
 from probes.token_items import TokenItems, read_items, rows_a_pass, slices
+from workbench.core.batch import EncoderBatch
 from workbench.core.protocol import HookedModel, Inputs, Progress
 from workbench.core.spec import Spec
+
+ANSWERS = ("tokens", "pixels", "pairs", "sequences")
+"""What models read whose logits are answers to choose from; a denoiser's are pixels."""
 
 
 class GradientSpec(Spec):
@@ -39,6 +43,11 @@ def gradient_at_input(
         progress(len(places), len(places), "items")
         return places, target, x, gradient, value
     items = read_items(model, inputs, bos=spec.bos)
+    if getattr(model, "both_ways", False):
+        places = Places(EncoderBatch(items.ids, mask=items.real), stack, items.pieces, items.control)
+        target, x, gradient, value = place_gradients(model, places, inputs, spec.quantity, spec.position)
+        progress(len(places), len(places), "items")
+        return places, target, x, gradient, value
     target = read_target(model, items, inputs, spec.quantity, spec.position)
     x = embeddings_of(model, items.ids, spec.tokens_a_pass)
     parts = []

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from probes.attribution import AttributionResult, attribution_values
-from probes.gradient_once import GradientSpec, gradient_at_input
+from probes.gradient_once import ANSWERS, GradientSpec, gradient_at_input
 from probes.token_items import origin
 from workbench.core.measure import Instrument, Needs
 from workbench.core.protocol import HookedModel, Inputs, Progress
@@ -47,6 +47,6 @@ INSTRUMENT = Instrument(
     name="input-x-gradient",
     question="To first order, how much would the answer lose if a token's embedding were zero?",
     spec=InputXGradientSpec,
-    needs=Needs(abilities=frozenset({"logits", "edit", "grad"}), sites=("*hook_embed",), inputs=("batch", "targets")),
+    needs=Needs(reads=ANSWERS, abilities=frozenset({"logits", "edit", "grad"}), sites=("*hook_embed",), inputs=("batch", "targets")),
     compute=compute,
 )

@@ -222,7 +222,9 @@ INSTRUMENT = Instrument(
     name="integrated-gradients",
     question="How much did each input token move the answer, starting from a named baseline?",
     spec=IntegratedGradientsSpec,
-    needs=Needs(reads=("tokens",), abilities=frozenset({"logits", "edit", "grad"}), sites=(EMBEDDING,), inputs=("batch", "targets")),
+    needs=Needs(
+        reads=("tokens",), one_way=True, abilities=frozenset({"logits", "edit", "grad"}), sites=(EMBEDDING,), inputs=("batch", "targets")
+    ),
     compute=compute,
     floors={"organism": "town", "first_hit_rate": 0.9, "null": "clean twin at chance"},
 )

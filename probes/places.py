@@ -31,6 +31,7 @@ class Places:
     batch: Batch
     stack: str
     pieces: np.ndarray
+    controls: Bool[Tensor, "batch pos"] | None = None
 
     @property
     def real(self) -> Bool[Tensor, "batch pos"]:
@@ -39,8 +40,8 @@ class Places:
 
     @property
     def control(self) -> Bool[Tensor, "batch pos"]:
-        """No position is a control token of a tokenizer."""
-        return torch.zeros(self.pieces.shape, dtype=torch.bool)
+        """True at control tokens of a tokenizer; patches and frames are none."""
+        return self.controls if self.controls is not None else torch.zeros(self.pieces.shape, dtype=torch.bool)
 
     @property
     def lengths(self) -> Int[Tensor, " batch"]:
@@ -139,8 +140,15 @@ def embedding_of(model: HookedModel, stack: str) -> Site:
     return found[0]
 
 
-def place_target(logits: Tensor, inputs: Inputs, quantity: Quantity, position: int | None, count: int) -> Target:
-    """The target of ``inputs`` over ``logits`` (``[batch, answer]`` or ``[batch, pos, answer]``), checked as for tokens."""
+def place_target(
+    logits: Tensor, inputs: Inputs, quantity: Quantity, position: int | None, count: int, lengths: Tensor | None = None
+) -> Target:
+    """The target of ``inputs`` over ``logits`` (``[batch, answer]`` or ``[batch, pos, answer]``), checked as for tokens.
+
+    ``position`` None is the last; where the logits lie along the positions asked about, each item's last real one (``lengths``).
+    """
+    if logits.ndim not in (2, 3):
+        raise BadValue("the shape of the logits", tuple(logits.shape), "[batch, answer] or [batch, pos, answer]")
     size = logits.shape[-1]
     ids, foils = (None if given is None else torch.as_tensor(given).long().cpu() for given in (inputs.targets, inputs.foils))
     for name, given in (("targets", ids), ("foils", foils)):
@@ -155,6 +163,8 @@ def place_target(logits: Tensor, inputs: Inputs, quantity: Quantity, position: i
             raise BadValue("position", position, "left out: this model's logits have no positions")
         return Target(quantity, ids, foils, torch.zeros(count, dtype=torch.long))
     length = logits.shape[1]
+    if position is None and lengths is not None:
+        return Target(quantity, ids, foils, lengths - 1)
     at = length - 1 if position is None else position
     if not -length <= at < length:
         raise BadValue("position", position, f"within 0 to {length - 1}")
@@ -169,7 +179,9 @@ def place_gradients(
     device = device_of(model)
     first = model.run(places.batch.rows(slice(0, 1)).to(device)).logits
     assert first is not None
-    target = place_target(first, inputs, quantity, position, len(places))
+    last = [one.stack for one in model.sites().values() if one.layer is not None][-1]  # logits lie along the last stack's positions
+    along = first.ndim == 3 and places.stack == last and first.shape[1] == places.width
+    target = place_target(first, inputs, quantity, position, len(places), places.lengths if along else None)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for part, batch in places.passes(device):
         x = model.run(batch, capture=site, logits=None)[site].detach()

@@ -132,7 +132,7 @@ def _one_pass(
     kept = sum(int(job.test.sum()) for job in jobs)
     for part in slices(len(items), rows_a_pass(spec.tokens_a_pass, items.ids.shape[1])):
         for name, network in networks.items():
-            trace = network.run(items.ids[part].to(device_of(network)), capture=sites, logits=None)
+            trace = network.run(items.given(network, part, device_of(network)), capture=sites, logits=None)
             for site in sites:
                 features = trace[site].detach().flatten(2).flatten(0, 1)
                 _check_features(features, site, kept * len(sites) * len(networks), spec)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from probes.attribution import AttributionResult, attribution_values
-from probes.gradient_once import GradientSpec, gradient_at_input
+from probes.gradient_once import ANSWERS, GradientSpec, gradient_at_input
 from probes.token_items import origin
 from workbench.core.measure import Instrument, Needs
 from workbench.core.protocol import HookedModel, Inputs, Progress
@@ -49,6 +49,6 @@ INSTRUMENT = Instrument(
     name="saliency",
     question="At which token would a small change of its embedding move the answer most?",
     spec=SaliencySpec,
-    needs=Needs(abilities=frozenset({"logits", "edit", "grad"}), sites=("*hook_embed",), inputs=("batch", "targets")),
+    needs=Needs(reads=ANSWERS, abilities=frozenset({"logits", "edit", "grad"}), sites=("*hook_embed",), inputs=("batch", "targets")),
     compute=compute,
 )

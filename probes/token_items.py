@@ -60,7 +60,8 @@ class TokenItems:
 
 
 def read_items(model: HookedModel, inputs: Inputs, *, bos: bool = True) -> TokenItems:
-    """The batch of ``inputs`` as ids. ``bos`` concerns text only: ids are taken as they are.
+    """The batch of ``inputs`` as ids. ``bos`` concerns text only: ids are taken as they are. Where a tokenizer has no BOS but a template
+    that puts control tokens around a text (``framed``), ``bos`` asks for that.
 
     Raises BadValue for an empty batch, ids outside the vocabulary, a context too long, lengths that do not fit, padding
     without lengths, several segments in a row, and text a tokenizer turns into a control token.
@@ -74,7 +75,7 @@ def read_items(model: HookedModel, inputs: Inputs, *, bos: bool = True) -> Token
         if lengths is not None:
             raise BadValue("inputs.lengths", "given", "left out for text, whose lengths the tokenizer decides")
         bos_added = bos and tokenizer.bos_id is not None
-        ids, lengths = _encode_all(tokenizer, [given] if isinstance(given, str) else list(given), bos_added)
+        ids, lengths = _encode_all(tokenizer, [given] if isinstance(given, str) else list(given), bos_added, bos)
     else:
         ids = _ids(given)
         lengths = _lengths(ids, lengths, tokenizer)
@@ -88,7 +89,8 @@ def control_ids(tokenizer: Tokenizer | None) -> list[int]:
     """The ids no user text may become: BOS, EOS and padding, as far as the tokenizer has them."""
     if tokenizer is None:
         return []
-    return sorted({i for i in (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) if i is not None})
+    more = getattr(tokenizer, "control_ids", ())
+    return sorted({i for i in (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, *more) if i is not None})
 
 
 def vocabulary_size(model: HookedModel) -> int | None:
@@ -125,7 +127,7 @@ def origin(model: HookedModel, *, seed: int | None, dtype: torch.dtype, **data: 
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def _encode_all(tokenizer: Tokenizer, texts: Sequence[str], bos: bool) -> tuple[Tensor, Tensor]:
+def _encode_all(tokenizer: Tokenizer, texts: Sequence[str], bos: bool, frame: bool) -> tuple[Tensor, Tensor]:
     special = set(control_ids(tokenizer))
     rows = []
     for number, text in enumerate(texts):
@@ -136,7 +138,12 @@ def _encode_all(tokenizer: Tokenizer, texts: Sequence[str], bos: bool) -> tuple[
             )
         if not ids:
             raise BadValue(f"text {number} of inputs.batch", text, "of at least one token")
-        rows.append([tokenizer.bos_id, *ids] if bos else ids)
+        framed = getattr(tokenizer, "framed", None)
+        if bos:
+            ids = [tokenizer.bos_id, *ids]
+        elif frame and framed is not None:
+            ids = framed(ids)[0]
+        rows.append(ids)
     width = max(map(len, rows))
     fill = tokenizer.pad_id if tokenizer.pad_id is not None else 0
     padded = torch.tensor([row + [fill] * (width - len(row)) for row in rows])

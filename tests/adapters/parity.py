@@ -10,7 +10,7 @@ import torch
 
 from workbench.adapters import hf
 from workbench.core.protocol import Trace
-from workbench.core.tolerance import gap, tolerance
+from workbench.core.tolerance import Operation, gap, tolerance
 
 
 def shaken(model: Any, seed: int = 0) -> Any:
@@ -44,9 +44,9 @@ def compared(trace: Trace, expected: Mapping[str, Any], dtype: torch.dtype) -> N
     for name, theirs in expected.items():
         found = trace.logits if name == "logits" else trace[name]
         assert found is not None, name
-        kind = "logits" if name == "logits" else "attention" if name.endswith("hook_pattern") else "activation"
+        kind: Operation = "logits" if name == "logits" else "attention" if name.endswith("hook_pattern") else "activation"
         distance = gap(found, theirs)
-        assert distance <= tolerance(dtype, kind).bound, f"{name}: {distance:.2e}"  # type: ignore[arg-type]  # one of the three operations
+        assert distance <= tolerance(dtype, kind).bound, f"{name}: {distance:.2e}"
 
 
 def streams(prefix: str, hidden: Any, *, last_is_normed: bool) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 import hashlib
 import http.server
+import io
 import os
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -179,6 +181,78 @@ def test_a_file_is_hashed_once_while_unchanged(register, monkeypatch: pytest.Mon
     sources.path("toy")
 
 
+# --- files packed from an archive
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as pack:
+        for name, content in members.items():
+            pack.writestr(name, content)
+    return out.getvalue()
+
+
+WANTED = {"2_ann.txt": b"two", "1_ann.txt": b"one"}
+ARCHIVE = {"set-1/README": b"read me", "set-1/data/1_ann.txt": b"one", "set-1/data/1_bob.txt": b"uno", "set-1/data/2_ann.txt": b"two"}
+
+
+def packed(url: str, wanted: dict[str, bytes] | None = None) -> SourceFile:
+    lines = [f"{name} {hashlib.sha256(content).hexdigest()}\n" for name, content in sorted((wanted or WANTED).items())]
+    size = sum(map(len, (wanted or WANTED).values()))
+    return SourceFile("pack.zip", url, hashlib.sha256("".join(lines).encode()).hexdigest(), size, ("*/data/*_ann.txt",))
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch):
+    """Let /good answer with other bytes."""
+    return lambda content: monkeypatch.setitem(globals(), "CONTENT", content)
+
+
+def test_a_pack_is_made_of_the_chosen_members_and_known_by_what_is_in_it(register, served, address: str, monkeypatch, tmp_path: Path):
+    monkeypatch.setattr(sources, "_ARCHIVE", 1000)
+    served(zipped(ARCHIVE))
+    folder = register(packed(f"{address}/good"))
+    place = sources.fetch("toy")[0]
+    with zipfile.ZipFile(place) as pack:
+        assert {name: pack.read(name) for name in pack.namelist()} == WANTED
+    assert left_behind(folder) == ["pack.zip"]
+    mirrored = put(tmp_path / "mirror" / "toy", zipped(WANTED), "pack.zip")  # packed in another order, by another hand
+    monkeypatch.setenv(sources.MIRROR, str(tmp_path / "mirror"))
+    assert sources.path("toy") == mirrored
+    mirrored.write_bytes(zipped({**WANTED, "1_ann.txt": b"eno"}))
+    with pytest.raises(CorruptFile, match="sha256"):
+        sources.path("toy")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"no zip at all", "a zip file, but it is not"),
+        (zipped({**ARCHIVE, "set-1/data/1_ann.txt": b"eno"}), "an archive whose chosen members have sha256"),
+        (zipped({**ARCHIVE, "set-1/data/3_ann.txt": b"three"}), "it holds more"),
+        (zipped({"set-1/README": b"read me"}), "an archive whose chosen members have sha256"),
+    ],
+    ids=["no zip", "changed", "too much", "nothing"],
+)
+def test_an_archive_that_is_not_it_leaves_nothing(register, served, address: str, monkeypatch, content: bytes, says: str):
+    monkeypatch.setattr(sources, "_ARCHIVE", 1000)
+    served(content)
+    folder = register(packed(f"{address}/good"))
+    with pytest.raises(CorruptFile, match=says):
+        sources.fetch("toy")
+    assert left_behind(folder) == []
+
+
+def test_a_mirrored_pack_that_is_none_is_refused(register):
+    folder = register(packed("http://127.0.0.1:9/"))
+    put(folder, b"no zip at all", "pack.zip")
+    with pytest.raises(CorruptFile, match="a zip file, but it is not"):
+        sources.path("toy")
+    put(folder, zipped({**WANTED, "3_ann.txt": b"x" * 100}), "pack.zip")
+    with pytest.raises(CorruptFile, match="a zip of 6 bytes in all, but it holds 106"):
+        sources.path("toy")
+
+
 def test_names_and_what_is_missing(register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = register(listed("http://127.0.0.1:9/"), listed("http://127.0.0.1:9/", OTHER, "other.txt"))
     monkeypatch.setenv(sources.MIRROR, str(tmp_path / "mirror"))
@@ -215,7 +289,7 @@ def test_the_registry_is_whole():
         assert source.citation
         assert source.items
         for file in source.files:
-            assert file.url.startswith("https://raw.githubusercontent.com/")
+            assert file.url.startswith("https://codeload.github.com/" if file.members else "https://raw.githubusercontent.com/")
             assert len(file.sha256) == 64
             assert file.size > 0
     assert sources.SOURCES["crows-pairs"].warning
@@ -230,7 +304,11 @@ def needs(name: str) -> None:
 def test_the_real_files_are_what_the_registry_says(name: str):
     needs(name)
     for path, file in zip(sources.verify(name), sources.SOURCES[name].files, strict=True):
-        assert path.stat().st_size == file.size
+        if not file.members:
+            assert path.stat().st_size == file.size
+            continue
+        with zipfile.ZipFile(path) as pack:
+            assert sum(member.file_size for member in pack.infolist()) == file.size
 
 
 def test_tinyshakespeare_is_cut_where_the_published_figures_cut_it():
@@ -247,3 +325,37 @@ def test_wikitext_articles_are_split_without_loss():
     assert {k: len(v) for k, v in parts.items()} == {"train": 48, "validation": 6, "test": 6}
     assert sorted(a for part in parts.values() for a in part) == sorted(articles)
     assert all(a.startswith(" = ") and len(a) > 1000 for a in articles)
+
+
+def test_spoken_digits_are_whole_and_split_by_recording_and_by_speaker():
+    needs("fsdd")
+    recordings = corpora.spoken_digits()
+    assert {(r.speaker, r.digit, r.number) for r in recordings} == {
+        (s, d, n) for s in ("george", "jackson", "nicolas", "theo") for d in range(10) for n in range(50)
+    }
+    assert {r.rate for r in recordings} == {8000}
+    assert sum(len(r.wave) for r in recordings) == (13_657_820 - 44 * 2000) // 2  # two bytes a sample, after a header of 44
+    known = corpora.by_recording(recordings)
+    assert {k: len(v) for k, v in known.items()} == {"train": 1800, "test": 200}
+    assert {r.number for r in known["test"]} == set(range(5))
+    new = corpora.by_speaker(recordings, "theo")
+    assert {k: len(v) for k, v in new.items()} == {"train": 1500, "test": 500}
+    assert {r.speaker for r in new["test"]} == {"theo"} != {r.speaker for r in new["train"]}
+    with pytest.raises(UnknownName, match="no speaker 'leo' in these recordings. Did you mean 'theo'"):
+        corpora.by_speaker(recordings, "leo")
+    rows = corpora.digit_rows(known["test"])
+    batch = rows.batch(range(200))
+    assert (batch.tokens == corpora.BEGIN).all()
+    assert batch.targets is not None
+    assert batch.targets[:, 0].tolist() == [r.digit for r in known["test"]]
+    assert rows.positions <= 50
+    with pytest.raises(BadValue, match="mel.rate is 16000, but it must be 8000"):
+        corpora.digit_rows(recordings[:1], corpora.DIGITS.model_copy(update={"rate": 16_000}))
+
+
+def test_a_pack_with_a_broken_recording_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    for members, says in (({"0_ann_0.wav": b"RIFF"}, "0_ann_0.wav"), ({"notes.txt": b"hello"}, "it holds 'notes.txt'")):
+        place = put(tmp_path, zipped(members), "recordings.zip")
+        monkeypatch.setattr(corpora, "path", lambda *_, place=place: place)
+        with pytest.raises(CorruptFile, match=says):
+            corpora.spoken_digits()

@@ -37,8 +37,6 @@ def test_a_folder_that_is_there_is_a_path_whatever_it_looks_like(tmp_path: Path,
         ("organism:town@dose", BadValue, "each option once as name=value"),
         ("organism:town@dose=1,dose=2", BadValue, "each option once"),
         ("organsim:town", UnknownName, "Did you mean 'organism:'"),
-        ("hf:gpt2", UsageError, "'hf:' are not yet in this version. Allowed here: a checkpoint folder"),
-        ("tl:gelu-2l", UsageError, "not yet in this version"),
         ("endpoint:x@http://y", UsageError, "not yet in this version"),
     ],
 )

@@ -11,6 +11,7 @@ import torch
 from probes.attention_pattern import INSTRUMENT as ATTENTION
 from probes.attention_pattern import AttentionPatternSpec
 from probes.input_x_gradient import INSTRUMENT as PRODUCT
+from probes.integrated_gradients import INSTRUMENT as INTEGRATED
 from probes.saliency import INSTRUMENT as SALIENCY
 from probes.saliency import SaliencySpec
 from workbench.core.errors import BadValue, UnknownName
@@ -49,7 +50,8 @@ def test_patterns_are_the_captured_ones(family: str, stack: str, cross: bool) ->
 def test_a_gradient_is_what_a_small_change_does(family: str, stack: str) -> None:
     model, batch = tiny(family)
     count = len(next(iter(vars(batch).values())))
-    inputs = Inputs(batch, targets=torch.arange(count) % 3)
+    targets = torch.arange(count) % 3
+    inputs = Inputs(batch, targets=targets)
     result: Any = PRODUCT(model, inputs, PRODUCT.spec.parse({"stack": stack}))
     site = f"{stack}.hook_embed" if stack else "hook_embed"
     x = model.run(batch, capture=site)[site]
@@ -57,7 +59,7 @@ def test_a_gradient_is_what_a_small_change_does(family: str, stack: str) -> None
     def answer(embeddings: torch.Tensor) -> torch.Tensor:
         logits = model.run(batch, edit=[Replace(site, value=embeddings)]).logits
         logits = logits if logits.ndim == 2 else logits[:, -1]
-        return logits.gather(1, inputs.targets[:, None])[:, 0]  # type: ignore[index]  # targets were given
+        return logits.gather(1, targets[:, None])[:, 0]
 
     step = 1e-6
     for place in range(x.shape[1]):
@@ -67,6 +69,19 @@ def test_a_gradient_is_what_a_small_change_does(family: str, stack: str) -> None
         slope = (answer(up) - answer(down)) / (2 * step)
         real = ~np.isnan(result.values.attribution.values[:, place])
         assert np.allclose(result.values.attribution.values[real, place], slope.numpy()[real], rtol=1e-4, atol=1e-7)
+
+
+def test_an_encoder_does_not_read_padding() -> None:
+    model, batch = tiny("bert")
+    ids, lengths = batch.tokens, torch.tensor([8, 5])
+    together: Any = ATTENTION(model, Inputs(ids, lengths), AttentionPatternSpec.parse({}))
+    alone: Any = ATTENTION(model, Inputs(ids[1:, :5]), AttentionPatternSpec.parse({}))
+    assert np.abs(together.values.pattern.values[:, :, 1, :5, :5] - alone.values.pattern.values[:, :, 0]).max() < 1e-12
+    assert float(together.values.row_error.max()) < 1e-9
+    both = SALIENCY(model, Inputs(ids, lengths, targets=torch.tensor([3, 4])), SaliencySpec.parse({}))
+    one = SALIENCY(model, Inputs(ids[1:, :5], targets=torch.tensor([4])), SaliencySpec.parse({}))
+    assert np.allclose(both.values.attribution.values[1, :5], one.values.attribution.values[0], atol=1e-12)
+    assert any("read what comes after them" in why for why in INTEGRATED.explain_incompatibility(model))
 
 
 def test_what_does_not_fit_is_said() -> None:

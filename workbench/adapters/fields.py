@@ -7,7 +7,7 @@ pass; anything else is refused by name.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from workbench.core.errors import Incompatible
@@ -25,10 +25,13 @@ INERT = (
 
 
 class Fields:
-    """The fields of one published config over their published defaults."""
+    """The fields of one published config over their published defaults; ``names`` looks up the names of its tensors, for the few
+    things that no field says."""
 
-    def __init__(self, given: Mapping[str, Any], defaults: Mapping[str, Any], what: str) -> None:
-        self.given, self.defaults, self.what = dict(given), dict(defaults), what
+    def __init__(
+        self, given: Mapping[str, Any], defaults: Mapping[str, Any], what: str, names: Callable[[], Collection[str]] = tuple
+    ) -> None:
+        self.given, self.defaults, self.what, self.names = dict(given), dict(defaults), what, names
         self._read: set[str] = set()
         self._refused: list[str] = []
 

@@ -7,7 +7,7 @@ read: a pickle can run code when it is opened.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,11 @@ ARCHITECTURES = Catalog(
     {
         "gpt2": ("workbench.adapters.hf_gpt:GPT2", "GPT-2, a decoder with learned positions", "headline"),
         "llama": ("workbench.adapters.hf_gpt:LLAMA", "Llama, a decoder with rotary positions", "headline"),
+        "bert": ("workbench.adapters.hf_bert:BERT", "BERT, a bidirectional encoder", "standard"),
+        "bart": ("workbench.adapters.hf_bart:BART", "BART, an encoder-decoder", "standard"),
+        "whisper": ("workbench.adapters.hf_whisper:WHISPER", "Whisper, an encoder of sound with a decoder", "standard"),
+        "vit": ("workbench.adapters.hf_vit:VIT", "ViT, an image classifier over patches", "standard"),
+        "clip": ("workbench.adapters.hf_clip:CLIP", "CLIP, images and texts in one space", "standard"),
     },
 )
 """What can be imported, by the ``model_type`` of its config."""
@@ -40,7 +45,8 @@ class Architecture:
     ``read(fields, cls)`` gives our config's fields, where ``cls`` is the published class the weights were saved from (one of
     ``classes``); ``write(config)`` gives (class, published fields); ``lines(config)`` the weight table. ``prefix`` is the base model's in
     checkpoints with a head. ``ignored`` are globs of buffers; ``same(config)`` the tied tensors (theirs: equal to); ``inert`` fields
-    that change no number.
+    that change no number. ``older(tensors, config)`` gives the tensors by their present names, without those the published class does
+    not load.
     """
 
     family: str
@@ -52,6 +58,7 @@ class Architecture:
     ignored: tuple[str, ...] = ()
     same: Callable[[Any], Mapping[str, str]] = field(default=lambda config: {})
     inert: tuple[str, ...] = ()
+    older: Callable[[Mapping[str, Tensor], Any], Mapping[str, Tensor]] = field(default=lambda tensors, config: tensors)
 
 
 def load(folder: Path | str, tokenizer: Any = None) -> Any:
@@ -62,8 +69,10 @@ def load(folder: Path | str, tokenizer: Any = None) -> Any:
     """
     folder = Path(folder)
     given = _config(folder)
-    architecture, config = configured(given, str(folder))
+    architecture, config = configured(given, str(folder), lambda: _names(folder))
     family = FAMILIES.load(architecture.family)
+    if tokenizer is not None and not hasattr(config, "d_vocab"):
+        raise BadValue("the tokenizer", type(tokenizer).__name__, f"None: a {architecture.family} model reads no text")
     if tokenizer is not None and tokenizer.vocab_size > config.d_vocab:
         raise BadValue("the tokenizer's size", tokenizer.vocab_size, f"at most the model's {config.d_vocab}")
     fits = tokenizer is not None and tokenizer.vocab_size == config.d_vocab
@@ -72,7 +81,7 @@ def load(folder: Path | str, tokenizer: Any = None) -> Any:
     tensors = _tensors(folder)
     dtypes = {value.dtype for value in tensors.values() if value.is_floating_point()}
     state = imported(
-        architecture.lines(config), tensors, own,
+        architecture.lines(config), architecture.older(tensors, config), own,
         prefix=architecture.prefix, ignored=architecture.ignored, same=architecture.same(config), path=folder / WEIGHTS,
     )  # fmt: skip
     if len(dtypes) == 1:
@@ -82,14 +91,15 @@ def load(folder: Path | str, tokenizer: Any = None) -> Any:
     return model.eval()
 
 
-def configured(given: Mapping[str, Any], what: str) -> tuple[Architecture, Any]:
-    """The architecture of a published config, and our config. Raises UnknownName and Incompatible."""
+def configured(given: Mapping[str, Any], what: str, names: Callable[[], Collection[str]] = tuple) -> tuple[Architecture, Any]:
+    """The architecture of a published config, and our config; ``names`` looks up those of its tensors. Raises UnknownName and
+    Incompatible."""
     kind = str(given.get("model_type", ""))
     architecture: Architecture = ARCHITECTURES.load(kind)
     classes = given.get("architectures") or [architecture.classes[0]]
     if len(classes) != 1 or classes[0] not in architecture.classes:
         raise Incompatible("import", what, [f"architectures={classes!r} is not handled (only {', '.join(architecture.classes)})"])
-    fields = Fields(given, defaults_of(kind), what)
+    fields = Fields(given, defaults_of(kind), what, names)
     values = architecture.read(fields, classes[0])
     fields.done(architecture.inert)
     return architecture, FAMILIES.load(architecture.family).config_type.parse(values, what=f"the config of '{what}'")
@@ -149,17 +159,35 @@ def _config(folder: Path) -> dict[str, Any]:
     return given
 
 
-def _tensors(folder: Path) -> dict[str, Tensor]:
+def _files(folder: Path) -> list[Path]:
+    """The files that hold the weights."""
     paths = [folder / WEIGHTS]
     if (folder / INDEX).is_file():
         names = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
         paths = [folder / Path(name).name for name in sorted(set(names))]
-    out: dict[str, Tensor] = {}
     for path in paths:
         if not path.is_file():
             pickled = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt"))
             do = f"'{pickled[0]}' is a pickle, which can run code when opened; convert it to safetensors first." if pickled else ""
             raise MissingFile(path, "weights in safetensors", do=do)
+    return paths
+
+
+def _names(folder: Path) -> set[str]:
+    """The names of all tensors, from the heads of their files."""
+    out: set[str] = set()
+    for path in _files(folder):
+        try:
+            with safetensors.safe_open(path, framework="pt") as opened:
+                out |= set(opened.keys())
+        except safetensors.SafetensorError as error:
+            raise CorruptFile(path, "a safetensors file", str(error)) from None
+    return out
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    out: dict[str, Tensor] = {}
+    for path in _files(folder):
         try:
             out |= safetensors.torch.load_file(path)
         except safetensors.SafetensorError as error:

@@ -33,10 +33,10 @@ class Line:
         if self.shape:
             value = value.reshape(own[self.ours[0]].shape) if found == self.shape else value
         value = value.T if self.turned else value
-        sizes = [own[name].shape[0] for name in self.ours]
-        tail = own[self.ours[0]].shape[1:]
         if value.ndim == 0 and len(self.ours) == 1 and own[self.ours[0]].ndim == 0:
             return {self.ours[0]: value}
+        sizes = [own[name].shape[0] for name in self.ours]
+        tail = own[self.ours[0]].shape[1:]
         if value.shape != (sum(sizes), *tail):
             raise CorruptFile(path, "the weights of its config", f"'{self.theirs}' has shape {found}")
         return {name: part.contiguous() for name, part in zip(self.ours, value.split(sizes), strict=True)}

@@ -29,18 +29,18 @@ class Attention(nn.Module):
     """Attention of ``n_heads`` queries over ``n_kv_heads`` keys and values; head h reads group h // (n_heads / n_kv_heads).
 
     Keys and values come from the queries' own stream, or (cross-attention) from a ``source`` given at each call. ``key_bias`` false
-    leaves out the keys' bias alone, which moves no pattern.
+    leaves out the keys' bias alone, which moves no pattern; ``out_bias`` says of the output map what ``bias`` says of the others.
     """
 
     def __init__(
-        self, d_model: int, n_heads: int, n_kv_heads: int, d_head: int, *, bias: bool, key_bias: bool = True, out_bias: bool = True
+        self, d_model: int, n_heads: int, n_kv_heads: int, d_head: int, *, bias: bool, key_bias: bool = True, out_bias: bool | None = None
     ) -> None:
         super().__init__()
         self.n_heads, self.n_kv_heads, self.d_head = n_heads, n_kv_heads, d_head
         self.q = linear(d_model, n_heads * d_head, bias)
         self.k = linear(d_model, n_kv_heads * d_head, bias and key_bias)
         self.v = linear(d_model, n_kv_heads * d_head, bias)
-        self.o = linear(n_heads * d_head, d_model, bias and out_bias)
+        self.o = linear(n_heads * d_head, d_model, bias if out_bias is None else out_bias)
 
     def forward(
         self,

@@ -33,6 +33,14 @@ class Limits(Protocol):
     def n_ctx(self) -> int: ...
 
 
+@runtime_checkable
+class Width(Protocol):
+    """The width of a config's stream."""
+
+    @property
+    def d_model(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Passage:
     """One pass, ready to run. ``tokens`` is None where the run starts from ``residual``; ``positions`` has one row where all
@@ -65,15 +73,15 @@ def passage(batch: Any, resume: Resume, limits: Limits, *, tokenizer: Tokenizer 
         raise BadValue("the batch", None, "token ids [batch, pos], a TokenBatch or text")
     if tokens is not None:
         check_tokens(tokens, limits.d_vocab)
-    residual = _residual(resume, tokens, limits, like)
+    residual = given_residual(resume, tokens, limits, like)
     rows, length = (tokens if residual is None else residual).shape[:2]  # type: ignore[union-attr]  # one of the two is given
     past = _past(resume.past, rows, limits)
     held = past.length if past is not None else 0
     if segments is not None and past is not None:
         raise BadValue("a batch with segments", "together with a past", "without one: the segments of the past are not known")
-    positions = _positions(resume.positions if resume.positions is not None else positions, rows, length, held, limits, like.device)
-    given = _given_mask(resume.mask, rows, length, held + length, like.device)
-    mask = attention_mask(length, held, like.device, segments=segments, given=given)
+    positions = given_positions(resume.positions if resume.positions is not None else positions, rows, length, held, limits, like.device)
+    allowed = given_mask(resume.mask, rows, length, held + length, like.device)
+    mask = attention_mask(length, held, like.device, segments=segments, given=allowed)
     return Passage(tokens if residual is None else None, residual, positions, mask, past, lengths)
 
 
@@ -114,7 +122,8 @@ def _read(batch: Any, tokenizer: Tokenizer | None, device: torch.device) -> _Par
     return torch.tensor(padded, device=device), None, None, lengths
 
 
-def _residual(resume: Resume, tokens: Tensor | None, limits: Limits, like: Tensor) -> Tensor | None:
+def given_residual(resume: Resume, tokens: Tensor | None, limits: Width, like: Tensor) -> Tensor | None:
+    """The residual to start from, on the model's device; None where the run starts from tokens. Raises BadValue."""
     if (resume.start is None) != (resume.residual is None):
         found = "start without residual" if resume.residual is None else "residual without start"
         raise BadValue("resume", found, "both or neither: where the run begins, and the stream there")
@@ -142,7 +151,8 @@ def _past(past: Any, rows: int, limits: Limits) -> KVCache | None:
     return past.expand(rows) if past.batch != rows else past
 
 
-def _positions(given: Tensor | None, rows: int, length: int, held: int, limits: Limits, device: torch.device) -> Tensor:
+def given_positions(given: Tensor | None, rows: int, length: int, held: int, limits: Limits, device: torch.device) -> Tensor:
+    """The positions given, or those that follow the ``held`` ones. Raises BadValue where they are outside the context."""
     if given is None:
         if held + length > limits.n_ctx:
             raise BadValue(
@@ -163,7 +173,8 @@ def _positions(given: Tensor | None, rows: int, length: int, held: int, limits: 
     return given.to(device)
 
 
-def _given_mask(mask: Tensor | None, rows: int, query: int, key: int, device: torch.device) -> Tensor | None:
+def given_mask(mask: Tensor | None, rows: int, query: int, key: int, device: torch.device) -> Tensor | None:
+    """``resume.mask``, checked."""
     if mask is None:
         return None
     if mask.dtype != torch.bool or mask.ndim != 3 or mask.shape[0] not in (1, rows) or tuple(mask.shape[1:]) != (query, key):

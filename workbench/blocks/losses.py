@@ -20,9 +20,10 @@ def next_token_nll(
     matrix: Float[Tensor, "d_vocab d_model"],
     targets: Int[Tensor, "batch pos"],
     *,
+    bias: Float[Tensor, " d_vocab"] | None = None,
     cells: int = CELLS,
 ) -> tuple[Float[Tensor, ""], int]:
-    """The summed negative log-likelihood (nats) of ``targets`` under ``softmax(x matrixᵀ)``, and how many there are.
+    """The summed negative log-likelihood (nats) of ``targets`` under ``softmax(x matrixᵀ + bias)``, and how many there are.
 
     Targets equal to ``IGNORE`` are left out, and where they are many no logits are made for them. Computed in at least
     float32. Raises BadValue for a target outside the vocabulary.
@@ -41,13 +42,24 @@ def next_token_nll(
         )
     rows = max(1, cells // matrix.shape[0])
     if len(flat) <= rows:
-        return _nll(flat, matrix, wanted), count
+        return _nll(flat, matrix, bias, wanted), count
     pieces = zip(flat.split(rows), wanted.split(rows))
-    parts = [checkpoint(_nll, piece, matrix, goal, use_reentrant=False, preserve_rng_state=False) for piece, goal in pieces]
+    parts = [checkpoint(_nll, piece, matrix, bias, goal, use_reentrant=False, preserve_rng_state=False) for piece, goal in pieces]
     return torch.stack([part for part in parts if isinstance(part, Tensor)]).sum(), count
 
 
-def _nll(x: Float[Tensor, "row d_model"], matrix: Float[Tensor, "d_vocab d_model"], targets: Int[Tensor, " row"]) -> Float[Tensor, ""]:
-    logits = functional.linear(x, matrix)
+def contrastive_nll(logits: Float[Tensor, "row row"]) -> tuple[Float[Tensor, ""], int]:
+    """The summed loss of ``row`` pairs and their number, where the diagonal holds each pair's own logit: the mean of the cross-entropies
+    (nats) along the rows and along the columns (Radford et al. 2021), in at least float32."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    own = torch.arange(len(wide), device=wide.device)
+    along, down = (functional.cross_entropy(way, own, reduction="sum") for way in (wide, wide.T))
+    return (along + down) / 2, len(wide)
+
+
+def _nll(
+    x: Float[Tensor, "row d_model"], matrix: Float[Tensor, "d_vocab d_model"], bias: Float[Tensor, " d_vocab"] | None, targets: Tensor
+) -> Float[Tensor, ""]:
+    logits = functional.linear(x, matrix, bias)
     wide = torch.promote_types(logits.dtype, torch.float32)
     return functional.cross_entropy(logits.to(wide), targets, ignore_index=IGNORE, reduction="sum")

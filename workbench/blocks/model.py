@@ -19,6 +19,7 @@ from workbench.blocks.embed import Axes
 from workbench.blocks.init import STD, initialise
 from workbench.blocks.listen import Listener, under
 from workbench.blocks.stack import Point, Stack
+from workbench.core.batch import EncoderBatch
 from workbench.core.errors import BadValue, UnknownName
 from workbench.core.protocol import Edit, LogitsAt, Resume, Tokenizer, Trace
 from workbench.core.sites import Selection, Site, SiteTable
@@ -57,6 +58,8 @@ class Model(nn.Module):
     resumes: ClassVar[frozenset[str]] = frozenset({"start", "stop", "residual"})
     reads: ClassVar[str] = "tokens"
     """What a batch is, in a word: ``tokens``, ``pixels``, ``pairs`` (pixels with text), ``sequences`` (a source and tokens), ``noise``."""
+    both_ways: ClassVar[bool] = False
+    """Whether tokens read what comes after them, so that padding must be masked."""
     config: Any
 
     def __init__(self, config: Any, tokenizer: Tokenizer | None = None) -> None:
@@ -103,9 +106,9 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def padded(self, ids: Tensor, real: Tensor) -> Any:
-        """The batch of right-padded ``ids [batch, pos]`` whose real tokens are ``real``. Here ids alone: a causal model never reads
-        what comes later."""
-        return ids
+        """The batch of right-padded ``ids [batch, pos]`` whose real tokens are ``real``: ids alone where the model is causal and never
+        reads what comes later, else with padding masked."""
+        return EncoderBatch(ids, mask=real) if self.both_ways else ids
 
     def places(self, batch: Any, stack: str = "") -> list[list[str]] | None:
         """A name for each position of a stack in each row, '' at padding; None: positions have numbers alone."""

@@ -54,7 +54,8 @@ class Rotary:
         cls, positions: Int[Tensor, "rows pos"], d_head: int, *, n_ctx: int, base: float, dtype: torch.dtype, scaling: Scaling = PLAIN
     ) -> Rotary:
         """The turns at ``positions`` (each below ``n_ctx``); ``rows`` is the batch, or 1 where all rows share them."""
-        cos, sin = _table(n_ctx, d_head, base, dtype, positions.device, scaling)
+        frozen: Any = scaling  # hashable, as a frozen spec is, which the checker cannot see
+        cos, sin = _table(n_ctx, d_head, base, dtype, positions.device, frozen)
         return cls(cos[positions].unsqueeze(2), sin[positions].unsqueeze(2))
 
     def turn(self, x: Float[Tensor, "batch pos heads d_head"]) -> Float[Tensor, "batch pos heads d_head"]:
@@ -65,13 +66,19 @@ class Rotary:
 
 @functools.lru_cache(maxsize=64)
 def _table(
-    n_ctx: int, d_head: int, base: float, dtype: torch.dtype, device: torch.device, scaling: Any  # a Scaling; the cache wants a hashable, which the checker cannot see in it
+    n_ctx: int,
+    d_head: int,
+    base: float,
+    dtype: torch.dtype,
+    device: torch.device,
+    scaling: Any,
 ) -> tuple[Tensor, Tensor]:
     # Made outside inference mode: a table first needed there must still serve a later run with gradients.
     with torch.inference_mode(False), torch.no_grad():
         wide = torch.float64 if scaling.precision == "float64" else torch.float32
         angles = torch.arange(n_ctx, dtype=wide).unsqueeze(1) * rates(d_head, base, scaling, wide)
-        return tuple((part * scaling.magnitude).to(device, dtype) for part in (angles.cos(), angles.sin()))  # type: ignore[return-value]  # two
+        cos, sin = ((part * scaling.magnitude).to(device, dtype) for part in (angles.cos(), angles.sin()))
+        return cos, sin
 
 
 def rates(d_head: int, base: float, scaling: Scaling, dtype: torch.dtype) -> Float[Tensor, " half"]:

@@ -92,6 +92,23 @@ class PairBatch(Batch):
     mask: Bool[Tensor, "batch pos"] | None = None
 
 
+@dataclass(frozen=True)
+class DiffusionBatch(Batch):
+    """Noisy images at one step of noise each, with the text of each and what is to be predicted of it.
+
+    ``pixels`` and ``targets`` ``[batch, channel, height, width]``; ``step`` ``[batch]`` counts the noise from 0, the least; ``mask``
+    ``[batch, pos]`` is true at real tokens (None: all are), and a row without any is the null text; ``low`` ``[batch, channel, low
+    height, low width]`` is the smaller image that an upsampling stage enlarges (None: there is none).
+    """
+
+    pixels: Float[Tensor, "batch channel height width"]
+    step: Int[Tensor, " batch"]
+    tokens: Int[Tensor, "batch pos"]
+    mask: Bool[Tensor, "batch pos"] | None = None
+    low: Float[Tensor, "batch channel low_height low_width"] | None = None
+    targets: Float[Tensor, "batch channel height width"] | None = None
+
+
 class RowData(Protocol):
     """Rows a training loop can draw by number, as the batch type of the family that is trained."""
 

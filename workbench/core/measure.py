@@ -20,9 +20,9 @@ from workbench.core.spec import Spec
 class Needs:
     """What must hold before an instrument or suite may run.
 
-    ``abilities`` of the model; ``sites`` patterns that must match; ``additive`` residual stream; ``inputs`` names the
-    fields of ``Inputs`` that must be given; ``tokenizer`` where text is used; ``reads`` what the model must read (empty: anything);
-    ``families`` restricts (empty: any).
+    ``abilities`` of the model; ``sites`` patterns that must match; ``additive`` residual stream; ``inputs`` names the fields of ``Inputs``
+    that must be given; ``tokenizer`` where text is used; ``reads`` what the model must read (empty: anything); ``one_way`` where no token
+    may read what comes after it; ``families`` restricts (empty: any).
     """
 
     abilities: frozenset[str] = frozenset()
@@ -31,6 +31,7 @@ class Needs:
     inputs: tuple[str, ...] = ("batch",)
     tokenizer: bool = False
     reads: tuple[str, ...] = ()
+    one_way: bool = False
     families: tuple[str, ...] = ()
 
     def objections(self, model: HookedModel) -> list[str]:
@@ -40,7 +41,9 @@ class Needs:
             out.append(f"it is defined for {', '.join(self.families)}, and this is a {model.family} model")
         reads = getattr(model, "reads", "tokens")
         if self.reads and reads not in self.reads:
-            out.append(f"it reads {' or '.join(self.reads)}, and a {model.family} model reads {reads}")
+            return [*out, f"it reads {' or '.join(self.reads)}, and this {model.family} model reads {reads}"]
+        if self.one_way and getattr(model, "both_ways", False):
+            out.append("its tokens read what comes after them, and the padding of shorter items with it")
         if missing := sorted(self.abilities - model.abilities):
             out.append(f"the model does not offer {', '.join(missing)}")
         if self.tokenizer and model.tokenizer is None:

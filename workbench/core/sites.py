@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from workbench.core.errors import EmptySelection, UnknownName
 
 _BLOCK = re.compile(r"^(?:(?P<stack>(?!blocks\.)\w+)\.)?blocks\.(?P<layer>\d+)\.(?P<rest>.+)$")
+_PARTS = ("hook_", "ln_", "embed", "unembed", "head", "pooler")  # what stands beside the stack of a family that has one
 
 
 @dataclass(frozen=True, order=True)
@@ -39,7 +40,7 @@ class Site:
         if match:
             return match["stack"] or ""
         head, _, rest = self.name.partition(".")
-        return head if rest and not head.startswith(("hook_", "ln_final", "unembed")) else ""
+        return head if rest and not head.startswith(_PARTS) else ""
 
     @property
     def tensor(self) -> str:

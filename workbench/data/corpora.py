@@ -1,13 +1,22 @@
-"""Public texts in the splits that published figures use, or in splits of our own where upstream has none at hand."""
+"""Public texts and recordings in the splits that published figures use, or in splits of our own where upstream has none at hand."""
 
 from __future__ import annotations
 
 import re
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from workbench.core.errors import CorruptFile
-from workbench.data.sources import read_text
+import numpy as np
+import torch
+
+from workbench.core.errors import BadValue, CorruptFile, UnknownName
+from workbench.data.audio import AudioRows, MelSpec, wav_samples
+from workbench.data.sources import path, read_text
 
 _HEADING = re.compile(r"^ = [^=].*[^=] = \n", re.MULTILINE)
+_RECORDING = re.compile(r"(?:.*/)?(?P<digit>\d)_(?P<speaker>[a-z]+)_(?P<number>\d+)\.wav")
 
 
 def tinyshakespeare() -> dict[str, str]:
@@ -37,3 +46,64 @@ def wikitext2() -> dict[str, list[str]]:
         "validation": articles[8::10],
         "test": articles[9::10],
     }
+
+
+# --- spoken digits --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SpokenDigit:
+    """One recording of the Free Spoken Digit Dataset: who says which digit for the how-manieth time (``number``, from 0), and the samples
+    ``[sample]`` (float32, full scale 1) at ``rate`` Hz."""
+
+    digit: int
+    speaker: str
+    number: int
+    wave: np.ndarray
+    rate: int
+
+
+def spoken_digits() -> list[SpokenDigit]:
+    """All recordings, by speaker, digit and number. Raises MissingData, and CorruptFile for a recording that cannot be read."""
+    place = path("fsdd", "recordings.zip")
+    out: list[SpokenDigit] = []
+    try:
+        with zipfile.ZipFile(place) as pack:
+            for name in pack.namelist():
+                match = _RECORDING.fullmatch(name)
+                if match is None:
+                    raise CorruptFile(place, "recordings named digit_speaker_number.wav", f"it holds '{name}'")
+                wave, rate = wav_samples(pack.read(name), f"{place}:{name}")
+                out.append(SpokenDigit(int(match["digit"]), match["speaker"], int(match["number"]), wave, rate))
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise CorruptFile(place, "a zip of recordings", f"it is not ({error})") from None
+    return sorted(out, key=lambda one: (one.speaker, one.digit, one.number))
+
+
+def by_recording(recordings: Sequence[SpokenDigit]) -> dict[str, list[SpokenDigit]]:
+    """The authors' split, with known speakers: numbers 0 to 4 of each speaker and digit for test, the rest for training."""
+    return {"train": [r for r in recordings if r.number >= 5], "test": [r for r in recordings if r.number < 5]}
+
+
+def by_speaker(recordings: Sequence[SpokenDigit], held_out: str) -> dict[str, list[SpokenDigit]]:
+    """One speaker for test, the others for training. Raises UnknownName for a speaker there is not."""
+    speakers = {r.speaker for r in recordings}
+    if held_out not in speakers:
+        raise UnknownName("speaker", held_out, speakers, where="in these recordings")
+    return {"train": [r for r in recordings if r.speaker != held_out], "test": [r for r in recordings if r.speaker == held_out]}
+
+
+DIGITS = MelSpec.parse({"rate": 8_000, "n_mels": 40, "window": 200, "hop": 80})
+"""Frames of the recordings, which have 8,000 samples a second: 25 ms every 10 ms."""
+BEGIN = 10
+"""The token a decoder reads before it says the digit (tokens 0 to 9)."""
+
+
+def digit_rows(recordings: Sequence[SpokenDigit], mel: MelSpec = DIGITS, longest_s: float = 1.0) -> AudioRows:
+    """Recordings as rows to train on: the decoder reads ``BEGIN`` and says the digit. What is after ``longest_s`` seconds is left out
+    (of one second: in 1 recording of 500). Raises BadValue for frames of another rate."""
+    if odd := sorted({r.rate for r in recordings} - {mel.rate}):
+        raise BadValue("mel.rate", mel.rate, f"{odd[0]}, the rate of the recordings")
+    waves = [r.wave[: round(longest_s * r.rate)] for r in recordings]
+    targets = torch.tensor([[r.digit] for r in recordings])
+    return AudioRows(waves, mel, torch.full_like(targets, BEGIN), targets)

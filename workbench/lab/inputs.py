@@ -15,18 +15,20 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from evals.tasks import TASKS
 from probes.probe_labels import LabelSet
 from probes.probing import untrained_copy
+from workbench.core.batch import PairBatch, SequenceBatch
 from workbench.core.errors import BadValue, UsageError
 from workbench.core.measure import Instrument
 from workbench.core.protocol import HookedModel, Inputs
 from workbench.core.spec import Spec
 from workbench.data.worlds.town import Split, Town, TownSpec
 from workbench.data.worlds.town_items import PronounItem
-from workbench.lab.refs import world_of
+from workbench.lab.refs import task_of, world_of
 from workbench.store.runs import Store
 
-SENTENCES, DOCUMENTS = 96, 300
+SENTENCES, DOCUMENTS, TASK_ROWS = 96, 300, 8
 LEAST_LEAN = 0.3
 """Sentences whose occupation leans less are not asked: there the pronoun is close to a coin flip by design."""
 
@@ -34,18 +36,21 @@ Span = tuple[int, int]
 
 
 class InputsSpec(Spec):
-    """Texts, or items of the town.
+    """Texts, items of the town, or held-out rows of a task.
 
     ``texts`` with ``targets`` and ``foils`` (one each, or one for all; text that is one token after its context). Or ``world``, the
     town whose held-out items are taken: ``count`` sentences that end before a pronoun, of occupations that lean at least
     ``least_lean``, or ``count`` documents with labelled words, as the instrument needs. ``untrained``: also a copy with fresh
-    weights, where the instrument takes one.
+    weights, where the instrument takes one. Or ``task`` with its ``data``: the first ``count`` validation rows, asked about their class,
+    or about the first token that a decoder writes.
     """
 
     texts: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     foils: tuple[str, ...] = ()
     world: TownSpec | None = None
+    task: str = ""
+    data: Mapping[str, Any] = Field(default_factory=dict)
     split: Literal["validation", "test"] = "test"
     count: int = Field(SENTENCES, ge=1)
     least_lean: float = Field(LEAST_LEAN, ge=0, le=1)
@@ -54,8 +59,8 @@ class InputsSpec(Spec):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if bool(self.texts) == (self.world is not None):
-            raise ValueError("inputs with either texts or a world")
+        if bool(self.texts) + (self.world is not None) + bool(self.task) != 1:
+            raise ValueError("inputs with either texts or a world or a task")
         for name in ("targets", "foils"):
             if len(getattr(self, name)) not in (0, 1, len(self.texts)):
                 raise ValueError(f"inputs with one of {name} for all texts or one for each of the {len(self.texts)}")
@@ -76,6 +81,8 @@ class InputsSpec(Spec):
 def default_inputs(tool: Instrument, ref: str, store: Store | None = None) -> InputsSpec:
     """What ``tool`` asks of the world its model was trained on, as much of it as an audit asks. Raises UsageError where that is
     not known."""
+    if (task := task_of(ref, store)) is not None and tool.needs.reads != ("tokens",):
+        return InputsSpec.parse({**task, "count": TASK_ROWS})
     world = world_of(ref, store)
     if world is None:
         raise UsageError(f"'{tool.name}' was given no inputs, and '{ref}' comes from no generated world. Give texts (`--text \"…\"`).")
@@ -91,6 +98,8 @@ def usual_count(tool: Instrument) -> int:
 
 def make_inputs(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: Spec) -> Inputs:
     """The ``Inputs`` that ``tool`` takes under its spec ``chosen``: foils, groups and BOS only where that asks for them."""
+    if spec.task:
+        return task_rows(spec)
     bos = bool(getattr(chosen, "bos", True))
     contrast = getattr(chosen, "quantity", "") == "logit-difference"
     if spec.world is None:
@@ -172,6 +181,23 @@ def _tokenizer(model: HookedModel) -> Any:
     if model.tokenizer is None:
         raise UsageError("This model has no tokenizer, so it cannot be asked in words. Give token ids as `Inputs(batch=…)`.")
     return model.tokenizer
+
+
+# --- from a task ---------------------------------------------------------------------------------------------
+
+
+def task_rows(spec: InputsSpec) -> Inputs:
+    """The first held-out rows of a task, with what each should be answered: its class, the first token written, or its own text."""
+    task = TASKS.load(spec.task)
+    rows = task.make(task.spec.parse(spec.data, what=f"the data of task '{spec.task}'"), spec.count).validation
+    batch = rows.batch(range(min(spec.count, len(rows))))
+    if isinstance(batch, SequenceBatch):
+        assert batch.targets is not None, "rows to train on have targets"
+        first = SequenceBatch(batch.source, batch.tokens[:, :1], batch.targets[:, :1], batch.mask)
+        return Inputs(first, targets=batch.targets[:, 0])
+    if isinstance(batch, PairBatch):
+        return Inputs(batch, targets=torch.arange(len(batch.pixels)))
+    return Inputs(batch, targets=getattr(batch, "targets", None))
 
 
 # --- from the town ------------------------------------------------------------------------------------------

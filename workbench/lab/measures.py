@@ -46,8 +46,7 @@ def measures_result(measures: Sequence[Measure], recipe: str, spec: Mapping[str,
     if not measures:
         raise BadValue("the task's measures", "none", "at least one")
     columns = ("value", "low", "high", "count", "words", "larger")
-    values = xr.Dataset(
-        {name: ("measure", [getattr(one, name) for one in measures]) for name in columns}, coords={"measure": [one.name for one in measures]}
-    )
+    table = {name: ("measure", [getattr(one, name) for one in measures]) for name in columns}
+    values = xr.Dataset(table, coords={"measure": [one.name for one in measures]})
     origin = Provenance.here(model=f"recipe:{recipe}", model_digest=model.digest())
     return MeasuresResult(kind=MEASURES, values=values, spec=dict(spec), provenance=origin)

@@ -1,6 +1,7 @@
 """Model references: one grammar everywhere.
 
     path/to/checkpoint      run:ID (or run:last)      organism:NAME[@dose=0.8,seed=1]      family:NAME (tiny, untrained)
+    hf:FOLDER_OR_NAME (as transformers writes it)      tl:FOLDER_OR_NAME (through TransformerLens)
     compiled:FOLDER (its circuit is known)
 
 A loaded model carries its reference as ``name``, which results keep in their provenance.
@@ -21,6 +22,7 @@ from workbench.adapters import compiled
 from workbench.core.errors import BadValue, MissingFile, UnknownName, UsageError, nearest
 from workbench.core.protocol import HookedModel, Progress, silent
 from workbench.families import FAMILIES
+from workbench.lab.published import bridged, published
 from workbench.organisms import ORGANISMS
 from workbench.store.runs import Store
 from workbench.training.checkpoint import LATEST, MANIFEST, load_model, pointed
@@ -31,9 +33,11 @@ try:
 except ImportError:  # not on this system; a lock is a courtesy, since checkpoints are written whole
     fcntl = None
 
-SCHEMES = ("run", "organism", "family", "compiled")
-LATER = ("hf", "tl", "endpoint")
-ALLOWED = "a checkpoint folder, run:ID, organism:NAME[@option=value,…], family:NAME, or compiled:FOLDER"
+SCHEMES = ("run", "organism", "family", "hf", "tl", "compiled")
+LATER = ("endpoint",)
+ALLOWED = (
+    "a checkpoint folder, run:ID, organism:NAME[@option=value,…], family:NAME, hf:FOLDER_OR_NAME, tl:FOLDER_OR_NAME, or compiled:FOLDER"
+)
 _FORM = re.compile(r"(?P<scheme>[a-z_]+):(?P<rest>.*)", re.DOTALL)
 
 
@@ -127,8 +131,16 @@ def _from_family(wanted: Reference, store: Store | None, progress: Progress) -> 
     return FAMILIES.load(wanted.name).tiny(seed=0)[0].eval()
 
 
+def _from_tl(wanted: Reference, store: Store | None, progress: Progress) -> HookedModel:
+    return bridged(wanted.name)
+
+
 def _from_compiled(wanted: Reference, store: Store | None, progress: Progress) -> HookedModel:
     return compiled.load(wanted.name)
+
+
+def _from_hf(wanted: Reference, store: Store | None, progress: Progress) -> HookedModel:
+    return published(wanted.name)
 
 
 _LOADERS: Mapping[str, Callable[[Reference, Store | None, Progress], Any]] = {
@@ -136,7 +148,9 @@ _LOADERS: Mapping[str, Callable[[Reference, Store | None, Progress], Any]] = {
     "run": _from_run,
     "organism": _from_organism,
     "family": _from_family,
+    "tl": _from_tl,
     "compiled": _from_compiled,
+    "hf": _from_hf,
 }
 
 
@@ -165,6 +179,15 @@ def world_of(ref: str, store: Store | None = None) -> dict[str, Any] | None:
         home, run = _training(wanted.name, store)
         return home.runs.get(run).spec.get("made", {}).get("world")
     return None
+
+
+def task_of(ref: str, store: Store | None = None) -> dict[str, Any] | None:
+    """The task a model was trained for, with its data's spec, as plain values; None where the reference does not tell."""
+    if ref.startswith("memory:") or parse(ref).scheme != "run":
+        return None
+    home, run = _training(parse(ref).name, store)
+    spec = home.runs.get(run).spec
+    return {"task": spec["task"], "data": spec["data"]} if "task" in spec else None
 
 
 @contextmanager

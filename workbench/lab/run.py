@@ -24,7 +24,7 @@ from workbench.lab.inputs import InputsSpec, default_inputs, digest_of_inputs, m
 from workbench.lab.measures import MEASURES, MeasuresResult, measures_result
 from workbench.lab.recipe import OrganismRecipe, Recipe, TaskRecipe, read
 from workbench.lab.record import recorded, unfinished
-from workbench.lab.refs import checkpoint_of, load, reference_of, world_of
+from workbench.lab.refs import checkpoint_of, load, reference_of, task_of, world_of
 from workbench.lab.settings import by_name
 from workbench.organisms import ORGANISMS
 from workbench.store.runs import Store
@@ -143,7 +143,9 @@ def probe(
     ref = reference_of(model, store)
     if inputs is not None and not isinstance(inputs, Inputs):
         inputs = InputsSpec.of(inputs)  # before anything is loaded: a misspelt field costs no time
-    if "quantity" in tool.spec.model_fields and (inputs is None or (isinstance(inputs, InputsSpec) and (inputs.foils or inputs.world))):
+    task = inputs is None and task_of(ref, store) is not None
+    contrasts = (inputs is None and not task) or (isinstance(inputs, InputsSpec) and (inputs.foils or inputs.world))
+    if "quantity" in tool.spec.model_fields and contrasts:
         spec.setdefault("quantity", "logit-difference")
     chosen = tool.spec.parse(spec, what=f"instrument '{instrument}'")
     loaded = load(model, store=store, progress=progress)
