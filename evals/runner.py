@@ -16,7 +16,7 @@ from typing import Any
 
 from workbench.core.errors import AssayError, BadValue, EmptySelection, Incompatible, StoreError
 from workbench.core.finding import Denominators
-from workbench.core.measure import Generate, Loglikelihood, Request, Rolling, Sample, Score, Suite
+from workbench.core.measure import Answering, Generate, Loglikelihood, Request, Rolling, Sample, Score, Suite
 from workbench.core.protocol import HookedModel, Progress, Sink, silent
 from workbench.core.result import Provenance, Result
 from workbench.core.spec import Spec, digest_of
@@ -156,8 +156,11 @@ def answers(suite: Suite, model: HookedModel, spec: Spec, chunk: Sequence[Sample
         parts = request if isinstance(request, tuple) else (request,)
         places.append(list(range(len(asked.requests), len(asked.requests) + len(parts))))
         asked.requests.extend(parts)
-    _ask_loglikelihoods(model, asked)
-    _ask_rolling(model, asked)
+    if isinstance(model, Answering):
+        _ask_in_text(model, asked)
+    else:
+        _ask_loglikelihoods(model, asked)
+        _ask_rolling(model, asked)
     _ask_generations(model, asked)
     return [_scored(suite, spec, sample, asked, where, alone) for sample, where, alone in zip(chunk, places, single, strict=True)]
 
@@ -165,6 +168,21 @@ def answers(suite: Suite, model: HookedModel, spec: Spec, chunk: Sequence[Sample
 def _reason(error: AssayError) -> str:
     """A reason that is the same for all samples with the same trouble, so that reasons can be counted."""
     return f"{error.field} must be {error.allowed}" if isinstance(error, BadValue) else str(error).split(". ")[0]
+
+
+def _ask_in_text(model: HookedModel, asked: _Asked) -> None:
+    """Log-likelihoods of a model that answers itself: it reads text, and texts of any length in one piece."""
+    where = [*asked.of_type(Loglikelihood), *asked.of_type(Rolling)]
+    requests: list[Loglikelihood] = []
+    for request in (asked.requests[index] for index in where):
+        assert isinstance(request, Loglikelihood | Rolling)
+        requests.append(Loglikelihood(request.context, (request.text,)) if isinstance(request, Rolling) else request)
+
+    def refuse(place: int, error: AssayError) -> None:
+        asked.refused[where[place]] = _reason(error)
+
+    for place, answer in loglikelihoods(model, requests, refuse=refuse) if requests else ():
+        asked.responses[where[place]] = answer
 
 
 def _ask_loglikelihoods(model: HookedModel, asked: _Asked) -> None:

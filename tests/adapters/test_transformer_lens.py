@@ -116,7 +116,10 @@ def noise(model: Any, name: str, like: Tensor, seed: int = 3) -> Tensor:
 # --- theirs as ours -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["gpt2-float32", "gpt2-float64", "llama-float32"])
+SLOW = pytest.mark.slow  # together more than the seconds of a fast run
+
+
+@pytest.fixture(params=["gpt2-float32", pytest.param("gpt2-float64", marks=SLOW), pytest.param("llama-float32", marks=SLOW)])
 def both(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, Any, torch.dtype]:
     """(bridge as ours, ours imported from the same weights, dtype). Llama's published norms round to float32, so float64 is GPT-2's."""
     kind, _, name = request.param.partition("-")
@@ -515,7 +518,7 @@ def made(name: str) -> GPT:
     return shaken(GPT(config, seed=1).to(getattr(torch, dtype)))
 
 
-@pytest.fixture(params=["grouped-float32", "plain-float64", "rms-float32"])
+@pytest.fixture(params=["plain-float64", pytest.param("grouped-float32", marks=SLOW), pytest.param("rms-float32", marks=SLOW)])
 def ours(request: pytest.FixtureRequest) -> GPT:
     return made(request.param)
 
@@ -566,8 +569,11 @@ def by_hand(model: GPT, corrupted: Tensor, source: Trace, site: str, axes: tuple
     return out
 
 
-@pytest.mark.parametrize("sweep", SWEEPS)
-@pytest.mark.parametrize("name", ["grouped-float32", "plain-float64"])
+FAST = ("resid_pre", "q", "k_by_pos", "pattern")
+
+
+@pytest.mark.parametrize("sweep", [sweep if sweep in FAST else pytest.param(sweep, marks=SLOW) for sweep in SWEEPS])
+@pytest.mark.parametrize("name", ["grouped-float32", pytest.param("plain-float64", marks=SLOW)])
 def test_each_patching_sweep_is_our_own_edits(name: str, sweep: str) -> None:
     function, site, axes = SWEEPS[sweep]
     ours = made(name)

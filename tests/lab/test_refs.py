@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from workbench.core.errors import AssayError, BadValue, CorruptFile, MissingFile, UnknownName, UsageError
+from workbench.core.errors import AssayError, BadValue, CorruptFile, MissingFile, UnknownName
 from workbench.families.gpt import GPT
 from workbench.lab.refs import Reference, load, parse, reference_of, world_of
 from workbench.store.runs import Store
@@ -19,6 +19,7 @@ def test_references_are_taken_apart() -> None:
     assert parse("organism:town") == Reference("organism", "town")
     assert parse("organism:town@dose=0.5,seed=2,planted=false") == Reference("organism", "town", {"dose": 0.5, "seed": 2, "planted": False})
     assert parse("family:gpt") == Reference("family", "gpt")
+    assert parse("endpoint:a/b@http://h/v1#form=text,at_once=2") == Reference("endpoint", "a/b@http://h/v1", {"form": "text", "at_once": 2})
 
 
 def test_a_folder_that_is_there_is_a_path_whatever_it_looks_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +38,7 @@ def test_a_folder_that_is_there_is_a_path_whatever_it_looks_like(tmp_path: Path,
         ("organism:town@dose", BadValue, "each option once as name=value"),
         ("organism:town@dose=1,dose=2", BadValue, "each option once"),
         ("organsim:town", UnknownName, "Did you mean 'organism:'"),
-        ("endpoint:x@http://y", UsageError, "not yet in this version"),
+        ("endpoint:x@http://y#form", BadValue, "each option once as name=value"),
     ],
 )
 def test_what_is_no_reference_is_refused_before_anything_is_loaded(text: str, error: type[AssayError], words: str) -> None:

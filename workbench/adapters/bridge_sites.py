@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,8 +42,7 @@ _SWITCHES = {"hook_result": "use_attn_result", "hook_mlp_in": "use_hook_mlp_in"}
 """Points that fire only while a switch of the bridge is on."""
 
 
-How = Literal["plain", "stream", "shared"]
-_Candidate = tuple[str, Axes, tuple[str, ...], How]
+_Candidate = tuple[str, Axes, tuple[str, ...], str]
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Place:
 
     site: Site
     points: tuple[str, ...]
-    how: How = "plain"
+    how: str = "plain"
     acts: bool = True
 
     @property

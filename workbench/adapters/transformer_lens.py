@@ -370,9 +370,9 @@ def _weight_names(bridge: Any) -> dict[str, str]:
             wanted += [(f"{ours}blocks.{i}.{name}", f"{theirs}.{i}.{name}", shape) for name, shape in parts.items()]
     for name, path, shape in wanted:
         value = _attribute(bridge, path)
-        if value is not None and value.ndim == len(shape):
-            if all(size in (None, found) for size, found in zip(shape, value.shape, strict=True)):
-                out[name] = path
+        found = tuple(value.shape) if value is not None else ()
+        if len(found) == len(shape) and all(size in (None, own) for size, own in zip(shape, found, strict=True)):
+            out[name] = path
     return out
 
 

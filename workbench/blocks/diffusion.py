@@ -83,17 +83,18 @@ def ddim(
 ) -> Image:
     """The image that noise ``start`` leads to. ``predict`` gives the velocity of noisy images at their steps; from each of ``visited``
     (falling) the next is reached with the predicted noise, and the last one's clean image is the end. ``share``: see ``thresholded``."""
-    x = start
-    for step, after in zip(visited, [*visited[1:], None], strict=True):
+    if not visited:
+        raise BadValue("the steps visited", "none", "at least one")
+    x, clean = start, start
+    for i, step in enumerate(visited):
         at = torch.full((len(x),), step, device=x.device)
         clean = noise.clean(x, predict(x, at), at)
         if share is not None:
             clean = thresholded(clean, share)
-        if after is None:
-            return clean
-        alpha, sigma = noise.levels(at, x)
-        x = noise.noisy(clean, (x - alpha * clean) / sigma, torch.full_like(at, after))
-    raise BadValue("the steps visited", "none", "at least one")
+        if i + 1 < len(visited):
+            alpha, sigma = noise.levels(at, x)
+            x = noise.noisy(clean, (x - alpha * clean) / sigma, torch.full_like(at, visited[i + 1]))
+    return clean
 
 
 def thresholded(clean: Image, share: float) -> Image:

@@ -11,6 +11,7 @@
     ├── MissingExtra              an optional package that is not installed
     ├── CorruptFile               a file whose content is not what its hash or format says
     ├── Diverged                  a training run whose loss or gradient is no longer finite
+    ├── Unanswered                a server that does not answer as asked
     └── StoreError                the run store cannot do what was asked
 
 Each class takes facts and builds one or two sentences that answer four questions: what was asked, what
@@ -132,6 +133,14 @@ class Diverged(AssayError):
             f"Training stopped at step {step}: the loss is {loss} and the gradient norm {norm}. {kept} "
             "Lower `lr`, lengthen `warmup` or look at the data of that step."
         )
+
+
+class Unanswered(AssayError):
+    """A server that does not answer as asked, or that is not asked any more."""
+
+    def __init__(self, url: str, asked: str, found: str, *, do: str = "") -> None:
+        self.url, self.found = url, found
+        super().__init__(f"At '{url}' {asked}: {found}." + (f" {do}" if do else ""))
 
 
 class StoreError(AssayError):

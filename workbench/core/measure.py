@@ -6,11 +6,11 @@ samples with a scorer. Both state what they need, and incompatibility is a list 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from workbench.core.errors import BadValue, Incompatible
+from workbench.core.errors import AssayError, BadValue, Incompatible
 from workbench.core.protocol import HookedModel, Inputs, Progress, silent
 from workbench.core.result import Result
 from workbench.core.spec import Spec
@@ -46,7 +46,7 @@ class Needs:
             out.append("its tokens read what comes after them, and the padding of shorter items with it")
         if missing := sorted(self.abilities - model.abilities):
             out.append(f"the model does not offer {', '.join(missing)}")
-        if self.tokenizer and model.tokenizer is None:
+        if self.tokenizer and model.tokenizer is None and not isinstance(model, Answering):
             out.append("the model has no tokenizer")
         if self.sites or self.additive:
             table = model.sites()
@@ -135,6 +135,7 @@ class Rolling:
 
 Request = Loglikelihood | Rolling | Generate
 Response = list[list[float]] | str
+Refuse = Callable[[int, AssayError], None]
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,19 @@ class Score:
     unscored: str = ""
     cluster: str = ""
     group: str = ""
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A model that answers requests itself, since it shows no logits: one behind a server. What it will not answer goes to ``refuse`` as
+    (index, error), or is raised where there is none."""
+
+    def generations(
+        self, requests: Sequence[Generate], *, temperature: float, seed: int, progress: Progress, refuse: Refuse | None
+    ) -> Iterator[tuple[int, str]]: ...
+    def loglikelihoods(
+        self, requests: Sequence[Loglikelihood], *, progress: Progress, refuse: Refuse | None
+    ) -> Iterator[tuple[int, list[list[float]]]]: ...
 
 
 class Suite(Protocol):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from workbench.core.errors import AssayError, BadValue
-from workbench.core.measure import Generate
+from workbench.core.measure import Answering, Generate
 from workbench.core.protocol import HookedModel, Progress, Resume, Tokenizer, silent
 from workbench.engine.tokens import context_length, lead_of, tokenizer_of
 
@@ -78,6 +78,9 @@ def generations(
     """(index of the request, its text) in the order they are ready; ``refuse`` as in ``engine.score.loglikelihoods``."""
     if temperature < 0:
         raise BadValue("temperature", temperature, "0 (greedy) or more")
+    if isinstance(model, Answering):
+        yield from model.generations(requests, temperature=temperature, seed=seed, progress=progress, refuse=refuse)
+        return
     rows: list[_Row] = []
     for index, request in enumerate(requests):
         try:

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.core.errors import AssayError, BadValue
-from workbench.core.measure import Loglikelihood
+from workbench.core.measure import Answering, Loglikelihood
 from workbench.core.protocol import HookedModel, Progress, Resume, silent
 from workbench.engine.tokens import Encoded, context_length, encode_pair, encode_request, tokenizer_of
 from workbench.engine.tree import ROOT, Tree, ancestry, chains, layout, pieces_of, tree_of
@@ -50,6 +50,11 @@ def loglikelihoods(
     """
     if token_budget < 1:
         raise BadValue("token_budget", token_budget, "at least 1")
+    if isinstance(model, Answering):
+        texts = [request for request in requests if isinstance(request, Loglikelihood)]
+        assert len(texts) == len(requests), "a model that answers itself is asked in text"
+        yield from model.loglikelihoods(texts, progress=progress, refuse=refuse)
+        return
     ready: list[tuple[int, Encoded]] = []
     for index, request in enumerate(requests):
         try:

@@ -2,7 +2,7 @@
 
     path/to/checkpoint      run:ID (or run:last)      organism:NAME[@dose=0.8,seed=1]      family:NAME (tiny, untrained)
     hf:FOLDER_OR_NAME (as transformers writes it)      tl:FOLDER_OR_NAME (through TransformerLens)
-    compiled:FOLDER (its circuit is known)
+    compiled:FOLDER (its circuit is known)      endpoint:MODEL@URL[#form=text,logprobs=true] (an OpenAI-compatible server)
 
 A loaded model carries its reference as ``name``, which results keep in their provenance.
 """
@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from workbench.adapters import compiled
-from workbench.core.errors import BadValue, MissingFile, UnknownName, UsageError, nearest
+from workbench.adapters import compiled, endpoint
+from workbench.core.errors import BadValue, MissingFile, UnknownName, nearest
 from workbench.core.protocol import HookedModel, Progress, silent
 from workbench.families import FAMILIES
 from workbench.lab.published import bridged, published
@@ -33,10 +33,10 @@ try:
 except ImportError:  # not on this system; a lock is a courtesy, since checkpoints are written whole
     fcntl = None
 
-SCHEMES = ("run", "organism", "family", "hf", "tl", "compiled")
-LATER = ("endpoint",)
+SCHEMES = ("run", "organism", "family", "hf", "tl", "compiled", "endpoint")
 ALLOWED = (
-    "a checkpoint folder, run:ID, organism:NAME[@option=value,…], family:NAME, hf:FOLDER_OR_NAME, tl:FOLDER_OR_NAME, or compiled:FOLDER"
+    "a checkpoint folder, run:ID, organism:NAME[@option=value,…], family:NAME, hf:FOLDER_OR_NAME, tl:FOLDER_OR_NAME, "
+    "compiled:FOLDER, or endpoint:MODEL@URL[#option=value,…]"
 )
 _FORM = re.compile(r"(?P<scheme>[a-z_]+):(?P<rest>.*)", re.DOTALL)
 
@@ -58,10 +58,11 @@ def parse(text: str) -> Reference:
     if Path(text).exists() or match is None:
         return Reference("path", text)
     scheme, rest = match["scheme"], match["rest"]
-    if scheme in LATER:
-        raise UsageError(f"References of the form '{scheme}:' are not yet in this version. Allowed here: {ALLOWED}.")
     if scheme not in SCHEMES:
         raise UnknownName("form of model reference", f"{scheme}:", [f"{known}:" for known in SCHEMES], hint=f"Allowed: {ALLOWED}.")
+    if scheme == "endpoint":
+        name, sign, options = rest.partition("#")
+        return Reference(scheme, name, _options(f"{scheme}:{name.partition('@')[0]}", options) if sign else {})
     name, sign, options = rest.partition("@")
     if not name or (sign and scheme != "organism"):
         raise BadValue("the model reference", text, ALLOWED)
@@ -143,6 +144,10 @@ def _from_hf(wanted: Reference, store: Store | None, progress: Progress) -> Hook
     return published(wanted.name)
 
 
+def _from_endpoint(wanted: Reference, store: Store | None, progress: Progress) -> Any:
+    return endpoint.load(wanted.name, **wanted.options)
+
+
 _LOADERS: Mapping[str, Callable[[Reference, Store | None, Progress], Any]] = {
     "path": _from_path,
     "run": _from_run,
@@ -150,6 +155,7 @@ _LOADERS: Mapping[str, Callable[[Reference, Store | None, Progress], Any]] = {
     "family": _from_family,
     "tl": _from_tl,
     "compiled": _from_compiled,
+    "endpoint": _from_endpoint,
     "hf": _from_hf,
 }
 
