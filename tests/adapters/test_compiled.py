@@ -362,6 +362,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not FOLDERS, reason="no compiled circuits: set WORKBENCH_COMPILED_CIRCUITS to a folder that holds them")
+@pytest.mark.slow
 def test_every_example_of_every_shared_circuit_is_reproduced() -> None:
     for folder in FOLDERS:
         model = compiled.load(folder)

@@ -39,7 +39,7 @@ MISTYPED = {
     "suite field": (["eval", "trigger", "-m", "family:gpt", "--set", "conut=1"], 64, "no field 'conut' in suite 'trigger'. Did you mean"),
     "form of reference": (["sites", "organsm:town"], 64, "Did you mean 'organism:'"),
     "organism": (["sites", "organism:twon"], 64, "no organism 'twon'. Did you mean 'town'"),
-    "later form of reference": (["sites", "hf:gpt2"], 64, "not yet in this version"),
+    "published model that is not here": (["sites", "hf:gpt2"], 3, "No published model at 'gpt2'"),
     "model path": (["sites", "./nowhere"], 3, "No model checkpoint at './nowhere'. Allowed: a checkpoint folder"),
     "site": (["sites", "family:gpt", "--select", "blocks.0.attn.hook_patern"], 64, "Nearest: 'blocks.0.attn.hook_pattern'"),
     "plan": (["audit", "twon"], 64, "no plan 'twon'. Did you mean 'town'"),

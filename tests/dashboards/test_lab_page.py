@@ -114,7 +114,7 @@ def test_a_model_that_is_not_there_is_a_sentence(page: AppTest) -> None:
         ("run:nonsense", "There is no run 'nonsense'"),
         ("organism:town@seed=4711", "Training takes minutes: run `workbench models show organism:town@seed=4711` first"),
         ("organism:twon", "There is no organism 'twon'"),
-        ("hf:gpt2", "not yet in this version"),
+        ("hf:gpt2", "No published model at"),
         ("[a](b):c", "No model checkpoint at '[a](b):c'"),
     ):
         typed(page, "Model", ref)

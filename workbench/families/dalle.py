@@ -12,7 +12,7 @@ a begin token stands where padding tokens ended the text.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -124,8 +124,8 @@ class Dalle(Model):
         attn = Attention(c.d_model, c.n_heads, c.n_heads, c.d_model // c.n_heads, bias=True)
         return Block(attn, MLP(c.d_model, c.d_mlp, act="gelu", bias=True), self._norm, placement="pre")
 
-    def learn(self, part: Literal["coder", "decoder"]) -> None:
-        """Choose what ``loss`` is of and what has gradients, from now on; the other part is frozen."""
+    def learn(self, part: str) -> None:
+        """Choose what ``loss`` is of and what has gradients from now on, 'coder' or 'decoder'; the other is frozen. Raises BadValue."""
         if part not in ("coder", "decoder"):
             raise BadValue("the part to learn", part, "'coder' or 'decoder'")
         self.learning = part
