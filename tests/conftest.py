@@ -15,6 +15,9 @@ for name, value in {
 }.items():
     os.environ.setdefault(name, value)
 
+# Tests hold small models: on a machine with other work, two threads that wait for each other are many times slower than one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 if os.environ.get("WORKBENCH_CHECK_SHAPES", "1") == "1":
     from jaxtyping import install_import_hook
 

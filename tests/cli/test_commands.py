@@ -73,7 +73,9 @@ def test_models_are_listed_and_shown(call: Call, trained: str) -> None:
 def test_data_is_listed_and_verified(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORKBENCH_DATA_MIRROR", raising=False)
     sets = call("data", "list", "--json").document["data"]
-    assert {one["name"]: one["state"] for one in sets} == dict.fromkeys(("crows-pairs", "fsdd", "tinyshakespeare", "wikitext-2"), "not here")
+    assert {one["name"]: one["state"] for one in sets} == dict.fromkeys(
+        ("crows-pairs", "fsdd", "tinyshakespeare", "wikitext-2"), "not here"
+    )
     assert "crows-pairs contains" in call("data", "list").out, "what a reader may meet is said"
     assert call("data", "verify").out == "No data set is here, so there is nothing to verify.\n"
     missing = call("data", "verify", "tinyshakespeare")

