@@ -38,8 +38,10 @@ def error_rate(name: str, pairs: Sequence[tuple[Ids, Ids]], words: str) -> Measu
     rows (bootstrap)."""
     table = np.array([(distance(found, wanted), len(wanted)) for found, wanted in pairs], dtype=float)
     faults, symbols = table.sum(axis=0)
-    if faults == 0:  # no resample can differ: the bound on a share of faulty symbols stands in (Clopper and Pearson 1934)
-        return Measure(name, 0.0, 0.0, clopper_pearson(0, int(symbols)).high, int(symbols), words, larger=False)
+    if np.ptp(table[:, 0] / table[:, 1]) == 0:  # no resample can differ: a share of faulty symbols stands in (Clopper and Pearson 1934)
+        interval = clopper_pearson(min(int(faults), int(symbols)), int(symbols))
+        value = float(faults / symbols)
+        return Measure(name, value, min(value, interval.low), max(value, interval.high), int(symbols), words, larger=False)
     found = bootstrap(table, ratio)
     return Measure(name, found.value, found.interval.low, found.interval.high, int(symbols), words, larger=False)
 

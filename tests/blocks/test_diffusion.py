@@ -14,10 +14,10 @@ from workbench.blocks.diffusion import (
     StepEmbed,
     ddim,
     guided,
+    image_error,
     mixed,
     null_text,
     sampled,
-    squared_error,
     starts,
     thresholded,
 )  # fmt: skip
@@ -256,11 +256,14 @@ def test_what_is_learned_from_is_the_mixture_and_its_velocity() -> None:
         mixed(clean, PairBatch(clean, tokens[:5]), NOISE, low=None, low_noise=0.0, drop_text=0.0, by=None)
 
 
-def test_the_error_is_a_sum_and_the_number_of_values() -> None:
-    total, count = squared_error(random(*SHAPE), random(*SHAPE, seed=1))
-    slow = sum((float(a) - float(b)) ** 2 for a, b in zip(random(*SHAPE).flatten(), random(*SHAPE, seed=1).flatten()))
+def test_the_error_is_that_of_the_images_the_velocities_imply() -> None:
+    step, noisy, predicted, targets = torch.tensor([0, 5, 11]), *(random(*SHAPE, seed=seed) for seed in range(3))
+    total, count = image_error(predicted, targets, step, NOISE)
+    ours, truth = (NOISE.clean(noisy, velocity, step) for velocity in (predicted, targets))
+    slow = sum((float(a) - float(b)) ** 2 for a, b in zip(ours.flatten(), truth.flatten()))
     assert float(total) == pytest.approx(slow, rel=1e-12)
     assert count == 3 * 2 * 4 * 6
+    assert float((predicted - targets).square().sum()) > 1.1 * slow  # unweighted it is another sum
     for bad in (None, random(3, 2, 4, 4)):
         with pytest.raises(BadValue, match=r"the batch's targets .* must be velocities \(3, 2, 4, 6\)"):
-            squared_error(random(*SHAPE), bad)
+            image_error(predicted, bad, step, NOISE)

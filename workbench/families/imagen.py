@@ -23,7 +23,7 @@ from torch import Tensor
 
 from workbench.blocks.attention import Attention
 from workbench.blocks.cache import KVCache
-from workbench.blocks.diffusion import Canvas, Noise, PixelHead, StepEmbed, mixed, sampled, squared_error, starts
+from workbench.blocks.diffusion import Canvas, Noise, PixelHead, StepEmbed, image_error, mixed, sampled, starts
 from workbench.blocks.embed import Axes, Embed
 from workbench.blocks.frontends import Grid, check_pixels
 from workbench.blocks.init import STD, generator_of
@@ -159,9 +159,9 @@ class Imagen(Model):
         return mixed(clean, batch, self.noise, low=low, low_noise=c.low_noise, drop_text=c.drop_text, by=by)
 
     def loss(self, batch: DiffusionBatch | PairBatch) -> tuple[Float[Tensor, ""], int]:
-        """The summed squared error of the predicted velocities and the number of values; a PairBatch is ``noised`` first."""
+        """The summed squared error of the images that the velocities imply, and the number of values; a PairBatch is ``noised`` first."""
         batch = self.noised(batch) if isinstance(batch, PairBatch) else batch
-        return squared_error(self.predict(batch), batch.targets)
+        return image_error(self.predict(batch), batch.targets, batch.step, self.noise)
 
     @torch.no_grad()
     def paint(
