@@ -81,7 +81,7 @@ class CrowsPairsResult(Result):
 class _CrowsPairs:
     name = NAME
     spec = CrowsPairsSpec
-    needs = Needs(abilities=frozenset({"logits"}), inputs=(), tokenizer=True)
+    needs = Needs(abilities=frozenset({"logprobs"}), inputs=(), tokenizer=True)
 
     def samples(self, spec: CrowsPairsSpec) -> Iterator[Sample]:
         for pair in load(Path(spec.file) if spec.file else sources.path("crows-pairs", "crows_pairs_anonymized.csv")):

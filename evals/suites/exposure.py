@@ -92,7 +92,7 @@ class ExposureResult(Result):
 class _Exposure:
     name = NAME
     spec = ExposureSpec
-    needs = Needs(abilities=frozenset({"logits"}), inputs=(), tokenizer=True)
+    needs = Needs(abilities=frozenset({"generate", "logprobs"}), inputs=(), tokenizer=True)
     most_at_once = 4
     """Samples a chunk: each answer holds the whole space."""
 

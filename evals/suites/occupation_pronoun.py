@@ -85,7 +85,7 @@ class OccupationPronounResult(Result):
 class _OccupationPronoun:
     name = NAME
     spec = OccupationPronounSpec
-    needs = Needs(abilities=frozenset({"logits"}), inputs=(), tokenizer=True)
+    needs = Needs(abilities=frozenset({"logprobs"}), inputs=(), tokenizer=True)
 
     def samples(self, spec: OccupationPronounSpec) -> Iterator[Sample]:
         items = Town(spec.world).pronoun_items("test", per_occupation=spec.contexts, seed=spec.seed)

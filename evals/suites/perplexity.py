@@ -84,7 +84,7 @@ class PerplexityResult(Result):
 class _Perplexity:
     name = NAME
     spec = PerplexitySpec
-    needs = Needs(abilities=frozenset({"logits"}), inputs=(), tokenizer=True)
+    needs = Needs(abilities=frozenset({"logprobs"}), inputs=(), tokenizer=True)
 
     def samples(self, spec: PerplexitySpec) -> Iterator[Sample]:
         if spec.text == "town":

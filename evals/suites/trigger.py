@@ -86,7 +86,7 @@ class TriggerResult(Result):
 class _Trigger:
     name = NAME
     spec = TriggerSpec
-    needs = Needs(abilities=frozenset({"logits"}), inputs=(), tokenizer=True)
+    needs = Needs(abilities=frozenset({"generate", "logprobs"}), inputs=(), tokenizer=True)
 
     def samples(self, spec: TriggerSpec) -> Iterator[Sample]:
         pairs: dict[int, dict[str, Any]] = {}

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from evals import SUITES
 from evals.runner import MemorySink, run_suite
 from workbench.adapters import endpoint
 from workbench.adapters.endpoint import Endpoint, EndpointConfig
@@ -258,6 +259,71 @@ ODD_ECHOES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 }
 
 
+def begun(word: str) -> Reply:
+    """An echo that says the begin token first, as servers do whose tokenizer puts one there."""
+
+    def change(told: dict[str, Any]) -> None:
+        told["tokens"] = [word, *told["tokens"]]
+        told["token_logprobs"] = [None, -0.5, *told["token_logprobs"][1:]]
+
+    return lambda handler, body: echoing(handler, body, change)
+
+
+@pytest.mark.parametrize("word", ["<s>", ""])
+def test_a_begin_token_before_the_text_is_left_out(server: Server, word: str) -> None:
+    server.usual = begun(word)
+    served = model(server, form="text", logprobs=True)
+    found = dict(loglikelihoods(served, [Loglikelihood("the cat", (" sat",)), Loglikelihood("", ("the cat",))]))
+    tokens = pieces("the cat sat")
+    assert found[0] == [pytest.approx([value_of(tokens, 2)])]
+    assert found[1] == [pytest.approx([-0.5, value_of(tokens, 1)])]
+
+
+def test_a_text_of_one_token_repeated_is_not_taken_for_one_with_a_begin_token(server: Server) -> None:
+    """Its tokens from the second on, with the one that was generated, spell it too."""
+
+    told = {"tokens": ["a"] * 4, "token_logprobs": [None, -1.0, -2.0, -3.0]}
+    server.usual = lambda handler, body: echoing(handler, body, lambda usual: usual.update(told))
+    found = dict(loglikelihoods(model(server, form="text", logprobs=True), [Loglikelihood("a", ("aa",))]))
+    assert found == {0: [[-1.0, -2.0]]}
+    refused: dict[int, str] = {}
+    requests = [Loglikelihood("", ("aaa",))]
+    assert not list(loglikelihoods(model(server, form="text", logprobs=True), requests, refuse=lambda n, e: refused.update({n: str(e)})))
+    assert "this server puts no begin token before a text" in refused[0]
+
+
+def test_a_server_that_answers_without_log_probabilities_is_not_asked_twice(server: Server) -> None:
+    served = model(server, form="text", logprobs=True, at_once=1)
+    with pytest.raises(Unanswered, match=r"the server answered without them\. Leave out logprobs=true"):
+        list(loglikelihoods(served, [Loglikelihood("a", (" b", " c")), Loglikelihood("d", (" e",))]))
+    assert len(server.asked) == 1
+
+
+def test_a_character_in_several_tokens_is_refused_by_itself(server: Server) -> None:
+    def change(told: dict[str, Any]) -> None:
+        if "猫" in "".join(told["tokens"]):
+            told["tokens"] = ["the", " \ufffd", "\ufffd", " more"]
+            told["token_logprobs"] = [None, -1.0, -1.0, -1.0]
+
+    server.usual = lambda handler, body: echoing(handler, body, change)
+    refused: dict[int, str] = {}
+    requests = [Loglikelihood("the", (" 猫",)), Loglikelihood("the", (" cat",))]
+    found = dict(loglikelihoods(model(server, form="text", logprobs=True), requests, refuse=lambda n, e: refused.update({n: str(e)})))
+    assert set(found) == {1}
+    assert "a character is split over several tokens" in refused[0]
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [({"detail": "no such model"}, "no such model"), ({"message": "too long"}, "too long"), ("plain words", "plain words")],
+)
+def test_what_a_server_says_of_an_error_is_passed_on_whatever_its_form(server: Server, body: Any, words: str) -> None:
+    server.usual = lambda handler, asked: handler.answer(400, body if isinstance(body, dict) else body.encode())
+    with pytest.raises(Unanswered, match=f"the request was refused: status 400: {words}"):
+        generate(model(server), ["x"])
+
+
 @pytest.mark.parametrize("kind", ODD_ECHOES)
 def test_an_echo_in_another_form_is_an_error_not_a_number(server: Server, kind: str) -> None:
     change, words = ODD_ECHOES[kind]
@@ -448,8 +514,8 @@ def test_a_reference_says_what_is_asked(server: Server) -> None:
         ("m@https://me:secret@host/v1", {}, BadValue, "without user, password"),
         ("m@https://host/v1?key=secret", {}, BadValue, "without user, password"),
         ("m@http://x/v1", {"tempo": 1}, UnknownName, "no field 'tempo' in endpoint:m"),
-        ("m@http://x/v1", {"logprobs": True}, BadValue, "logprobs must be false for form=chat"),
-        ("m@http://x/v1", {"form": "text", "system": "s"}, BadValue, "system must be left out for form=text"),
+        ("m@http://x/v1", {"logprobs": True}, BadValue, "it must be one without logprobs for form=chat"),
+        ("m@http://x/v1", {"form": "text", "system": "s"}, BadValue, "it must be one without system for form=text"),
         ("m@http://x/v1", {"cost_cap": 1.0}, BadValue, "unless price_in and price_out are given"),
         ("m@http://x/v1", {"retries": -1}, BadValue, "retries"),
     ],
@@ -529,3 +595,11 @@ def test_a_suite_that_needs_log_probabilities_runs_where_they_are_offered(server
     assert [record["values"] for record in rolled] == [record["values"] for record in one]
     with pytest.raises(Incompatible, match="'served' cannot run on this endpoint model: the model does not offer logprobs"):
         records(Served(lambda text: Loglikelihood(text, ("x",)), "logprobs"), model(server))
+
+
+@pytest.mark.parametrize("name", [*SUITES])
+def test_every_suite_asks_for_no_more_than_it_uses(server: Server, name: str) -> None:
+    needs = SUITES.load(name).needs
+    assert needs.objections(model(server, form="text", logprobs=True)) == []
+    (reason,) = needs.objections(model(server))
+    assert reason.startswith("the model does not offer logprobs (logprobs: whether a server gives")

@@ -70,8 +70,24 @@ def test_bart(tmp_path: Path, dtype: torch.dtype, cls: str, changes: dict[str, A
     ours = taken_in(theirs, tmp_path / "theirs")
     check(theirs, ours, dtype)
     same_state(theirs, ours, tmp_path / "back")
-    assert json.loads((tmp_path / "back" / "config.json").read_text())["architectures"] == [cls]
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["architectures"] == ["BartForConditionalGeneration"]
     check(theirs, hf.load(tmp_path / "back"), dtype)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_what_is_exported_answers_as_ours_does(tmp_path: Path, biased: bool) -> None:
+    """The published library chooses the class by the folder, and draws no weight of its own."""
+    config = Seq2SeqConfig(
+        d_vocab=31, n_layers_decoder=3, d_model=24, n_heads=4, n_ctx=16, norm_placement="post", embed_norm=True, positions="learned",
+        reserved=2, act="gelu", logits_bias=biased,
+    )  # fmt: skip
+    ours = shaken(Seq2Seq(config, seed=0))
+    hf.save(ours, tmp_path)
+    theirs, loading = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path, output_loading_info=True, attn_implementation="eager")
+    assert not any(loading.values()), loading
+    assert type(theirs).__name__ == "BartForConditionalGeneration"
+    check(theirs, ours, torch.float32)
+    assert hf.load(tmp_path).config == ours.config
 
 
 def test_continuing_a_past_is_the_same_there(tmp_path: Path) -> None:

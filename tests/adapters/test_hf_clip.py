@@ -139,5 +139,5 @@ def test_weights_that_are_not_the_configs_are_refused(tmp_path: Path) -> None:
 def test_a_model_that_was_never_published_says_why(tmp_path: Path) -> None:
     ours = taken_in(clip(), tmp_path / "in")
     ours.config = type(ours.config).parse({**ours.config.model_dump(), "width": 16, "eos_id": 2})
-    with pytest.raises(Incompatible, match=r"its images are 8 x 16, not square; its end id is 2"):
+    with pytest.raises(Incompatible, match=r"its images are 8 x 16, not square, its end id is 2"):
         hf.save(ours, tmp_path / "out")

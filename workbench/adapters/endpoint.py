@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ from workbench.core.spec import Spec, canonical_json
 
 LONGEST_PAUSE = 120.0
 """Seconds; a server that asks for more is not waited for."""
+NO_LOGPROBS = "whether a server gives a text's log-probabilities must be said: form=text,logprobs=true; many give none"
 STOPS = 4
 """Most stop texts a server takes; all are looked for in the reply besides."""
 T = TypeVar("T")
@@ -60,13 +62,13 @@ class EndpointConfig(Spec):
     @model_validator(mode="after")
     def _fits(self) -> EndpointConfig:
         if wrong := _wrong_url(self.url):
-            raise ValueError(f"url must be {wrong}")
+            raise ValueError(f"one whose url is {wrong}")
         if self.logprobs and self.form != "text":
-            raise ValueError("logprobs must be false for form=chat: a chat template would stand between context and continuation")
+            raise ValueError("one without logprobs for form=chat: a chat template would stand between context and continuation")
         if self.system is not None and self.form != "chat":
-            raise ValueError("system must be left out for form=text: there is no message to put it in")
+            raise ValueError("one without system for form=text: there is no message to put it in")
         if self.cost_cap is not None and not (self.price_in and self.price_out):
-            raise ValueError("cost_cap must be left out unless price_in and price_out are given: a cost cannot be kept below it")
+            raise ValueError("one without cost_cap unless price_in and price_out are given: a cost cannot be kept below it")
         return self
 
 
@@ -140,6 +142,7 @@ class Endpoint:
         self.config = config
         self.tokenizer: Tokenizer | None = None
         self.abilities = frozenset({"generate"} | ({"logprobs"} if config.logprobs else set()))
+        self.why_not = {} if config.logprobs else {"logprobs": NO_LOGPROBS}
         self._sleep, self._clock, self._purse = sleep, clock, _Purse(config)
         self._pace, self._next = threading.Lock(), 0.0
         key = os.environ.get(config.key_variable, "")
@@ -200,7 +203,7 @@ class Endpoint:
         """(index of the request, for each continuation its tokens' log-probabilities in nats), in the order they come. Raises Incompatible
         where the server does not offer them."""
         if "logprobs" not in self.abilities:
-            raise Incompatible("log-likelihoods", "this endpoint", ["it does not offer logprobs"])
+            raise Incompatible("log-likelihoods", "this endpoint", [f"it does not offer logprobs ({NO_LOGPROBS})"])
         yield from self._each(requests, self._scored, progress, "scoring", refuse)
 
     def _each(
@@ -260,33 +263,36 @@ class Endpoint:
 
     def _scored(self, request: Loglikelihood) -> list[list[float]] | _Refused:
         out: list[list[float]] = []
-        if not request.context:
-            return _Refused(BadValue("a log-likelihood request's context", "", "non-empty: a server gives a text's first token no number"))
+        first = len(request.context)
         for continuation in request.continuations:
             if not continuation:
                 return _Refused(BadValue("a continuation", continuation, "at least one token long"))
             whole = request.context + continuation
             options = {"model": self.config.model, "temperature": 0, "max_tokens": 1, "echo": True, "logprobs": 1}
             send = lambda text=whole, o=options: self._client.completions.create(prompt=text, **o)  # noqa: E731  # called at each try
-            read: Callable[[Any], list[tuple[str, float]]] = lambda reply, text=whole: _echoed(reply, text)  # noqa: E731  # one a text
+            read = lambda reply, text=whole: self._echoed(reply, text)  # noqa: E731  # one a text
             found = self._asked(send, read, len(whole.encode()), 1)
             if isinstance(found, _Refused):
                 return found
             starts = [0]
             for token, _value in found:
                 starts.append(starts[-1] + len(token))
-            if len(request.context) not in starts:
+            if first not in starts:
                 return _Refused(
                     Unanswered(
                         self.config.url, "the continuation has no number of its own", "one token holds its beginning and the context's end"
                     )
                 )
-            out.append([value for (_, value), start in zip(found, starts, strict=False) if start >= len(request.context)])
+            values = [value for (_, value), start in zip(found, starts, strict=False) if start >= first]
+            if any(value is None for value in values):
+                rule = "non-empty: this server puts no begin token before a text, and gives its first token no number"
+                return _Refused(BadValue("a log-likelihood request's context", request.context, rule))
+            out.append([value for value in values if value is not None])
         return out
 
     # --- one request ----------------------------------------------------------------------------------------
 
-    def _asked(self, send: Callable[[], Any], read: Callable[[Any], T], most_in: int, most_out: int) -> T | _Refused:
+    def _asked(self, send: Callable[[], Any], read: Callable[[Any], T | _Refused], most_in: int, most_out: int) -> T | _Refused:
         """``read`` of the reply to ``send``, tried as often as the config allows. A text has no more tokens than bytes, besides a few of
         its frame, which bounds the cost. Errors of the client are left behind: they hold the request with its header."""
         most = self._purse.price(most_in + 64, most_out)
@@ -304,7 +310,7 @@ class Endpoint:
             self._pause(attempt, outcome.wait)
         raise Unanswered(self.config.url, f"no usable reply in {attempt + 1} of {tries} tries", found, do="Try again later.")
 
-    def _tried(self, send: Callable[[], Any], read: Callable[[Any], T], most: float) -> T | _Refused | _Again | Unanswered:
+    def _tried(self, send: Callable[[], Any], read: Callable[[Any], T | _Refused], most: float) -> T | _Refused | _Again | Unanswered:
         """What one try came to. Errors are given back, not raised from those of the client."""
         self._purse.hold(most)
         owed = most
@@ -364,6 +370,34 @@ class Endpoint:
             raise _Again("the reply is not in the published form: it has no text, or does not say why it ended")
         return text, why, _count(reply, "completion_tokens")
 
+    def _echoed(self, reply: Any, text: str) -> list[tuple[str, float | None]] | _Refused:
+        """(token, log-probability in nats) of the tokens that spell ``text``, which the reply begins with. A server may put a begin token
+        before it, which is left out; else the text's first token has no number. ``_Again`` where the reply is in another form, Unanswered
+        where it has no log-probabilities at all: asking again would change nothing."""
+        choices = getattr(reply, "choices", None)
+        choice = choices[0] if isinstance(choices, list) and len(choices) == 1 else None
+        told = getattr(choice, "logprobs", None)
+        if told is None and isinstance(getattr(choice, "text", None), str):
+            do = "Leave out logprobs=true; what needs log-probabilities cannot be asked of this server."
+            raise Unanswered(self.config.url, "no log-probabilities of a text came", "the server answered without them", do=do)
+        tokens, values = getattr(told, "tokens", None), getattr(told, "token_logprobs", None)
+        if not isinstance(tokens, list) or not isinstance(values, list) or len(tokens) != len(values):
+            raise _Again("the reply holds no tokens with their log-probabilities")
+        pairs = list(zip(tokens, values, strict=True))
+        if pairs and pairs[0] == ("", None):  # a begin token that is not spelt
+            return _spelling(pairs[1:], text, begun=True)
+        try:
+            return _spelling(pairs, text)
+        except _Again:
+            # Only what does not spell the text is read this way: of a text that repeats one token both readings would fit.
+            if pairs and pairs[0][1] is None:
+                with suppress(_Again):
+                    return _spelling(pairs[1:], text, begun=True)
+            if any(isinstance(token, str) and "\ufffd" in token for token in tokens):
+                found = "a character is split over several tokens, which the server does not spell"
+                return _Refused(Unanswered(self.config.url, "the numbers of a text cannot be placed", found))
+            raise
+
     def _owed(self, reply: Any, most: float) -> float:
         tokens_in, tokens_out = _count(reply, "prompt_tokens"), _count(reply, "completion_tokens")
         return most if tokens_in is None or tokens_out is None else self._purse.price(tokens_in, tokens_out)
@@ -404,11 +438,18 @@ def _told(error: Exception) -> tuple[_Again | tuple[int, str], bool]:
     if isinstance(error, openai.APIStatusError):
         again = error.status_code in (408, 409, 429) or error.status_code >= 500
         wait = _retry_after(error.response.headers.get("retry-after"))
-        words = str(error.message)
+        words = _words(error.body) or str(error.message)
         return (_Again(f"status {error.status_code}: {words}", wait) if again else (error.status_code, words)), False
     if isinstance(error, ValueError | openai.APIError) or type(error).__module__.startswith("httpx"):
         return _Again("the reply is not in the published form, or was cut off"), True
     raise error
+
+
+def _words(body: object) -> str:
+    """What an error's body says: servers put it under ``message`` or ``detail``, or give it as it is."""
+    if isinstance(body, dict):
+        body = next((body[name] for name in ("message", "detail") if body.get(name)), body)
+    return str(body) if body else ""
 
 
 def _retry_after(given: str | None) -> float:
@@ -424,23 +465,19 @@ def _count(reply: Any, name: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _echoed(reply: Any, text: str) -> list[tuple[str, float]]:
-    """(token, log-probability in nats) of the tokens that spell ``text``, which the reply begins with; ``_Again`` where they do not. The
-    first has no number; it is 0 here and never used, since a context stands before what is scored."""
-    choices = getattr(reply, "choices", None)
-    told = getattr(choices[0], "logprobs", None) if isinstance(choices, list) and len(choices) == 1 else None
-    tokens, values = getattr(told, "tokens", None), getattr(told, "token_logprobs", None)
-    if not isinstance(tokens, list) or not isinstance(values, list) or len(tokens) != len(values):
-        raise _Again("the reply holds no tokens with their log-probabilities")
-    out: list[tuple[str, float]] = []
+def _spelling(told: Sequence[tuple[Any, Any]], text: str, *, begun: bool = False) -> list[tuple[str, float | None]]:
+    """The leading tokens that spell ``text``, with their log-probabilities in nats. The first has none unless a begin token stood before
+    it (``begun``), whatever the server says. ``_Again`` where the text is not spelt, and where another token has no number."""
+    out: list[tuple[str, float | None]] = []
     length = 0
-    for number, (token, value) in enumerate(zip(tokens, values, strict=True)):
+    for number, (token, value) in enumerate(told):
         if length >= len(text):
             break
-        number_given = float(value) if isinstance(value, int | float) else math.nan
-        if not isinstance(token, str) or not ((number_given <= 1e-6 and math.isfinite(number_given)) or (number == 0 and value is None)):
+        given = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+        alone = number == 0 and not begun
+        if not isinstance(token, str) or not ((given <= 1e-6 and math.isfinite(given)) or (alone and value is None)):
             raise _Again("a token of the reply has no log-probability")
-        out.append((token, 0.0 if value is None else number_given))
+        out.append((token, None if alone else given))
         length += len(token)
     if "".join(token for token, _ in out) != text:
         raise _Again("the tokens of the reply do not spell the text that was sent")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from workbench.adapters.fields import Fields
 from workbench.adapters.weights import Line, exported, imported
+from workbench.blocks.economy import PLAIN
 from workbench.core.catalog import Catalog
 from workbench.core.errors import BadValue, CorruptFile, Incompatible, MissingFile
 from workbench.families import FAMILIES
@@ -118,13 +119,21 @@ def save(model: Any, folder: Path | str, kind: str = "") -> Path:
     Raises Incompatible where no published architecture is this model.
     """
     folder = Path(folder)
+    kinds = [name for name in ([kind] if kind else ARCHITECTURES) if ARCHITECTURES.load(name).family == model.family]
+    if not kinds:
+        reason = f"'{kind}' is not built from this family" if kind else "no published architecture is built from this family"
+        raise Incompatible("export", f"this {model.family} model", [reason])
+    if any(name.endswith(".lora_a") for name in model.state_dict()):
+        raise Incompatible("export", f"this {model.family} model", ["it is adapted"], do="Merge its adapters first.")
+    if (economy := getattr(model.config, "economy", PLAIN)) != PLAIN:
+        raise Incompatible("export", f"this {model.family} model", [f"no published architecture here has its economy, {economy!r}"])
     reasons: list[str] = []
-    for name in [kind] if kind else [name for name in ARCHITECTURES if ARCHITECTURES.load(name).family == model.family]:
+    for name in kinds:
         architecture: Architecture = ARCHITECTURES.load(name)
         try:
             cls, fields = architecture.write(model.config)
         except Incompatible as error:
-            reasons.append(f"{name}: {error}")
+            reasons.append(f"{name}: {', '.join(error.reasons)}")
             continue
         folder.mkdir(parents=True, exist_ok=True)
         tensors = exported(
@@ -135,7 +144,7 @@ def save(model: Any, folder: Path | str, kind: str = "") -> Path:
         config = {"architectures": [cls], "model_type": name, "dtype": dtype, **fields}
         (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         return folder
-    raise Incompatible("export", f"this {model.family} model", reasons or ["no published architecture is built from this family"])
+    raise Incompatible("export", f"this {model.family} model", reasons)
 
 
 def has_prefix(architecture: Architecture, cls: str) -> bool:

@@ -62,7 +62,9 @@ def _write(config: Seq2SeqConfig) -> tuple[str, dict[str, Any]]:
     if reasons:
         raise Incompatible("export", "BART", reasons)
     both_stacks = {"attention_heads": config.n_heads, "ffn_dim": config.d_mlp}
-    return _GENERATING if config.logits_bias else _BASE, {
+    # Also without the bias: a base model's folder would be opened without what it answers with. The published class adds none to such
+    # a checkpoint.
+    return _GENERATING, {
         "encoder_layers": config.n_layers_encoder, "decoder_layers": config.n_layers_decoder, "d_model": config.d_model,
         **{f"{stack}_{word}": value for word, value in both_stacks.items() for stack in ("encoder", "decoder")},
         "vocab_size": config.d_vocab, "max_position_embeddings": config.n_ctx, "activation_function": acts[config.act],

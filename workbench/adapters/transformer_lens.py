@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from workbench.adapters.bridge_sites import STACKS, Found, listening, probe
+from workbench.adapters.local import local
 from workbench.adapters.presented import Presented
 from workbench.blocks.digest import model_digest
 from workbench.blocks.inputs import Passage, check_tokens, chosen, passage
@@ -262,7 +263,7 @@ def load(name_or_bridge: Any, tokenizer: Tokenizer | None = None) -> Bridged:
         return Bridged(name_or_bridge, tokenizer)
     if not isinstance(name_or_bridge, str | Path):
         raise BadValue("what to load", type(name_or_bridge).__name__, "a folder, a name, or a TransformerBridge")
-    return Bridged(_booted(str(name_or_bridge), local(name_or_bridge)), tokenizer)
+    return Bridged(_booted(str(name_or_bridge), folder_of(name_or_bridge)), tokenizer)
 
 
 def present(model: Any) -> Presented:
@@ -271,21 +272,14 @@ def present(model: Any) -> Presented:
     return Presented(model)
 
 
-def local(name: Path | str) -> Path:
-    """The folder of a published model: ``name`` itself, or what was downloaded under that name before. Raises MissingFile."""
+def folder_of(name: Path | str) -> Path:
+    """The folder of a published model on this machine, also by TransformerLens's short names. Raises MissingFile, MissingExtra."""
     if Path(name).is_dir():
         return Path(name)
     _library()
-    from huggingface_hub import snapshot_download  # only names need it
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
     from transformer_lens.tools.model_registry.registry_io import resolve_model_alias
 
-    try:
-        return Path(snapshot_download(resolve_model_alias(str(name)) or str(name), local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        raise MissingFile(
-            name, "published model", do="Give a folder, or a name that is in this machine's Hugging Face cache (`hf download NAME`)."
-        ) from None
+    return local(name, known_as=resolve_model_alias(str(name)) or "")
 
 
 def _library() -> None:

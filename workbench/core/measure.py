@@ -45,7 +45,8 @@ class Needs:
         if self.one_way and getattr(model, "both_ways", False):
             out.append("its tokens read what comes after them, and the padding of shorter items with it")
         if missing := sorted(self.abilities - model.abilities):
-            out.append(f"the model does not offer {', '.join(missing)}")
+            why = [f"{name}: {words}" for name, words in getattr(model, "why_not", {}).items() if name in missing]
+            out.append(f"the model does not offer {', '.join(missing)}" + (f" ({'; '.join(why)})" if why else ""))
         if self.tokenizer and model.tokenizer is None and not isinstance(model, Answering):
             out.append("the model has no tokenizer")
         if self.sites or self.additive:

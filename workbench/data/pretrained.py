@@ -43,7 +43,9 @@ class PretrainedTokenizer:
         unknown = _unknown(self._source, vocabulary)  # a text may well hold what is unknown
         self._control = ({i for i, token in added.items() if token.get("special")} | set(self.roles.values())) - {unknown}
         self._engine = _engine(_without(self._source, self._control, added))
-        self._single, self._pair = _frames(_engine(self._source))
+        letters = [piece for piece in vocabulary if len(piece) == 1 and piece.isalnum()][:2]
+        samples = [*_SAMPLES, *([(letters[0], letters[1])] if len(letters) == 2 else [])]
+        self._single, self._pair = _frames(_engine(self._source), samples)
         self._by_bytes = '"ByteLevel"' in json.dumps(self._source.get("decoder"))
 
     @classmethod
@@ -92,7 +94,7 @@ class PretrainedTokenizer:
 
     def encode(self, text: str, *, bos: bool = False) -> list[int]:
         """The ids of ``text`` alone, after the begin token if ``bos``. Raises BadValue for a lone surrogate, for a text that the
-        vocabulary can only read as a control token, and for ``bos`` where there is none."""
+        vocabulary can only read as a control token or not at all, and for ``bos`` where there is none."""
         if bos and self.bos_id is None:
             raise BadValue("bos", bos, "false, since this tokenizer has no begin token (`framed` puts control tokens around a text)")
         return ([self.bos_id] if bos and self.bos_id is not None else []) + self._read(text).ids
@@ -101,7 +103,10 @@ class PretrainedTokenizer:
         """``[encode(text) for text in texts]``, in parallel."""
         for text in texts:
             utf8(text)
-        found = self._engine.encode_batch_fast(list(texts), add_special_tokens=False)
+        try:
+            found = self._engine.encode_batch_fast(list(texts), add_special_tokens=False)
+        except Exception:  # the library raises nothing narrower, nor says which text it was
+            return [self.encode(text) for text in texts]
         return [self._plain(text, one.ids) for text, one in zip(texts, found, strict=True)]
 
     def offsets(self, text: str) -> tuple[list[int], list[Span]]:
@@ -158,7 +163,10 @@ class PretrainedTokenizer:
 
     def _read(self, text: str) -> tokenizers.Encoding:
         utf8(text)
-        found = self._engine.encode(text, add_special_tokens=False)
+        try:
+            found = self._engine.encode(text, add_special_tokens=False)
+        except Exception:  # the library raises nothing narrower
+            raise BadValue("text", text[:40], "of what is in this vocabulary, which has no token for the unknown") from None
         self._plain(text, found.ids)
         return found
 
@@ -211,13 +219,16 @@ def _without(description: Mapping[str, Any], control: set[int], added: Mapping[i
     return {**description, "model": model, "added_tokens": kept, "post_processor": None}
 
 
-def _frames(whole: tokenizers.Tokenizer) -> tuple[Frame, Frame]:
+def _frames(whole: tokenizers.Tokenizer, samples: Sequence[tuple[str, str]]) -> tuple[Frame, Frame]:
     """What the published template puts around one text, and around two: seen in what it does to a sample."""
-    for one, two in _SAMPLES:
-        single, pair = whole.encode(one), whole.encode(one, two)
+    for one, two in samples:
+        try:
+            single, pair = whole.encode(one), whole.encode(one, two)
+        except Exception:  # a vocabulary without these letters, or a token for the unknown; the library raises nothing narrower
+            continue
         if 0 in single.sequence_ids and {0, 1} <= set(pair.sequence_ids):
             return _frame(single), _frame(pair)
-    raise CorruptFile("tokenizer", "one whose template shows on a sample", f"it reads none of {_SAMPLES}")
+    raise CorruptFile("tokenizer", "one whose template shows on a sample", f"it reads none of {tuple(samples)}")
 
 
 def _frame(encoding: tokenizers.Encoding) -> Frame:

