@@ -20,7 +20,8 @@ from pydantic import Field
 
 from probes.attention import PATTERNS, check_cells, check_heads, is_causal, pattern_passes, pattern_sites, row_error
 from probes.panels import joined
-from probes.places import is_own_batch, place_sites, read_places, stack_of
+from probes.pictures import AXES, over_picture, picture_alone, shows_picture, with_picture, words_of
+from probes.places import is_own_batch, noise_note, place_sites, read_places, stack_of
 from probes.target import device_of, model_dtype
 from probes.token_items import origin, read_items
 from workbench.core.charts.heat import attention_map
@@ -83,13 +84,12 @@ def compute(model: HookedModel, inputs: Inputs, spec: AttentionPatternSpec, prog
             "key_token": (("batch", "key"), items.pieces),
         },
     )
-    note = "A BOS was put before each text." if items.bos_added else "No BOS was added: positions are those of the ids given."
     return AttentionPatternResult(
         kind=INSTRUMENT.name,
         values=values,
         spec=spec.model_dump(mode="json"),
         provenance=origin(model, seed=None, dtype=model_dtype(model), ids=items.ids, lengths=items.lengths),
-        notes=(note,),
+        notes=(items.added,),
     )
 
 
@@ -129,13 +129,17 @@ def of_places(model: HookedModel, inputs: Inputs, spec: AttentionPatternSpec, pr
             "key_token": (("batch", "key"), keys.pieces),
         },
     )
+    values = with_picture(with_picture(values, model, queries, "query"), model, keys, "key")
     where = f"{stack or 'the only'} stack{' reading the first' if spec.cross else ''}"
     return AttentionPatternResult(
         kind=INSTRUMENT.name,
         values=values,
         spec=spec.model_dump(mode="json"),
         provenance=origin(model, seed=None, dtype=model_dtype(model), **queries.data()),
-        notes=(f"Attention of {where}; positions are {queries.pieces[0][0]} to {queries.pieces[0][-1] or 'the end'}.",),
+        notes=(
+            f"Attention of {where}; positions are {queries.pieces[0][0]} to {queries.pieces[0][-1] or 'the end'}.",
+            *noise_note(queries),
+        ),
     )
 
 
@@ -144,12 +148,14 @@ def of_places(model: HookedModel, inputs: Inputs, spec: AttentionPatternSpec, pr
 
 @dataclass(frozen=True)
 class AttentionPatternResult(Result):
-    """``pattern`` (NaN at padding), ``to_first`` the mean weight a head puts on position 0, ``row_error`` the largest
-    distance of a row's sum from one."""
+    """``pattern`` (NaN at padding), ``to_first`` the mean weight a head puts on position 0, ``row_error`` the largest distance of a row's
+    sum from one; ``picture`` and ``box`` where keys (or, of words, the queries) are parts of a picture."""
 
     columns: ClassVar[tuple[str, ...]] = (
         "layer", "head", "batch", "query", "key", "query_token", "key_token", "pattern", "to_first", "row_error",
     )  # fmt: skip
+
+    aside: ClassVar[tuple[str, ...]] = AXES
 
     def summary(self) -> str:
         """Sizes, the heads that rest on the first token, and the largest row error."""
@@ -161,7 +167,10 @@ class AttentionPatternResult(Result):
         )
 
     def plot(self) -> Any:
-        """Item 0: one map a head, the first layers and heads only where there are many."""
+        """Item 0: one map a head, the first layers and heads only where there are many. Where positions are parts of a picture, the map is
+        laid over it: what each head reads, or (keys are words) from where each word is read."""
+        if shows_picture(self.values):
+            return over_keys(self.values) if self.values.attrs["picture"]["along"] == "key" else over_queries(self.values)
         item: Any = self.values.isel(batch=0)
         real = ~np.isnan(item.pattern.values[0, 0]).all(axis=1)
         read = ~np.isnan(item.pattern.values[0, 0]).all(axis=0)
@@ -176,6 +185,40 @@ class AttentionPatternResult(Result):
             maps.append(attention_map(pattern, tokens, title=name, key_tokens=other, causal=causal))
         title = f"Attention patterns of item 0, {len(maps)} of {len(heads)} heads"
         return maps[0] if len(maps) == 1 else joined(maps, title, columns=2)
+
+
+def over_keys(values: Any) -> Any:
+    """Item 0: what each head reads of the picture, from the class token where there is one, else on average over the queries."""
+    item = values.isel(batch=0)
+    names, keys = item.query_token.values, item.key_token.values
+    first = bool(names[0] == "class")
+    count = int((names != "").sum())
+    reader = "the class token" if first else f"the mean of {count} positions" if count > 1 else "the only position"
+    heads = [(layer, head) for layer in range(len(item["layer"])) for head in range(len(item["head"]))]
+    panels = [picture_alone(values, 0, f"Item 0: {words_of(values)}")]
+    for layer, head in heads[: MOST_MAPS - 1]:
+        pattern = item.pattern.values[layer, head]
+        read = pattern[0] if first else pattern[names != ""].mean(0)
+        title = f"Layer {int(item['layer'][layer])}, head {int(item['head'][head])}"
+        panels.append(over_picture(values, 0, read, keys, title=title, unit="attention weight"))
+    return joined(panels, f"What {reader} reads of item 0, {len(panels) - 1} of {len(heads)} heads", columns=_columns(values))
+
+
+def over_queries(values: Any) -> Any:
+    """Item 0: how much each part of the picture reads each word, the mean over the heads of the last layer."""
+    item = values.isel(batch=0, layer=-1)
+    pattern, words = item.pattern.values.mean(0), item.key_token.values  # query key
+    told = [place for place in range(len(words)) if words[place] != ""]
+    panels = [picture_alone(values, 0, f"Item 0: {words_of(values)}")]
+    for place in told[: MOST_MAPS - 1]:
+        title = f"Reading '{str(words[place]).strip()}' (word {place})"
+        panels.append(over_picture(values, 0, pattern[:, place], item.query_token.values, title=title, unit="attention weight"))
+    heads = f"layer {int(item['layer'])}, mean of {len(item['head'])} heads"
+    return joined(panels, f"Where each word is read in item 0, {heads}, {len(panels) - 1} of {len(told)} words", columns=_columns(values))
+
+
+def _columns(values: Any) -> int:
+    return 4 if values.attrs["picture"]["square"] else 2
 
 
 INSTRUMENT = Instrument(

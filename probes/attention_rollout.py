@@ -74,13 +74,12 @@ def compute(model: HookedModel, inputs: Inputs, spec: AttentionRolloutSpec, prog
             "key_token": (("batch", "key"), items.pieces),
         },
     )
-    note = "A BOS was put before each text." if items.bos_added else "No BOS was added: positions are those of the ids given."
     return AttentionRolloutResult(
         kind=INSTRUMENT.name,
         values=values,
         spec=spec.model_dump(mode="json"),
         provenance=origin(model, seed=None, dtype=model_dtype(model), ids=items.ids, lengths=items.lengths),
-        notes=(note, "Rollout follows attention weights only: values, output projections and MLPs are not in it."),
+        notes=(items.added, "Rollout follows attention weights only: values, output projections and MLPs are not in it."),
     )
 
 

@@ -11,6 +11,8 @@ import pandas as pd
 import xarray as xr
 from torch import Tensor
 
+from probes.panels import joined
+from probes.pictures import AXES, over_picture, picture_alone, shows_picture, words_of
 from probes.places import Places
 from probes.target import Target
 from probes.token_items import TokenItems
@@ -37,6 +39,7 @@ class AttributionResult(Result):
         "value", "candidates", "chance", "position", "target_id", "foil_id",
     )  # fmt: skip
     signed: ClassVar[bool] = True
+    aside: ClassVar[tuple[str, ...]] = AXES
 
     def summary(self) -> str:
         """For each of the first items, the token with the largest absolute attribution."""
@@ -58,12 +61,27 @@ class AttributionResult(Result):
         return f"the answer is {float(item.value):.3g}"
 
     def plot(self) -> Any:
-        """The first items' tokens coloured by attribution (signed colours where signs mean something)."""
+        """The first items' tokens coloured by attribution (signed colours where signs mean something), or, where positions are parts of a
+        picture, each item's picture and the attributions over it."""
+        if shows_picture(self.values):
+            return self._over_pictures()
         shown = self.values.isel(batch=slice(MOST_SHOWN))
         real = shown.is_token.values
         texts = [[str(t) for t in row[kept]] for row, kept in zip(shown.token.values, real, strict=True)]
         numbers = [row[kept].tolist() for row, kept in zip(shown.attribution.values, real, strict=True)]
         return token_heat(texts, numbers, title=f"{self.kind}: {self.title_words(len(texts))}", signed=self.signed, unit="attribution")
+
+    def _over_pictures(self) -> Any:
+        v, panels = self.values, []
+        for item in range(v.sizes["shown"]):
+            one = v.isel(batch=item)
+            numbers, names = np.where(one.is_token.values, one.attribution.values, np.nan), one.token.values
+            panels.append(picture_alone(v, item, f"Item {item}: {words_of(v)}"))
+            panels.append(
+                over_picture(v, item, numbers, names, title=f"Item {item}: {self.kind}", signed=self.signed, unit="attribution")
+            )  # fmt: skip
+        said = self.title_words(len(panels) // 2).replace("each token", "each part of the picture")
+        return joined(panels, f"{self.kind}: {said}", columns=2 if not v.attrs["picture"]["square"] else 4)
 
     def title_words(self, shown: int) -> str:
         """What the chart says it shows."""

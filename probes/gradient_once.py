@@ -13,8 +13,8 @@ from workbench.core.batch import EncoderBatch
 from workbench.core.protocol import HookedModel, Inputs, Progress
 from workbench.core.spec import Spec
 
-ANSWERS = ("tokens", "pixels", "pairs", "sequences")
-"""What models read whose logits are answers to choose from; a denoiser's are pixels."""
+ANSWERS = ("tokens", "pixels", "pairs", "sequences", "noise")
+"""What models read that can be asked about one answer: a token, a class, a pair, or one value of a predicted image."""
 
 
 class GradientSpec(Spec):

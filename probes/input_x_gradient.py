@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from probes.attribution import AttributionResult, attribution_values
 from probes.gradient_once import ANSWERS, GradientSpec, gradient_at_input
+from probes.pictures import with_picture
+from probes.places import noise_note
 from probes.token_items import origin
 from workbench.core.measure import Instrument, Needs
 from workbench.core.protocol import HookedModel, Inputs, Progress
@@ -30,11 +32,11 @@ def compute(model: HookedModel, inputs: Inputs, spec: InputXGradientSpec, progre
     attribution = (x.double() * gradient.double()).sum(-1).cpu().numpy()
     return InputXGradientResult(
         kind=INSTRUMENT.name,
-        values=attribution_values(items, target, attribution, value, items.real & ~items.control),
+        values=with_picture(attribution_values(items, target, attribution, value, items.real & ~items.control), model, items),
         spec=spec.model_dump(mode="json"),
         provenance=origin(model, seed=None, dtype=x.dtype, targets=target.ids, foils=target.foils, positions=target.positions,
                           **items.data()),
-        notes=("First order only: the attributions need not add up to the effect of removing the tokens.",),
+        notes=("First order only: the attributions need not add up to the effect of removing the tokens.", *noise_note(items)),
     )  # fmt: skip
 
 

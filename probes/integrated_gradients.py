@@ -179,7 +179,7 @@ def compute(model: HookedModel, inputs: Inputs, spec: IntegratedGradientsSpec, p
 def _notes(
     notes: tuple[str, ...], items: TokenItems, found: dict[str, np.ndarray], difference: np.ndarray, spec: IntegratedGradientsSpec
 ) -> tuple[str, ...]:
-    out = [*notes, "A BOS was put before each text." if items.bos_added else "No BOS was added: positions are those of the ids given."]
+    out = [*notes, items.added]
     left = int((~found["converged"]).sum())
     if left:
         share = found["gap"] / np.maximum(np.abs(difference), np.finfo(float).tiny)

@@ -5,7 +5,7 @@ Token models are read by ``token_items``; here the batch is one of the family's 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -40,13 +40,18 @@ class Places:
 
     @property
     def control(self) -> Bool[Tensor, "batch pos"]:
-        """True at control tokens of a tokenizer; patches and frames are none."""
+        """True at what is the same in every item: control tokens of a tokenizer, the class or begin token before patches."""
         return self.controls if self.controls is not None else torch.zeros(self.pieces.shape, dtype=torch.bool)
 
     @property
     def lengths(self) -> Int[Tensor, " batch"]:
         """Real positions an item."""
         return self.real.sum(1)
+
+    @property
+    def ends(self) -> Int[Tensor, " batch"]:
+        """Each item's last real position; padding may lie before it."""
+        return self.width - 1 - self.real.flip(1).int().argmax(1)
 
     @property
     def width(self) -> int:
@@ -56,10 +61,11 @@ class Places:
     def __len__(self) -> int:
         return self.pieces.shape[0]
 
-    def passes(self, device: torch.device) -> Iterator[tuple[slice, Batch]]:
-        """The batch in parts of at most ``ROWS`` rows."""
-        for start in range(0, len(self), ROWS):
-            part = slice(start, min(len(self), start + ROWS))
+    def passes(self, device: torch.device, *, together: bool = False) -> Iterator[tuple[slice, Batch]]:
+        """The batch in parts of at most ``ROWS`` rows, or whole where rows are answers to each other (``together``)."""
+        size = len(self) if together else ROWS
+        for start in range(0, len(self), size):
+            part = slice(start, min(len(self), start + size))
             yield part, self.batch.rows(part).to(device)
 
     def data(self) -> dict[str, Any]:
@@ -77,13 +83,28 @@ def is_own_batch(model: HookedModel, given: Any) -> bool:
 
 
 def read_places(model: HookedModel, inputs: Inputs, stack: str) -> Places:
-    """The batch of ``inputs`` as positions of ``stack``. Raises BadValue for what is no batch."""
+    """The batch of ``inputs`` as positions of ``stack``. Raises BadValue for what is no batch, or has parts of unequal numbers of rows."""
     given = inputs.batch
     if isinstance(given, Tensor):
         given = ImageBatch(given)
     if not isinstance(given, Batch):
         raise BadValue("inputs.batch", type(given).__name__, f"the batch type of a {model.family} model")
-    return Places(given, stack, names_of(model, given, stack))
+    rows = {len(value) for value in vars(given).values() if value is not None}
+    if len(rows) != 1:
+        raise BadValue("the rows of inputs.batch", sorted(rows), "as many of each part: position by position, items are compared")
+    pieces = names_of(model, given, stack)
+    return Places(given, stack, pieces, _before_picture(model, given, stack, pieces.shape))
+
+
+def _before_picture(model: HookedModel, batch: Batch, stack: str, shape: tuple[int, ...]) -> Bool[Tensor, "batch pos"] | None:
+    """True at the position before the first that is part of a picture: a learned token, which says nothing of an item."""
+    say = getattr(model, "picture", None)
+    found = say(batch.rows(slice(0, 1)), stack) if say is not None else None
+    if found is None or not (first := int((found.boxes[:, 1] > found.boxes[:, 0]).int().argmax())):
+        return None
+    out = torch.zeros(shape, dtype=torch.bool)
+    out[:, first - 1] = True
+    return out
 
 
 def stack_of(model: HookedModel, stack: str) -> str:
@@ -128,6 +149,15 @@ def place_sites(model: HookedModel, stack: str, layers: Sequence[int] | None, *,
     return tuple(every[layer] for layer in chosen)
 
 
+def noise_note(items: object) -> tuple[str, ...]:
+    """At which steps of noise the items were looked at, where they are noisy images."""
+    step = getattr(getattr(items, "batch", None), "step", None)
+    if step is None:
+        return ()
+    low, high = int(step.min()), int(step.max())
+    return (f"All at step {low} of noise (0 is the least)." if low == high else f"At steps {low} to {high} of noise (0 is the least).",)
+
+
 # --- the scalar asked about -----------------------------------------------------------------------------------
 
 
@@ -141,11 +171,11 @@ def embedding_of(model: HookedModel, stack: str) -> Site:
 
 
 def place_target(
-    logits: Tensor, inputs: Inputs, quantity: Quantity, position: int | None, count: int, lengths: Tensor | None = None
+    logits: Tensor, inputs: Inputs, quantity: Quantity, position: int | None, count: int, ends: Tensor | None = None
 ) -> Target:
     """The target of ``inputs`` over ``logits`` (``[batch, answer]`` or ``[batch, pos, answer]``), checked as for tokens.
 
-    ``position`` None is the last; where the logits lie along the positions asked about, each item's last real one (``lengths``).
+    ``position`` None is the last; where the logits lie along the positions asked about, each item's last real one (``ends``).
     """
     if logits.ndim not in (2, 3):
         raise BadValue("the shape of the logits", tuple(logits.shape), "[batch, answer] or [batch, pos, answer]")
@@ -163,12 +193,28 @@ def place_target(
             raise BadValue("position", position, "left out: this model's logits have no positions")
         return Target(quantity, ids, foils, torch.zeros(count, dtype=torch.long))
     length = logits.shape[1]
-    if position is None and lengths is not None:
-        return Target(quantity, ids, foils, lengths - 1)
+    if position is None and ends is not None:
+        return Target(quantity, ids, foils, ends)
     at = length - 1 if position is None else position
     if not -length <= at < length:
         raise BadValue("position", position, f"within 0 to {length - 1}")
     return Target(quantity, ids, foils, torch.full((count,), at % length))
+
+
+def _answers(model: HookedModel, stack: str, last: str, quantity: Quantity) -> tuple[bool, Callable[[Tensor], Tensor]]:
+    """Whether items are answers to each other, and the logits of a stack's items with one axis of answers.
+
+    Where there is a logit for each image and text, the answers to one are the others. The values of predicted images ``[batch, channel,
+    height, width]`` are numbered channel by channel, row by row.
+    """
+    axes = model.sites()["unembed.hook_logits"].axes if "unembed.hook_logits" in model.sites() else ()
+    if "pair" in axes:  # the rows are the last stack's items
+        return True, (lambda logits: logits) if stack == last else (lambda logits: logits.T)
+    if "height" in axes:
+        if quantity == "logprob":
+            raise BadValue("quantity", quantity, "'logit' or 'logit-difference': predicted pixels are not answers to choose from")
+        return False, lambda logits: logits.flatten(1)
+    return False, lambda logits: logits
 
 
 def place_gradients(
@@ -177,19 +223,20 @@ def place_gradients(
     """Target, embeddings of the stack, the gradient of each item's scalar there, and the scalar. No parameter's ``.grad`` is touched."""
     site = embedding_of(model, places.stack)
     device = device_of(model)
-    first = model.run(places.batch.rows(slice(0, 1)).to(device)).logits
-    assert first is not None
     last = [one.stack for one in model.sites().values() if one.layer is not None][-1]  # logits lie along the last stack's positions
+    paired, answers = _answers(model, places.stack, last, quantity)
+    first = model.run(places.batch.rows(slice(0, len(places) if paired else 1)).to(device)).logits
+    assert first is not None
     along = first.ndim == 3 and places.stack == last and first.shape[1] == places.width
-    target = place_target(first, inputs, quantity, position, len(places), places.lengths if along else None)
+    target = place_target(answers(first), inputs, quantity, position, len(places), places.ends if along else None)
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for part, batch in places.passes(device):
+    for part, batch in places.passes(device, together=paired):
         x = model.run(batch, capture=site, logits=None)[site].detach()
         with torch.enable_grad():
             leaf = x.clone().requires_grad_(True)
             logits = model.run(batch, edit=[Replace(site, value=leaf)], grad=True).logits
             assert logits is not None
-            wanted = target.rows(part)
+            wanted, logits = target.rows(part), answers(logits)
             if logits.ndim == 3:
                 logits = logits[torch.arange(len(logits)), wanted.positions.to(logits.device)]
             scalar = wanted.read(logits)

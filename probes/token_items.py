@@ -34,6 +34,16 @@ class TokenItems:
     control: Bool[Tensor, "batch pos"]
     pieces: np.ndarray
     bos_added: bool
+    framed: bool = False
+
+    @property
+    def added(self) -> str:
+        """What was put around the texts, in a sentence."""
+        if self.bos_added:
+            return "A BOS was put before each text."
+        if self.framed:
+            return "The tokenizer's control tokens were put around each text."
+        return "No BOS was added: positions are those of the ids given."
 
     @property
     def real(self) -> Bool[Tensor, "batch pos"]:
@@ -68,13 +78,14 @@ def read_items(model: HookedModel, inputs: Inputs, *, bos: bool = True) -> Token
     """
     tokenizer = model.tokenizer
     given, lengths = inputs.batch, inputs.lengths
-    bos_added = False
+    bos_added = framed = False
     if isinstance(given, str) or (isinstance(given, Sequence) and len(given) > 0 and all(isinstance(g, str) for g in given)):
         if tokenizer is None:
             raise BadValue("inputs.batch", "text", "token ids, since this model has no tokenizer")
         if lengths is not None:
             raise BadValue("inputs.lengths", "given", "left out for text, whose lengths the tokenizer decides")
         bos_added = bos and tokenizer.bos_id is not None
+        framed = bos and not bos_added and hasattr(tokenizer, "framed")
         ids, lengths = _encode_all(tokenizer, [given] if isinstance(given, str) else list(given), bos_added, bos)
     else:
         ids = _ids(given)
@@ -82,7 +93,7 @@ def read_items(model: HookedModel, inputs: Inputs, *, bos: bool = True) -> Token
     _check_ids(model, ids)
     special = control_ids(tokenizer)
     control = torch.isin(ids, torch.tensor(special, dtype=ids.dtype)) if special else torch.zeros_like(ids, dtype=torch.bool)
-    return TokenItems(ids, lengths, control, _pieces(tokenizer, ids, lengths), bos_added)
+    return TokenItems(ids, lengths, control, _pieces(tokenizer, ids, lengths), bos_added, framed)
 
 
 def control_ids(tokenizer: Tokenizer | None) -> list[int]:

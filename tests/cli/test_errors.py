@@ -18,7 +18,7 @@ from workbench.store.runs import Store
 
 MISTYPED = {
     "command": (["evla"], 64, "no command 'evla' of `workbench`. Did you mean 'eval'?"),
-    "subcommand": (["runs", "lst"], 64, "no command 'lst' of `workbench runs`. Did you mean 'list'?"),
+    "subcommand": (["runs", "lst"], 64, "no command 'lst' of `workbench runs`. Did you mean 'list'"),
     "flag": (["eval", "--modle", "x"], 64, "no option '--modle' of `workbench eval`. Did you mean '--model'"),
     "flag before the command": (["--jsn"], 64, "no option '--jsn' of `workbench`. Did you mean '--json'?"),
     "flag value": (["eval", "--batch", "many"], 64, "'--batch'"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +71,73 @@ def test_a_gradient_is_what_a_small_change_does(family: str, stack: str) -> None
         slope = (answer(up) - answer(down)) / (2 * step)
         real = ~np.isnan(result.values.attribution.values[:, place])
         assert np.allclose(result.values.attribution.values[real, place], slope.numpy()[real], rtol=1e-4, atol=1e-7)
+
+
+def sloped(answer: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> np.ndarray:
+    """What each item's answer gains by one embedding being longer ``[batch, pos]``, by differences; an item's own embedding alone."""
+    step, out = 1e-6, np.zeros(x.shape[:2])
+    for row in range(x.shape[0]):
+        for place in range(x.shape[1]):
+            up, down = x.clone(), x.clone()
+            up[row, place] *= 1 + step
+            down[row, place] *= 1 - step
+            out[row, place] = float((answer(up) - answer(down))[row] / (2 * step))
+    return out
+
+
+@pytest.mark.parametrize("quantity", ["logit", "logprob", "logit-difference"])
+@pytest.mark.parametrize("stack", ["text", "image"])
+def test_of_pairs_the_answers_to_an_item_are_the_others(stack: str, quantity: str) -> None:
+    """A text is asked among the images, and an image among the texts."""
+    model, batch = tiny("clip")
+    targets, foils = torch.tensor([1, 1, 0]), torch.tensor([2, 0, 1])
+    inputs = Inputs(batch, targets=targets, foils=foils if quantity == "logit-difference" else None)
+    result: Any = PRODUCT(model, inputs, PRODUCT.spec.parse({"stack": stack, "quantity": quantity}))
+    site = f"{stack}.hook_embed"
+    rows = torch.arange(3)
+
+    def answer(embeddings: torch.Tensor) -> torch.Tensor:
+        logits = model.run(batch, edit=[Replace(site, value=embeddings)]).logits
+        logits = logits.T if stack == "text" else logits
+        own = logits[rows, targets]
+        return own - {"logit": 0, "logprob": logits.logsumexp(1), "logit-difference": logits[rows, foils]}[quantity]
+
+    x = model.run(batch, capture=site)[site]
+    real = result.values.is_token.values
+    assert np.allclose(result.values.value.values, answer(x).numpy())
+    assert np.allclose(result.values.attribution.values[real], sloped(answer, x)[real], rtol=1e-4, atol=1e-7)
+    with pytest.raises(BadValue, match="as many of each part"):
+        PRODUCT(model, Inputs(replace(batch, pixels=batch.pixels[:2]), targets=targets), PRODUCT.spec.parse({"stack": stack}))
+
+
+@pytest.mark.parametrize("stack", ["text", "denoiser"])
+def test_of_a_denoiser_a_pixel_is_asked_about(stack: str) -> None:
+    model, batch = tiny("imagen")
+    with torch.no_grad():  # at first its gates are closed, and nothing is read
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1), dtype=parameter.dtype))
+    pixel = torch.tensor([0, 7, 25, 47])  # of 2 channels of 4 x 6
+    result: Any = PRODUCT(model, Inputs(batch, targets=pixel), PRODUCT.spec.parse({"stack": stack}))
+    site = f"{stack}.hook_embed"
+
+    def answer(embeddings: torch.Tensor) -> torch.Tensor:
+        painted = model.run(batch, edit=[Replace(site, value=embeddings)]).logits
+        places = [(0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 3, 5)]
+        return torch.stack([painted[row, channel, y, x] for row, (channel, y, x) in enumerate(places)])
+
+    x = model.run(batch, capture=site)[site]
+    assert np.allclose(result.values.value.values, answer(x).numpy())
+    kept = result.values.is_token.values & (result.values.token.values != "null text")
+    assert np.allclose(result.values.attribution.values[kept], sloped(answer, x)[kept], rtol=1e-4, atol=1e-7)
+    assert np.abs(result.values.attribution.values[kept]).max() > 1e-4
+    with pytest.raises(BadValue, match="predicted pixels are not answers"):
+        PRODUCT(model, Inputs(batch, targets=pixel), PRODUCT.spec.parse({"stack": stack, "quantity": "logprob"}))
+
+
+def test_an_answer_is_read_at_the_last_real_place_wherever_padding_lies() -> None:
+    model, batch = tiny("dalle")
+    result: Any = PRODUCT(model, Inputs(batch, targets=torch.tensor([11, 12, 13])), PRODUCT.spec.parse({}))
+    assert result.values.position.values.tolist() == [9, 9, 9]  # the second text is padded, before the image
 
 
 def test_an_encoder_does_not_read_padding() -> None:

@@ -10,7 +10,7 @@ from workbench.cli.group import new_app
 from workbench.cli.output import show, table
 from workbench.core.errors import StoreError
 
-app = new_app("List runs, show one.")
+app = new_app("List runs, show one, draw its results.")
 _FACTS = ("id", "kind", "ref", "status", "note", "created", "finished", "parent", "folder")
 
 
@@ -60,3 +60,20 @@ def show_run(run: Annotated[str, typer.Argument(metavar="RUN", help="Its id, the
     lines += [f"{'finding':<9} {f.verdict}: {f.claim} ({f.subject}, {f.measure})" for f in findings]
     lines += [f"{'child':<9} {child.id} {child.kind} {child.status} {child.ref}" for child in children]
     show(document, lines)
+
+
+@app.command("plot")
+def plot_run(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Its id, the beginning of it, or 'last'.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to: FILE.svg or FILE.png.")],
+    result: Annotated[str, typer.Option(metavar="NAME", help="Which of its results; needed where there are several.")] = "",
+) -> None:
+    """Draw a stored result's own chart. Neither model nor data are needed."""
+    from workbench.lab.figure import checked_place, draw, result_of
+    from workbench.store.runs import Store
+
+    place = checked_place(file)
+    with Store.open(create=False) as store:
+        name, found = result_of(store, run, result)
+    draw(found, place)
+    show({"result": name, "digest": found.digest(), "file": str(place)}, f"{place}  {name}")

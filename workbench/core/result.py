@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -83,6 +83,8 @@ class Result:
     provenance: Provenance = field(default_factory=Provenance)
     artifacts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    aside: ClassVar[tuple[str, ...]] = ()
+    """Axes of what is kept for the chart alone (a picture); a table has none of them."""
 
     def summary(self) -> str:
         """What was found, in plain sentences."""
@@ -95,7 +97,7 @@ class Result:
 
     def to_frame(self) -> pd.DataFrame:
         """One tidy row a cell: axis columns first, then one column a variable."""
-        return self.values.to_dataframe().reset_index()
+        return self.values.drop_dims(self.aside, errors="ignore").to_dataframe().reset_index()
 
     def canonical(self) -> str:
         """The canonical part as JSON: byte-identical when the same thing is computed again on one machine."""

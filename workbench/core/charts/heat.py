@@ -66,8 +66,8 @@ def token_heat(
         y=alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[high, 0], nice=False)),
         tooltip=[alt.Tooltip("whole:N", title="token"), alt.Tooltip("position:Q"), alt.Tooltip("full:N", title=unit)],
     )
-    colour = alt.Color("value:Q", scale=scale, legend=_legend(alt, unit))
-    boxes = _bordered(base, {"x2": "x2:Q", "y2": "y2:Q", "color": colour}, signed, strokeWidth=1.2, cornerRadius=3)
+    colour = alt.Color("value:Q", scale=scale, legend=legend(alt, unit))
+    boxes = bordered(base, {"x2": "x2:Q", "y2": "y2:Q", "color": colour}, signed, strokeWidth=1.2, cornerRadius=3)
     label = base.encode(x=alt.X("mid:Q", axis=None), text="token:N")
     known, empty = alt.datum.ink != "", alt.datum.ink == ""
     inked = _inked(alt)
@@ -218,8 +218,8 @@ def _cells(cells: pd.DataFrame, across: _Axis, down: _Axis, *, signed: bool, uni
         x=across.encoded(alt, alt.X, "x", side, gap), y=down.encoded(alt, alt.Y, "y", tall, gap),
         tooltip=[alt.Tooltip("down:N", title=down.title), alt.Tooltip("across:N", title=across.title), alt.Tooltip("full:N", title=unit)],
     )  # fmt: skip
-    colour = alt.Color("value:Q", scale=scale, legend=_legend(alt, unit))
-    layers = _bordered(base, {"color": colour}, signed and numbered, strokeWidth=1.0 if numbered else 0.15)
+    colour = alt.Color("value:Q", scale=scale, legend=legend(alt, unit))
+    layers = bordered(base, {"color": colour}, signed and numbered, strokeWidth=1.0 if numbered else 0.15)
     if numbered:
         layers.append(base.mark_text(fontSize=10).encode(text="written:N", color=_inked(alt)).transform_filter("isValid(datum.value)"))
     if not np.isfinite(values).all():
@@ -231,7 +231,7 @@ def _cells(cells: pd.DataFrame, across: _Axis, down: _Axis, *, signed: bool, uni
     )  # fmt: skip
 
 
-def _legend(alt: Any, unit: str) -> Any:
+def legend(alt: Any, unit: str) -> Any:
     return alt.Legend(title=unit, orient="bottom", direction="horizontal", gradientLength=220, gradientThickness=10, tickCount=5)
 
 
@@ -240,7 +240,7 @@ def _inked(alt: Any) -> Any:
     return alt.condition("datum.ink == '#ffffff'", alt.value("#ffffff"), alt.value("#000000"))
 
 
-def _bordered(base: Any, encodings: dict[str, Any], signed: bool, **settings: Any) -> list[Any]:
+def bordered(base: Any, encodings: dict[str, Any], signed: bool, **settings: Any) -> list[Any]:
     """The cells: a solid border, or a dashed one below zero (Vega-Lite has no dash channel for cells, so two layers)."""
     if not signed:
         return [base.mark_rect(stroke=palette.EDGE, **settings).encode(**encodings).transform_filter("isValid(datum.value)")]
