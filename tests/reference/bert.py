@@ -64,7 +64,7 @@ def logits(model: Any, ids: Tensor, types: Tensor, mask: Tensor) -> Tensor:
     """The logits of one row: ``[pos, d_vocab or class]``, or ``[class]``."""
     w, c = model.weight, model.config
     x = stream(model, ids, types, mask)
-    if c.head == "sequence":
+    if c.head in ("sequence", "regression"):
         x = (x[0] @ w("pooler.W") + w("pooler.b")).tanh()
     if c.head == "masked":
         inner = act(x @ w("head.W") + w("head.b"), c.act)

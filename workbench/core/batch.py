@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol, Self
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 IGNORE = -100
@@ -50,12 +50,12 @@ class EncoderBatch(Batch):
     """Token ids read in both directions.
 
     ``mask`` ``[batch, pos]`` is true at real tokens (None: all are); ``types`` ``[batch, pos]`` number the sentence a token
-    belongs to (None: all 0); ``targets`` are ``[batch, pos]`` (a token's or a masked token's, ``IGNORE`` = not predicted) or ``[batch]``
-    (the sequence's class).
+    belongs to (None: all 0); ``targets`` are ``[batch, pos]`` (a token's or a masked token's, ``IGNORE`` = not predicted), ``[batch]``
+    (the sequence's class), ``[batch, 2]`` (where an answer begins and ends) or ``[batch, number]``, real-valued (regression).
     """
 
     tokens: Int[Tensor, "batch pos"]
-    targets: Int[Tensor, "batch *rest"] | None = None
+    targets: Shaped[Tensor, "batch *rest"] | None = None
     mask: Bool[Tensor, "batch pos"] | None = None
     types: Int[Tensor, "batch pos"] | None = None
 

@@ -140,6 +140,28 @@ SOURCES: dict[str, Source] = {
             items="2,000 recordings: 4 of its 6 speakers, 10 digits, 50 times each",
             warning="voices of named volunteers",
         ),
+        Source(
+            name="ud-english-ewt",
+            files=(
+                SourceFile(
+                    "en_ewt-ud-dev.conllu",
+                    f"{_RAW}/UniversalDependencies/UD_English-EWT/15d613d8447b/en_ewt-ud-dev.conllu",
+                    "531a54ff90d6ab12201c5a50c3e78e6ddac4de69abc4bce5d275d3cd29efe2b6",
+                    1_805_545,
+                ),
+                SourceFile(
+                    "en_ewt-ud-test.conllu",
+                    f"{_RAW}/UniversalDependencies/UD_English-EWT/15d613d8447b/en_ewt-ud-test.conllu",
+                    "e266e515a0a7547657ed3d90d9ba46487d6bd251f27ad4269d4e8a427c8555cd",
+                    1_804_515,
+                ),
+            ),
+            page="https://github.com/UniversalDependencies/UD_English-EWT",
+            licence="CC BY-SA 4.0",
+            citation="Silveira et al., A Gold Standard Dependency Corpus for English, LREC 2014",
+            items="2,001 and 2,077 sentences (the dev and the test file)",
+            warning="web text as people wrote it",
+        ),
     )
 }
 

@@ -12,24 +12,22 @@ from torch.nn import functional
 
 from workbench.blocks.attention import Attention
 from workbench.blocks.cache import KVCache
+from workbench.blocks.economy import PLAIN, Economy
 from workbench.blocks.embed import RESIDUAL, Axes, Embed, Unembed
-from workbench.blocks.heads import Classes, Pooler, Transform
+from workbench.blocks.heads import ENDS, NAMED, POOLED, Classes, Pooler, Transform, answer_loss, checked_targets
 from workbench.blocks.init import STD, generator_of, table
 from workbench.blocks.inputs import Chosen, chosen
 from workbench.blocks.listen import Listener, hear, under
-from workbench.blocks.losses import next_token_nll
 from workbench.blocks.mlp import MLP
 from workbench.blocks.model import Ask, Model, prefixed
 from workbench.blocks.norm import SITES as NORM_SITES
 from workbench.blocks.norm import Norm
 from workbench.blocks.reading import Reading, reading
-from workbench.blocks.stack import Block, Setting, Stack
+from workbench.blocks.stack import Block, Setting
 from workbench.core.batch import IGNORE, EncoderBatch
 from workbench.core.errors import BadValue, Incompatible
 from workbench.core.protocol import Resume, Tokenizer
-from workbench.core.spec import Spec
-
-CLASSIFYING = ("sequence", "token")
+from workbench.core.spec import Spec, later
 
 
 class BERTConfig(Spec):
@@ -43,11 +41,12 @@ class BERTConfig(Spec):
     n_ctx: PositiveInt = 256
     n_types: PositiveInt = Field(default=2, description="sentence types: which of two texts a token belongs to")
     act: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] = "gelu"
-    head: Literal["masked", "sequence", "token", "pooler", "none"] = "masked"
-    classes: tuple[str, ...] = Field(default=(), description="their names, for the heads sequence and token")
+    head: Literal["masked", "sequence", "token", "span", "regression", "pooler", "none"] = "masked"
+    classes: tuple[str, ...] = Field(default=(), description="names, for the heads sequence and token; of the numbers, for regression")
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="of embeddings, sublayer outputs and classified vectors, in training")
     norm_eps: PositiveFloat = 1e-12
     init_std: PositiveFloat = STD
+    economy: Economy = later(PLAIN, description="attention to a part of the row, shared layers, a factorised embedding")
 
     @model_validator(mode="before")
     @classmethod
@@ -60,8 +59,9 @@ class BERTConfig(Spec):
     def _fits(self) -> BERTConfig:
         if self.d_model % self.n_heads:
             raise ValueError(f"n_heads must divide d_model ({self.d_model}), and it is {self.n_heads}")
-        if (self.head in CLASSIFYING) != bool(self.classes):
-            raise ValueError(f"classes are named exactly for the heads {' and '.join(CLASSIFYING)}, and the head is {self.head}")
+        if (self.head in NAMED) != bool(self.classes):
+            raise ValueError(f"classes are named exactly for the heads {', '.join(NAMED)}, and the head is {self.head}")
+        self.economy.check(self.n_layers)
         return self
 
 
@@ -80,17 +80,17 @@ class BERT(Model):
     def __init__(self, config: BERTConfig, tokenizer: Tokenizer | None = None, *, seed: int = 0) -> None:
         super().__init__(config, tokenizer)
         c = config
-        self.embed = Embed(c.d_vocab, c.d_model, n_positions=c.n_ctx)
+        self.embed = Embed(c.d_vocab, c.d_model, n_positions=c.n_ctx, d_embed=c.economy.d_embed)
         self.types = table(c.n_types, c.d_model)
         self.ln_embed = self._norm()
-        self.stack = Stack([self._block() for _ in range(c.n_layers)])
+        self.stack = c.economy.stack(self._block, c.n_layers)
         self.head = Transform(c.d_model, act=c.act, norm=self._norm()) if c.head == "masked" else None
-        self.pooler = Pooler(c.d_model) if c.head in ("sequence", "pooler") else None
+        self.pooler = Pooler(c.d_model) if c.head in POOLED else None
         self.unembed: Unembed | Classes | None = None
         if c.head == "masked":
             self.unembed = Unembed(c.d_model, c.d_vocab, tied=True, bias=True)
-        elif c.head in CLASSIFYING:
-            self.unembed = Classes(c.d_model, len(c.classes), by_pos=c.head == "token")
+        elif c.head in (*NAMED, "span"):
+            self.unembed = Classes(c.d_model, len(c.classes) or ENDS, by_pos=c.head not in POOLED)
         else:
             self.abilities = self.abilities - {"logits"}
         self._finish(self._sites(), additive=False, seed=seed, writes=1, std=c.init_std)
@@ -112,19 +112,19 @@ class BERT(Model):
         return out | head | pooler | prefixed("unembed.", self.unembed.sites())
 
     def _pass(self, batch: Any, ask: Ask) -> tuple[Tensor | None, KVCache | None]:
-        """Logits are ``[batch, pos or chosen, d_vocab or class]``, for the head sequence ``[batch, class]``; without a map to logits,
-        None."""
+        """Logits are ``[batch, pos or chosen, d_vocab or class]``, for the heads sequence and regression ``[batch, class]``; without a map
+        to logits, None."""
         given = self._given(batch, ask.resume, self.tokenizer)
-        if (self.unembed is None or self.config.head == "sequence") and not (ask.logits is None or isinstance(ask.logits, str)):
+        if (self.unembed is None or self.pooler is not None) and not (ask.logits is None or isinstance(ask.logits, str)):
             raise BadValue("logits", "positions", f"'all' or None: the head {self.config.head} has no logits of positions")
         asked = chosen(ask.logits, given) if ask.stops is None else None
         x = given.residual if given.residual is not None else self._embedded(given, ask.listener)
-        start, stop = ask.start(self.stack), ask.stop(self.stack)
-        x, _ = self.stack(x, Setting(given.mask), listener=ask.listener, start=start, stop=stop)
+        x, _ = self.stack(x, Setting(given.mask), listener=ask.listener, start=ask.start(self.stack), stop=ask.stop(self.stack))
         return (self._read_out(x, asked, ask.listener) if ask.stops is None else None), None
 
     def _given(self, batch: Any, resume: Resume, tokenizer: Tokenizer | None) -> Reading:
-        given = reading(batch, resume, self.config, n_types=self.config.n_types, tokenizer=tokenizer, like=self.embed.token.weight)
+        c, like = self.config, self.embed.token.weight
+        given = reading(batch, resume, c, n_types=c.n_types, tokenizer=tokenizer, like=like, pattern=c.economy.pattern)
         if self.pooler is not None and given.valid is not None and not bool(given.valid[:, 0].all()):
             raise BadValue("the batch's mask", "padding at a row's first token", "true there, since the pooler reads that token")
         return given
@@ -156,30 +156,22 @@ class BERT(Model):
         return self.pooler(x, heard[1]) if self.pooler is not None else x
 
     def loss(self, batch: EncoderBatch) -> tuple[Float[Tensor, ""], int]:
-        """The summed negative log-likelihood (nats) of the batch's targets and their number; with dropout in training mode.
-
-        Targets are ``[batch, pos]`` (masked, token) or ``[batch]`` (sequence). Raises BadValue, and Incompatible without a head.
-        """
-        if self.unembed is None or len(self.config.classes) == 1:
+        """The summed loss of the batch's targets (``heads.checked_targets`` says of which shape) and their number: negative
+        log-likelihoods in nats, of numbers squared errors; with dropout in training mode. Raises BadValue, Incompatible without a head."""
+        if self.unembed is None or (len(self.config.classes) == 1 and self.config.head != "regression"):
             why = f"its head is {self.config.head}, with {len(self.config.classes)} classes: cross-entropy needs logits of two or more"
             raise Incompatible("loss", f"this {self.family} model", [why])
         given = self._given(batch, Resume(), None)
-        targets = batch.targets
-        shape = given.shape[:1] if self.pooler is not None else given.shape
-        if targets is None or tuple(targets.shape) != shape or targets.is_floating_point() or targets.dtype == torch.bool:
-            found = None if targets is None else f"{tuple(targets.shape)} {targets.dtype}"
-            raise BadValue("the batch's targets", found, f"integers {shape} for the head {self.config.head}")
+        targets = checked_targets(self.config.head, batch.targets, given.shape, len(self.config.classes))
         dropout = self.config.dropout if self.training else 0.0
-        x = functional.dropout(self._embedded(given, None), dropout, bool(dropout))
-        x, _ = self.stack(x, Setting(given.mask, None, dropout))
+        x, _ = self.stack(functional.dropout(self._embedded(given, None), dropout, bool(dropout)), Setting(given.mask, None, dropout))
         targets = targets.to(x.device)
-        if self.pooler is None:  # the head is applied where something is predicted alone
+        if self.config.head in ("masked", "token"):  # the head is applied where something is predicted alone
             x, targets = x[targets != IGNORE].unsqueeze(0), targets[targets != IGNORE]
         x = self._last(x, [None, None])
-        if self.config.classes:
-            x = functional.dropout(x, dropout, bool(dropout))
+        x = functional.dropout(x, dropout, bool(dropout and self.config.head != "masked"))
         weights = self.unembed.weights(self.embed)
-        return next_token_nll(x.reshape(1, -1, x.shape[-1]), weights["W_U"].T, targets.reshape(1, -1), bias=weights["b_U"])
+        return answer_loss(self.config.head, x, weights["W_U"].T, weights["b_U"], targets, given.valid)
 
     def named_weights(self) -> dict[str, Tensor]:
         """Every weight by its public name; ``W_token_type`` [n_types, d_model] besides those of the parts."""
