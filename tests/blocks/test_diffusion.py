@@ -14,12 +14,12 @@ from workbench.blocks.diffusion import (
     StepEmbed,
     ddim,
     guided,
-    image_error,
     mixed,
     null_text,
     sampled,
     starts,
     thresholded,
+    velocity_error,
 )  # fmt: skip
 from workbench.blocks.frontends import Grid
 from workbench.blocks.init import initialise
@@ -256,14 +256,18 @@ def test_what_is_learned_from_is_the_mixture_and_its_velocity() -> None:
         mixed(clean, PairBatch(clean, tokens[:5]), NOISE, low=None, low_noise=0.0, drop_text=0.0, by=None)
 
 
-def test_the_error_is_that_of_the_images_the_velocities_imply() -> None:
+def test_the_error_is_that_of_the_images_weighted_by_one_plus_signal_to_noise() -> None:
     step, noisy, predicted, targets = torch.tensor([0, 5, 11]), *(random(*SHAPE, seed=seed) for seed in range(3))
-    total, count = image_error(predicted, targets, step, NOISE)
+    total, count = velocity_error(predicted, targets)
     ours, truth = (NOISE.clean(noisy, velocity, step) for velocity in (predicted, targets))
-    slow = sum((float(a) - float(b)) ** 2 for a, b in zip(ours.flatten(), truth.flatten()))
-    assert float(total) == pytest.approx(slow, rel=1e-12)
+    alphas = [alpha_of(int(one), 12) for one in step]
+    weights = [1 + alpha**2 / (1 - alpha**2) for alpha in alphas]
+    slow = sum(
+        weight * sum((float(a) - float(b)) ** 2 for a, b in zip(left.flatten(), right.flatten()))
+        for weight, left, right in zip(weights, ours, truth)
+    )
+    assert float(total) == pytest.approx(slow, rel=1e-9)
     assert count == 3 * 2 * 4 * 6
-    assert float((predicted - targets).square().sum()) > 1.1 * slow  # unweighted it is another sum
     for bad in (None, random(3, 2, 4, 4)):
         with pytest.raises(BadValue, match=r"the batch's targets .* must be velocities \(3, 2, 4, 6\)"):
-            image_error(predicted, bad, step, NOISE)
+            velocity_error(predicted, bad)

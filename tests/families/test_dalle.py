@@ -16,7 +16,7 @@ from torch import Tensor
 from tests.families.models import logits
 from workbench.blocks.init import generator_of
 from workbench.core.batch import IGNORE, PairBatch, TokenBatch
-from workbench.core.errors import BadValue, UsageError
+from workbench.core.errors import BadValue, UnknownName, UsageError
 from workbench.core.protocol import HookedModel, Resume, Zero
 from workbench.core.tolerance import agree, gap
 from workbench.data.text import CharTokenizer
@@ -249,7 +249,7 @@ def test_each_phase_has_gradients_of_its_own_part_alone() -> None:
         model.loss(pairs())[0].backward()
         have = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
         assert have == {name for name, _ in model.named_parameters() if name.startswith("coder.") == (part == "coder")}
-    with pytest.raises(BadValue, match="the part to learn is 'text', but it must be 'coder' or 'decoder'"):
+    with pytest.raises(UnknownName, match="There is no part to learn 'text'"):
         model.learn("text")
 
 

@@ -128,17 +128,14 @@ def mixed(
     return DiffusionBatch(noise.noisy(clean, e, step), step, text.tokens.to(device), mask, low, noise.velocity(clean, e, step))
 
 
-def image_error(predicted: Image, targets: Tensor | None, step: Int[Tensor, " batch"], noise: Noise) -> tuple[Float[Tensor, ""], int]:
-    """The summed squared error of the images that predicted velocities say are in the mixtures, and the number of values.
-
-    That is ``sigma²`` times the error of the velocities: at little noise a velocity is mostly noise, which no image is told by. Raises
-    BadValue where there are no targets, or others than images like these.
-    """
+def velocity_error(predicted: Image, targets: Tensor | None) -> tuple[Float[Tensor, ""], int]:
+    """The summed squared error of velocities, and the number of values: that of the images they imply, each weighted by one plus its
+    signal-to-noise ratio (Salimans and Ho 2022). Raises BadValue where there are no targets, or others than images like these."""
     if targets is None or targets.shape != predicted.shape or not targets.is_floating_point():
         found = None if targets is None else f"{tuple(targets.shape)} {targets.dtype}"
         raise BadValue("the batch's targets", found, f"velocities {tuple(predicted.shape)}")
-    _, sigma = noise.levels(step, predicted)
-    return (sigma * (predicted - targets.to(predicted))).square().sum(), predicted.numel()
+    wide = predicted.to(torch.promote_types(predicted.dtype, torch.float32))
+    return (wide - targets.to(wide)).square().sum(), predicted.numel()
 
 
 def sampled(

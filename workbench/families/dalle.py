@@ -34,7 +34,7 @@ from workbench.blocks.norm import Norm
 from workbench.blocks.quantize import Coder
 from workbench.blocks.stack import Block, Setting, Stack
 from workbench.core.batch import PairBatch, TokenBatch
-from workbench.core.errors import BadValue
+from workbench.core.errors import BadValue, UnknownName
 from workbench.core.protocol import Resume, Tokenizer
 from workbench.core.spec import Spec
 
@@ -99,15 +99,16 @@ class Dalle(Model):
     abilities: frozenset[str] = frozenset({"logits", "edit", "grad", "cache", "mask", "weights"})
     resumes: ClassVar[frozenset[str]] = frozenset({"start", "stop", "residual", "past", "positions", "mask"})
     reads: ClassVar[str] = "pairs"
+    one_row: ClassVar[bool] = True
+    parts: ClassVar[tuple[str, ...]] = ("coder", "decoder")
 
     def __init__(self, config: DalleConfig, tokenizer: Tokenizer | None = None, *, seed: int = 0) -> None:
         if tokenizer is not None and tokenizer.vocab_size != config.d_vocab_text:
             raise BadValue("d_vocab_text", config.d_vocab_text, f"the tokenizer's {tokenizer.vocab_size}")
         super().__init__(config)
-        self.tokenizer, c = tokenizer, config
-        self.coder = Coder(
-            Grid(c.height, c.width, c.patch), c.channels, n_codes=c.n_codes, d_code=c.d_code, d_hidden=c.d_coder, commitment=c.commitment
-        )
+        self.tokenizer, c, grid = tokenizer, config, Grid(config.height, config.width, config.patch, classed=False)
+        self.grids = {"": grid}
+        self.coder = Coder(grid, c.channels, n_codes=c.n_codes, d_code=c.d_code, d_hidden=c.d_coder, commitment=c.commitment)
         self.embed = Embed(c.d_vocab, c.d_model, n_positions=c.n_ctx)
         self.stack = Stack([self._block() for _ in range(c.n_layers)])
         self.ln_final = self._norm()
@@ -125,9 +126,9 @@ class Dalle(Model):
         return Block(attn, MLP(c.d_model, c.d_mlp, act="gelu", bias=True), self._norm, placement="pre")
 
     def learn(self, part: str) -> None:
-        """Choose what ``loss`` is of and what has gradients from now on, 'coder' or 'decoder'; the other is frozen. Raises BadValue."""
-        if part not in ("coder", "decoder"):
-            raise BadValue("the part to learn", part, "'coder' or 'decoder'")
+        """Choose what ``loss`` is of and what has gradients from now on, 'coder' or 'decoder'; the other is frozen. Raises UnknownName."""
+        if part not in self.parts:
+            raise UnknownName("part to learn", part, self.parts)
         self.learning = part
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.startswith("coder.") == (part == "coder"))

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from workbench.blocks.attention import Attention
 from workbench.blocks.cache import KVCache
-from workbench.blocks.diffusion import Canvas, Noise, PixelHead, StepEmbed, image_error, mixed, sampled, starts
+from workbench.blocks.diffusion import Canvas, Noise, PixelHead, StepEmbed, mixed, sampled, starts, velocity_error
 from workbench.blocks.embed import Axes, Embed
 from workbench.blocks.frontends import Grid, check_pixels
 from workbench.blocks.init import STD, generator_of
@@ -95,8 +95,8 @@ class Imagen(Model):
 
     def __init__(self, config: ImagenConfig, tokenizer: Tokenizer | None = None, *, seed: int = 0) -> None:
         super().__init__(config, tokenizer)
-        c, grid = config, Grid(config.height, config.width, config.patch)
-        self.noise = Noise(c.n_steps)
+        c, grid = config, Grid(config.height, config.width, config.patch, classed=False)
+        self.noise, self.grids = Noise(c.n_steps), {PREFIX.removesuffix("."): grid}
         embed, blocks = Embed(c.d_vocab, c.d_model, n_positions=c.n_ctx), [self._block() for _ in range(c.n_layers_text)]
         self.text = Prompt(embed, blocks, self._norm(), n_ctx=c.n_ctx)
         self.canvas, self.condition = Canvas(grid, c.channels, c.d_model, upsamples=c.upsamples), StepEmbed(c.n_steps, c.d_model)
@@ -159,9 +159,9 @@ class Imagen(Model):
         return mixed(clean, batch, self.noise, low=low, low_noise=c.low_noise, drop_text=c.drop_text, by=by)
 
     def loss(self, batch: DiffusionBatch | PairBatch) -> tuple[Float[Tensor, ""], int]:
-        """The summed squared error of the images that the velocities imply, and the number of values; a PairBatch is ``noised`` first."""
+        """The summed squared error of the velocities, and the number of values; a PairBatch is ``noised`` first."""
         batch = self.noised(batch) if isinstance(batch, PairBatch) else batch
-        return image_error(self.predict(batch), batch.targets, batch.step, self.noise)
+        return velocity_error(self.predict(batch), batch.targets)
 
     @torch.no_grad()
     def paint(
