@@ -79,6 +79,21 @@ def test_a_position_is_the_pixels_it_shows() -> None:
             GRID.window(pos)
 
 
+def test_positions_without_a_class_token_are_one_fewer() -> None:
+    bare = Grid(4, 6, 2, classed=False)
+    assert bare.positions == 6
+    assert bare.names() == GRID.names()[1:] == ["0,0", "0,1", "0,2", "1,0", "1,1", "1,2"]
+    assert torch.equal(bare.boxes(), GRID.boxes()[1:])
+    assert GRID.boxes()[[0, 3, 4]].tolist() == [[0, 0, 0, 0], [0, 2, 4, 6], [2, 4, 0, 2]]
+    assert bare.window(0) == GRID.window(1)
+    values = torch.rand(6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(bare.painted(values), GRID.painted(torch.cat([torch.ones(1), values])))
+    with pytest.raises(BadValue, match="within 0 to 5"):
+        bare.window(6)
+    with pytest.raises(BadValue, match="one a position"):
+        bare.painted(torch.zeros(7))
+
+
 def test_values_are_painted_where_their_patches_are() -> None:
     values = torch.arange(2.0 * 7).reshape(2, 7)
     shown = GRID.painted(values)

@@ -16,6 +16,8 @@ FACTS = [
     (e.MissingExtra("altair", "report", "Drawing a chart"), ["'altair'", "assay-workbench[report]"], 3),
     (e.CorruptFile("x", "of digest a", "its digest is b", do="Fetch it again."), ["of digest a", "digest is b", "Fetch"], 3),
     (e.Diverged(7, float("nan"), 1.5, last="step-5"), ["step 7", "loss is nan", "'step-5', is whole", "Lower `lr`"], 3),
+    (e.LostRank("Rank 1 of 2 is gone", step=42, last="step-40"), ["Rank 1 of 2", "after step 42", "'step-40', is whole"], 3),
+    (e.LostRank("Rank 1 of 2 is gone", step=3), ["after step 3", "No checkpoint had been written"], 3),
     (e.Unanswered("http://x/v1", "the request failed", "status 500", do="Try again."), ["At 'http://x/v1' the request failed", "Try"], 3),
     (e.StoreError("Opening the store", "it is locked", do="Close the other."), ["Opening the store: it is locked", "Close"], 3),
 ]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.core.errors import BadValue, UnknownName, UsageError
-from workbench.core.spec import Spec, canonical_json, digest_of
+from workbench.core.spec import Spec, canonical_json, digest_of, later
 
 
 class Inner(Spec):
@@ -57,6 +57,31 @@ def test_override_by_path() -> None:
 def test_wrong_settings_name_the_field(setting: str, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         Outer().override([setting])
+
+
+class Grown(Spec):
+    """``Outer`` as it is after two fields came later."""
+
+    steps: int = pydantic.Field(default=10, ge=1)
+    inner: Inner = Inner()
+    extra: bool = later(False)
+    within: Inner = later(Inner())
+
+
+def test_a_later_field_at_its_default_changes_no_stored_form() -> None:
+    assert Grown().canonical() == Outer().canonical()
+    assert Grown().digest() == Outer().digest()
+    assert Grown.parse(json.loads(Outer().canonical())) == Grown()
+    moved = Grown().override(["extra=true", "within.rate=0.25"])
+    assert (moved.extra, moved.within.rate) == (True, 0.25)
+    assert moved.digest() != Outer().digest()
+    assert json.loads(moved.canonical())["within"] == {"rate": 0.25, "names": []}
+    assert Grown.parse(json.loads(moved.canonical())) == moved
+
+
+def test_a_later_field_can_be_set_by_name_and_a_wrong_one_not() -> None:
+    with pytest.raises(UnknownName, match="no field 'extr'.*Did you mean 'extra'"):
+        Grown().override(["extr=true"])
 
 
 def test_missing_field() -> None:

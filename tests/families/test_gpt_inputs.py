@@ -188,7 +188,7 @@ def test_every_field_of_the_config_matters() -> None:
     other = {
         "n_layers": 1, "d_model": 32, "n_heads": 2, "n_kv_heads": 4, "d_head": 6, "d_mlp": 9, "norm": "rms", "norm_placement": "post",
         "act": "relu", "positions": "learned", "rope_base": 10.0, "tied": True, "bias": False, "norm_eps": 0.5, "init_std": 0.2,
-        "rope_scaling": {"kind": "linear", "factor": 4.0},
+        "rope_scaling": {"kind": "linear", "factor": 4.0}, "economy": {"window": 2},
     }  # fmt: skip
     assert set(other) | {"d_vocab", "n_ctx", "dropout"} == set(GPTConfig.model_fields)
     for name, value in other.items():

@@ -82,7 +82,8 @@ class Attention(nn.Module):
 
     def _mixed(self, q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, listener: Listener | None) -> Tensor:
         if listener is not None and listener.wants("hook_attn_scores", "hook_pattern"):
-            z = self._visible(q, k, v, mask, listener)
+            with torch.autocast(q.device.type, enabled=False):  # it would take the products, and so the softmax, to 16 bits
+                z = self._visible(q, k, v, mask, listener)
         else:
             z = self._fused(q, k, v, mask)
         z = hear(listener, "hook_z", z)
@@ -108,9 +109,11 @@ class Attention(nn.Module):
         return by_group if self.n_kv_heads == self.n_heads else by_group.repeat_interleave(self.n_heads // self.n_kv_heads, dim=1)
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask) -> Heads:
-        z = functional.scaled_dot_product_attention(
-            rearrange(q, "b q h d -> b h q d"), self._by_head(k), self._by_head(v), attn_mask=mask.allowed, is_causal=mask.causal
-        )
+        heads = rearrange(q, "b q h d -> b h q d"), self._by_head(k), self._by_head(v)
+        if mask.sparse is not None:
+            z = mask.sparse.attend(*heads)
+        else:
+            z = functional.scaled_dot_product_attention(*heads, attn_mask=mask.allowed, is_causal=mask.causal)
         return rearrange(z, "b h q d -> b q h d")
 
     def _visible(self, q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, listener: Listener) -> Heads:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from workbench.blocks.attention import bias_of
@@ -23,11 +23,13 @@ from workbench.core.errors import BadValue
 
 @dataclass(frozen=True)
 class Grid:
-    """Which pixels each position is: ``rows`` x ``columns`` patches of ``patch`` x ``patch`` pixels, after the class token."""
+    """Which pixels each position is: ``rows`` x ``columns`` patches of ``patch`` x ``patch`` pixels, after the class token where there is
+    one (``classed``)."""
 
     height: int
     width: int
     patch: int
+    classed: bool = True
 
     @property
     def rows(self) -> int:
@@ -41,25 +43,34 @@ class Grid:
 
     @property
     def positions(self) -> int:
-        """The class token and the patches."""
-        return 1 + self.rows * self.columns
+        """The class token, if there is one, and the patches."""
+        return self.classed + self.rows * self.columns
 
     def names(self) -> list[str]:
         """What each position is called: the class token, then the patches by row and column."""
-        return ["class", *(f"{row},{column}" for row in range(self.rows) for column in range(self.columns))]
+        patches = [f"{row},{column}" for row in range(self.rows) for column in range(self.columns)]
+        return ["class", *patches] if self.classed else patches
 
     def window(self, pos: int) -> tuple[slice, slice]:
         """The rows and the columns of pixels that position ``pos`` shows. Raises BadValue for the class token, which shows none."""
-        if not 1 <= pos < self.positions:
-            raise BadValue("the position of a patch", pos, f"within 1 to {self.positions - 1}: 0 is the class token")
-        top, left = (at * self.patch for at in divmod(pos - 1, self.columns))
+        if not self.classed <= pos < self.positions:
+            why = ": 0 is the class token" if self.classed else ""
+            raise BadValue("the position of a patch", pos, f"within {int(self.classed)} to {self.positions - 1}{why}")
+        top, left = (at * self.patch for at in divmod(pos - self.classed, self.columns))
         return slice(top, top + self.patch), slice(left, left + self.patch)
+
+    def boxes(self) -> Int[Tensor, "pos 4"]:
+        """``window`` of every position as first row, row after the last, first column, column after the last; zeros for the class token."""
+        shown = [self.window(pos) for pos in range(self.classed, self.positions)]
+        boxes = [(rows.start, rows.stop, columns.start, columns.stop) for rows, columns in shown]
+        return torch.tensor([(0, 0, 0, 0), *boxes] if self.classed else boxes)
 
     def painted(self, values: Float[Tensor, "*lead pos"]) -> Float[Tensor, "*lead height width"]:
         """A value a position as a map over the image: each pixel has the value of its patch. The class token's is left out."""
         if values.shape[-1] != self.positions:
-            raise BadValue("the values to paint", tuple(values.shape), f"[…, {self.positions}], one a position with the class token first")
-        by_patch = values[..., 1:].unflatten(-1, (self.rows, self.columns))
+            first = " with the class token first" if self.classed else ""
+            raise BadValue("the values to paint", tuple(values.shape), f"[…, {self.positions}], one a position{first}")
+        by_patch = values[..., int(self.classed) :].unflatten(-1, (self.rows, self.columns))
         return by_patch.repeat_interleave(self.patch, -2).repeat_interleave(self.patch, -1)
 
 

@@ -18,6 +18,9 @@ STD = 0.02
 ZERO = ("modulation.to_turns.weight",)
 """Matrices that begin at zero: a modulated layer first passes its stream on."""
 
+UP = ("embed.up.weight",)
+"""The second factor of an embedding: its deviation is d_embed ** -0.5, so the product has the deviation asked for."""
+
 INTO_RESIDUAL = ("attn.o.weight", "mlp.out.weight")
 """Matrices that write to the residual stream: their deviation is divided by sqrt(number of writes), as in GPT-2."""
 
@@ -37,7 +40,8 @@ def table(n_rows: int, width: int) -> nn.Embedding:
 
 
 def initialise(module: nn.Module, seed: int, *, writes: int, std: float = STD) -> None:
-    """Fill every parameter: matrices normal (``std``; those of ``INTO_RESIDUAL`` over sqrt(writes)), other weights 1, biases 0.
+    """Fill every parameter: matrices normal (``std``; those of ``INTO_RESIDUAL`` over sqrt(writes), ``UP`` its own), other weights 1,
+    biases 0.
 
     ``writes`` is how many sublayers add to one residual stream (two a layer: GPT-2's 1/sqrt(2 n_layers)).
     """
@@ -49,6 +53,7 @@ def initialise(module: nn.Module, seed: int, *, writes: int, std: float = STD) -
                 parameter.fill_(1.0)
             else:
                 scale = std / math.sqrt(writes) if name.endswith(INTO_RESIDUAL) else std
+                scale = parameter.shape[1] ** -0.5 if name.endswith(UP) else scale
                 parameter.normal_(0.0, scale, generator=generator_of(seed, name))
 
 

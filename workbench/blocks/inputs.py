@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.blocks.cache import KVCache
-from workbench.blocks.mask import AttentionMask, attention_mask
+from workbench.blocks.mask import AttentionMask, attention_mask, narrowed
+from workbench.blocks.sparse import Pattern, Sparse
 from workbench.core.batch import TokenBatch
 from workbench.core.errors import BadValue
 from workbench.core.protocol import LogitsAt, Resume, Tokenizer
@@ -61,8 +62,11 @@ class Passage:
         return given.shape[0], given.shape[1]
 
 
-def passage(batch: Any, resume: Resume, limits: Limits, *, tokenizer: Tokenizer | None, like: Tensor) -> Passage:
-    """Read what ``run`` was given; ``like`` is any weight of the model (its device and dtype are the model's).
+def passage(
+    batch: Any, resume: Resume, limits: Limits, *, tokenizer: Tokenizer | None, like: Tensor, pattern: Pattern | None = None
+) -> Passage:
+    """Read what ``run`` was given; ``like`` is any weight of the model (its device and dtype are the model's), ``pattern`` what of a row
+    its attention sees (None: all). A pattern counts tokens along the row, or, where ``resume`` says positions or a mask, by position.
 
     ``batch`` is ids ``[batch, pos]``, a TokenBatch, or text; it may be None where ``resume.start`` begins elsewhere.
     ``resume.mask`` replaces the causal rule and is combined with the segments of a TokenBatch; positions then come from
@@ -81,7 +85,12 @@ def passage(batch: Any, resume: Resume, limits: Limits, *, tokenizer: Tokenizer 
         raise BadValue("a batch with segments", "together with a past", "without one: the segments of the past are not known")
     positions = given_positions(resume.positions if resume.positions is not None else positions, rows, length, held, limits, like.device)
     allowed = given_mask(resume.mask, rows, length, held + length, like.device)
-    mask = attention_mask(length, held, like.device, segments=segments, given=allowed)
+    moved = resume.mask is not None or resume.positions is not None
+    if pattern is None or moved:
+        mask = attention_mask(length, held, like.device, segments=segments, given=allowed)
+        mask = mask if pattern is None else narrowed(mask, pattern, positions, held, held + length)
+    else:
+        mask = AttentionMask(sparse=Sparse(pattern, held, True, segments))
     return Passage(tokens if residual is None else None, residual, positions, mask, past, lengths)
 
 

@@ -33,8 +33,9 @@ def next_token_nll(
     count = int(known.sum())
     if count < 0.9 * wanted.numel():
         flat, wanted = flat[known], wanted[known]
-    if count == 0:
-        return flat.sum() * 0.0, 0
+    if count == 0:  # everything has a gradient, of zeros: processes that share a batch's rows agree on which weights have one
+        read = [flat, matrix[:1]] if bias is None else [flat, matrix[:1], bias[:1]]
+        return torch.stack([part.sum() for part in read]).sum() * 0.0, 0
     asked = torch.where(wanted == IGNORE, 0, wanted)
     if int(asked.min()) < 0 or int(asked.max()) >= matrix.shape[0]:
         raise BadValue(

@@ -1,6 +1,7 @@
 """Which token may attend to which: causal order, segments, padding and a given mask, as one value.
 
-Where causal order is all there is, no mask is built and the fused kernel is told so; otherwise one bool tensor.
+Where causal order is all there is, no mask is built and the fused kernel is told so; a pattern (``sparse``) builds small ones as it goes;
+otherwise one bool tensor.
 """
 
 from __future__ import annotations
@@ -11,17 +12,23 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from workbench.blocks.sparse import Pattern, Sparse
+
 
 @dataclass(frozen=True)
 class AttentionMask:
     """``causal``: query i sees keys up to i (as many queries as keys), nothing else to heed. ``allowed``: a bool tensor
-    ``[batch or 1, 1, query, key]``, true = may attend. Neither: every query sees every key."""
+    ``[batch or 1, 1, query, key]``, true = may attend. ``sparse``: a pattern with its own rules. None of them: every query sees every
+    key."""
 
     causal: bool = False
     allowed: Bool[Tensor, "rows 1 query key"] | None = None
+    sparse: Sparse | None = None
 
     def shown(self, query: int, key: int, device: torch.device) -> Bool[Tensor, "rows 1 query key"] | None:
         """The mask as a tensor also where the fused kernel needs none; None: everything is allowed."""
+        if self.sparse is not None:
+            return self.sparse.whole(query, key, device)
         return _earlier(query, key, device)[None, None] if self.causal else self.allowed
 
 
@@ -62,3 +69,12 @@ def attention_mask(
         allowed = valid.unsqueeze(1).expand(-1, query, -1) if allowed is None else allowed & valid.unsqueeze(1)
     assert allowed is not None, "one of the rules applies"
     return AttentionMask(allowed=allowed.unsqueeze(1))
+
+
+def narrowed(mask: AttentionMask, pattern: Pattern, positions: Int[Tensor, "rows query"], past: int, key: int) -> AttentionMask:
+    """``mask`` within a pattern that counts by ``positions``, for a run whose own mask or positions say that places in the row are not
+    positions (a token tree); the ``past`` tokens are at 0 to ``past`` - 1."""
+    before = torch.arange(past, device=positions.device).expand(len(positions), -1)
+    seen = pattern.seen(positions.unsqueeze(2), torch.cat([before, positions], 1).unsqueeze(1)).unsqueeze(1)
+    dense = mask.shown(positions.shape[1], key, positions.device)
+    return AttentionMask(allowed=seen if dense is None else dense & seen)

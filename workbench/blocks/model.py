@@ -16,11 +16,14 @@ from torch import Tensor, nn
 from workbench.blocks.cache import KVCache
 from workbench.blocks.digest import model_digest
 from workbench.blocks.embed import Axes
+from workbench.blocks.frontends import Grid
 from workbench.blocks.init import STD, initialise
 from workbench.blocks.listen import Listener, under
+from workbench.blocks.naming import row_names, row_picture, token_names
 from workbench.blocks.stack import Point, Stack
 from workbench.core.batch import EncoderBatch
 from workbench.core.errors import BadValue, UnknownName
+from workbench.core.picture import Picture
 from workbench.core.protocol import Edit, LogitsAt, Resume, Tokenizer, Trace
 from workbench.core.sites import Selection, Site, SiteTable
 
@@ -60,6 +63,12 @@ class Model(nn.Module):
     """What a batch is, in a word: ``tokens``, ``pixels``, ``pairs`` (pixels with text), ``sequences`` (a source and tokens), ``noise``."""
     both_ways: ClassVar[bool] = False
     """Whether tokens read what comes after them, so that padding must be masked."""
+    parts: ClassVar[tuple[str, ...]] = ()
+    """The parts that learn one after the other (``learn(part)``), where they do not all learn at once."""
+    grids: Mapping[str, Grid] = {}
+    """The patches of each stack that reads ``pixels``."""
+    one_row: ClassVar[bool] = False
+    """Whether a text, a begin token and an image's patches are one row of positions."""
     config: Any
 
     def __init__(self, config: Any, tokenizer: Tokenizer | None = None) -> None:
@@ -111,8 +120,19 @@ class Model(nn.Module):
         return EncoderBatch(ids, mask=real) if self.both_ways else ids
 
     def places(self, batch: Any, stack: str = "") -> list[list[str]] | None:
-        """A name for each position of a stack in each row, '' at padding; None: positions have numbers alone."""
-        return None
+        """A name for each position of a stack in each row, '' at padding: patches by row and column, tokens by piece (without a tokenizer,
+        by id); None: positions have numbers alone."""
+        grid, tokens = self.grids.get(stack), getattr(batch, "tokens", None)
+        if grid is not None and not self.one_row:
+            return [grid.names()] * len(batch.pixels)
+        words = None if tokens is None else token_names(tokens, getattr(batch, "mask", None), self.tokenizer)
+        return words if words is None or grid is None else row_names(words, grid)
+
+    def picture(self, batch: Any, stack: str = "") -> Picture | None:
+        """What the positions of a stack are parts of, where it is an image or a spectrogram."""
+        if (grid := self.grids.get(stack)) is None or getattr(batch, "pixels", None) is None:
+            return None
+        return row_picture(batch, grid) if self.one_row else Picture(batch.pixels, grid.boxes())
 
     def stacks(self) -> list[Stack]:
         """The stacks, in the order a run passes them."""

@@ -57,7 +57,7 @@ class Norm(nn.Module):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.kind == "layer":
             wide = wide - wide.mean(-1, keepdim=True)
-        return (wide.square().mean(-1, keepdim=True) + self.eps).sqrt().to(x.dtype)
+        return (wide.square().mean(-1, keepdim=True) + self.eps).sqrt().to(self.weight.dtype)
 
     def per_reader(
         self, x: Float[Tensor, "batch pos reader d_model"], scale: Float[Tensor, "batch pos 1"] | None
@@ -70,6 +70,7 @@ class Norm(nn.Module):
         return out if self.bias is None else out + self.bias
 
     def _fused(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        x = x.to(self.weight.dtype)  # under autocast what a linear map says is narrow, and a norm is not computed in that
         if self.kind == "layer":
             return functional.layer_norm(x, (self.width,), weight, bias, self.eps)
         return functional.rms_norm(x, (self.width,), weight, self.eps)

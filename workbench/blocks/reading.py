@@ -14,7 +14,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from workbench.blocks.inputs import Limits, Passage, check_tokens, given_mask, given_positions, given_residual
-from workbench.blocks.mask import attention_mask
+from workbench.blocks.mask import AttentionMask, attention_mask, narrowed
+from workbench.blocks.sparse import Pattern, Sparse
 from workbench.core.batch import EncoderBatch
 from workbench.core.errors import BadValue
 from workbench.core.protocol import Resume, Tokenizer
@@ -39,8 +40,18 @@ class Reading(Passage):
     valid: Bool[Tensor, "_rows pos"] | None
 
 
-def reading(batch: Any, resume: Resume, limits: Limits, *, n_types: int, tokenizer: Tokenizer | None, like: Tensor) -> Reading:
-    """Read what ``run`` was given; ``like`` is any weight of the model (its device and dtype are the model's).
+def reading(
+    batch: Any,
+    resume: Resume,
+    limits: Limits,
+    *,
+    n_types: int,
+    tokenizer: Tokenizer | None,
+    like: Tensor,
+    pattern: Pattern | None = None,
+) -> Reading:
+    """Read what ``run`` was given; ``like`` is any weight of the model (its device and dtype are the model's), ``pattern`` what of a row
+    its attention sees (None: all; counted as ``blocks.inputs.passage`` says).
 
     ``batch`` may be None where ``resume.start`` begins elsewhere; an EncoderBatch or text given there still says what is padding.
     ``resume.mask`` replaces the rule that every token sees every real one, and is combined with the padding. Raises BadValue.
@@ -58,9 +69,12 @@ def reading(batch: Any, resume: Resume, limits: Limits, *, n_types: int, tokeniz
     valid = given.mask if given is not None else None
     if valid is not None and bool(valid.all()):
         valid = None  # nothing is padding: the kernel needs no mask
-    mask = attention_mask(
-        length, 0, like.device, causal=False, valid=valid, given=given_mask(resume.mask, rows, length, length, like.device)
-    )
+    allowed = given_mask(resume.mask, rows, length, length, like.device)
+    if pattern is None or allowed is not None or resume.positions is not None:
+        mask = attention_mask(length, 0, like.device, causal=False, valid=valid, given=allowed)
+        mask = mask if pattern is None else narrowed(mask, pattern, positions, 0, length)
+    else:
+        mask = AttentionMask(sparse=Sparse(pattern, 0, False, valid=valid))
     tokens, types = (None, None) if given is None or residual is not None else (given.tokens, given.types)
     if tokens is not None and types is None:
         types = torch.zeros_like(tokens)

@@ -232,11 +232,15 @@ class Point:
 
 
 class Stack(nn.Module):
-    """Layers one after another. ``prefix`` (``encoder.`` …) is what its sites' names begin with."""
+    """Layers one after another. ``prefix`` (``encoder.`` …) is what its sites' names begin with.
 
-    def __init__(self, blocks: Sequence[Block], prefix: str = "") -> None:
+    With ``depth`` above the number of blocks, neighbouring layers share one (Lan et al. 2020): each layer has sites and names of weights of
+    its own, and the weights are there once.
+    """
+
+    def __init__(self, blocks: Sequence[Block], prefix: str = "", *, depth: int = 0) -> None:
         super().__init__()
-        self.blocks, self.prefix = nn.ModuleList(blocks), prefix
+        self.blocks, self.prefix, self.depth = nn.ModuleList(blocks), prefix, depth or len(blocks)
 
     def forward(
         self,
@@ -251,10 +255,10 @@ class Stack(nn.Module):
         """The stream at ``stop`` (default: after the last layer) from the stream at ``start`` (default: before the first), and the
         keys and values of the layers that ran. ``listener`` is already under the prefix."""
         begin = start or Point(0, PRE)
-        end = stop or Point(len(self.blocks) - 1, POST)
+        end = stop or Point(self.depth - 1, POST)
         left: list[Left] = []
         for i in range(begin.layer, end.layer + 1):
-            x, kept = self.blocks[i](
+            x, kept = self.blocks[i * len(self.blocks) // self.depth](
                 x,
                 setting,
                 past=Left(past.layers[i], past.memory[i] if past.memory else None) if past is not None else None,
@@ -284,4 +288,6 @@ class Stack(nn.Module):
         return {f"{self.prefix}blocks.{i}.{site}": axes for i, table in found for site, axes in table.items()}
 
     def _blocks(self) -> list[Block]:
-        return [block for block in self.blocks if isinstance(block, Block)]
+        """The block of each layer."""
+        blocks = [block for block in self.blocks if isinstance(block, Block)]
+        return [blocks[i * len(blocks) // self.depth] for i in range(self.depth)]

@@ -55,7 +55,8 @@ class Tower(nn.Module):
         x = self.ln_final(x, under(below, "ln_final."))
         pooled = hear(below, "hook_pooled", x[torch.arange(len(x), device=x.device), at])
         projected = hear(below, "hook_projected", self.project(pooled))
-        return hear(below, "hook_joint", projected / projected.norm(dim=-1, keepdim=True))
+        wide = projected.to(self.project.weight.dtype)  # autocast would take the norm in 16 bits
+        return hear(below, "hook_joint", wide / wide.norm(dim=-1, keepdim=True))
 
     def _residual(self, ask: Ask, rows: int) -> Float[Tensor, "batch pos d_model"]:
         """The residual to start from, checked."""

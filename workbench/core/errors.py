@@ -11,6 +11,7 @@
     ├── MissingExtra              an optional package that is not installed
     ├── CorruptFile               a file whose content is not what its hash or format says
     ├── Diverged                  a training run whose loss or gradient is no longer finite
+    ├── LostRank                  a process that others train with is gone
     ├── Unanswered                a server that does not answer as asked
     └── StoreError                the run store cannot do what was asked
 
@@ -68,6 +69,7 @@ class EmptySelection(UsageError):
         place = f" of {where}" if where else ""
         close = nearest(pattern, self.allowed)
         known = f"Nearest: {listed(close)}." if close else f"There are {len(self.allowed)}, such as {listed(self.allowed, 3)}."
+        known = known if self.allowed else "There are none."
         super().__init__(f"The pattern '{pattern}' matches no {kind}{place}. {known}" + (f" {hint}" if hint else ""))
 
 
@@ -133,6 +135,15 @@ class Diverged(AssayError):
             f"Training stopped at step {step}: the loss is {loss} and the gradient norm {norm}. {kept} "
             "Lower `lr`, lengthen `warmup` or look at the data of that step."
         )
+
+
+class LostRank(AssayError):
+    """A training by several processes that ended because one of them did."""
+
+    def __init__(self, who: str, *, step: int = 0, last: str = "") -> None:
+        self.who, self.step, self.last = who, step, last
+        kept = f"The last checkpoint, '{last}', is whole: resume to go on from there." if last else "No checkpoint had been written."
+        super().__init__(f"{who}. Training stopped after step {step}. {kept}")
 
 
 class Unanswered(AssayError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from workbench.core.errors import EmptySelection, UnknownName
@@ -93,11 +93,17 @@ class SiteTable(Mapping[str, Site]):
         Every member of the selection must match: one that matches nothing raises EmptySelection.
         """
         members = [selection] if isinstance(selection, str | Site) else list(selection)
-        chosen: set[str] = set()
-        for member in members:
-            text = member.name if isinstance(member, Site) else member
-            found = [text] if text in self._sites else [n for n in self._sites if fnmatch.fnmatchcase(n, text)]
-            if not found:
-                raise EmptySelection("site", text, self._sites, where=self.where, hint="`workbench sites REF` lists them.")
-            chosen.update(found)
-        return tuple(site for name, site in self._sites.items() if name in chosen)
+        texts = [member.name if isinstance(member, Site) else member for member in members]
+        names = selected(texts, self._sites, kind="site", where=self.where, hint="`workbench sites REF` lists them.")
+        return tuple(self._sites[name] for name in names)
+
+
+def selected(patterns: Iterable[str], names: Collection[str], *, kind: str, where: str, hint: str = "") -> tuple[str, ...]:
+    """The ``names`` that exact names or globs choose, in their own order and without repeats; EmptySelection for one that matches none."""
+    chosen: set[str] = set()
+    for text in patterns:
+        found = [text] if text in names else [name for name in names if fnmatch.fnmatchcase(name, text)]
+        if not found:
+            raise EmptySelection(kind, text, names, where=where, hint=hint)
+        chosen.update(found)
+    return tuple(name for name in names if name in chosen)

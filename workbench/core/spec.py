@@ -1,8 +1,9 @@
 """Specs: small frozen values that say everything about what is to be done.
 
 A spec is a frozen pydantic model with ``extra="forbid"`` and at most twenty fields. Its canonical JSON
-form (sorted keys, no spaces, defaults included) is hashed, so equal specs have equal digests. Making one
-has no side effects. This module imports pydantic and the standard library only.
+form (sorted keys, no spaces, defaults included) is hashed, so equal specs have equal digests. A field that came
+``later`` is written only where it says something else than its default, so what was stored before it keeps its bytes
+and its digest. Making a spec has no side effects. This module imports pydantic and the standard library only.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ import pydantic
 from workbench.core.errors import BadValue, UnknownName, UsageError
 
 MAX_FIELDS = 20
+
+
+def later(default: Any, **rest: Any) -> Any:
+    """A field that a spec got after specs of its kind had been stored: left out of every written form at its default."""
+    return pydantic.Field(default=default, exclude_if=lambda value: bool(value == default), **rest)
 
 
 def canonical_json(value: Any) -> str:
@@ -44,7 +50,7 @@ class Spec(pydantic.BaseModel):
             raise TypeError(f"{cls.__name__} has {len(cls.model_fields)} fields; a spec has at most {MAX_FIELDS}: split it by concern")
 
     def canonical(self) -> str:
-        """The canonical JSON form, defaults included."""
+        """The canonical JSON form, defaults included but for those of later fields."""
         return canonical_json(self.model_dump(mode="json"))
 
     def digest(self) -> str:
@@ -62,10 +68,22 @@ class Spec(pydantic.BaseModel):
     def override(self, settings: Sequence[str] | Mapping[str, Any]) -> Self:
         """A copy with ``a.b=c`` settings applied (values are read as YAML scalars by the caller or as JSON here)."""
         pairs = settings.items() if isinstance(settings, Mapping) else [_split(s) for s in settings]
-        values = self.model_dump(mode="json")
+        values = _whole(self)
         for path, value in pairs:
             _place(values, path, value)
         return type(self).parse(values)
+
+
+def _whole(spec: Spec) -> dict[str, Any]:
+    """Every field by name, those that came later too."""
+    values = spec.model_dump(mode="json")
+    for name in type(spec).model_fields:
+        value = getattr(spec, name)
+        if isinstance(value, Spec):
+            values[name] = _whole(value)
+        elif name not in values:
+            values[name] = value
+    return values
 
 
 def _split(setting: str) -> tuple[str, Any]:

@@ -100,6 +100,7 @@ class CLIP(Model):
         super().__init__(config, tokenizer)
         c = config
         self.grid = Grid(c.height, c.width, c.patch)
+        self.grids = {IMAGE.removesuffix("."): self.grid}
         words = Embed(c.d_vocab, c.d_model_text, n_positions=c.n_ctx)
         self.text = self._tower(TEXT, words, c.n_layers_text, c.d_model_text, c.n_heads_text, c.d_mlp_text)
         patches = Patches(self.grid, c.channels, c.d_model_image, bias=False)

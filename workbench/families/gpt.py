@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from workbench.blocks.attention import Attention
 from workbench.blocks.cache import KVCache
+from workbench.blocks.economy import PLAIN as WHOLE
+from workbench.blocks.economy import Economy
 from workbench.blocks.embed import Axes, Embed, Unembed
 from workbench.blocks.init import STD, generator_of
 from workbench.blocks.inputs import Chosen, Passage, chosen, passage
@@ -22,10 +24,10 @@ from workbench.blocks.model import Ask, Model, prefixed
 from workbench.blocks.norm import SITES as NORM_SITES
 from workbench.blocks.norm import Norm
 from workbench.blocks.rotary import PLAIN, Rotary, Scaling
-from workbench.blocks.stack import Block, Setting, Stack
+from workbench.blocks.stack import Block, Setting
 from workbench.core.batch import TokenBatch
 from workbench.core.protocol import Resume, Tokenizer
-from workbench.core.spec import Spec
+from workbench.core.spec import Spec, later
 
 
 class GPTConfig(Spec):
@@ -51,6 +53,7 @@ class GPTConfig(Spec):
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0, description="of embeddings and sublayer outputs, in training only")
     norm_eps: PositiveFloat = 1e-5
     init_std: PositiveFloat = Field(default=STD, description="of the matrices at first; narrow models learn sooner near d_model ** -0.5")
+    economy: Economy = later(WHOLE, description="attention to a part of the row, shared layers, a factorised embedding")
 
     @model_validator(mode="before")
     @classmethod
@@ -70,6 +73,7 @@ class GPTConfig(Spec):
             raise ValueError(f"n_kv_heads must divide n_heads ({self.n_heads}), and it is {self.n_kv_heads}")
         if self.positions == "rope" and self.d_head % 2:
             raise ValueError(f"d_head must be even for rotary positions, and it is {self.d_head}")
+        self.economy.check(self.n_layers)
         return self
 
 
@@ -83,8 +87,9 @@ class GPT(Model):
 
     def __init__(self, config: GPTConfig, tokenizer: Tokenizer | None = None, *, seed: int = 0) -> None:
         super().__init__(config, tokenizer)
-        self.embed = Embed(config.d_vocab, config.d_model, n_positions=config.n_ctx if config.positions == "learned" else None)
-        self.stack = Stack([self._block() for _ in range(config.n_layers)])
+        learned, saved = config.n_ctx if config.positions == "learned" else None, config.economy
+        self.embed = Embed(config.d_vocab, config.d_model, n_positions=learned, d_embed=saved.d_embed)
+        self.stack = saved.stack(self._block, config.n_layers)
         self.ln_final = self._norm() if config.norm_placement == "pre" else None
         self.unembed = Unembed(config.d_model, config.d_vocab, tied=config.tied)
         writes = config.n_layers * (1 if config.act == "none" else 2)
@@ -106,7 +111,7 @@ class GPT(Model):
 
     def _pass(self, batch: Any, ask: Ask) -> tuple[Tensor | None, KVCache | None]:
         """Logits are ``[batch, pos or chosen, d_vocab]``."""
-        given = passage(batch, ask.resume, self.config, tokenizer=self.tokenizer, like=self.embed.token.weight)
+        given = self._given(batch, ask.resume, self.tokenizer)
         asked = chosen(ask.logits, given) if ask.stops is None else None
         x = given.residual if given.residual is not None else self._embedded(given, ask.listener)
         x, past = self.stack(
@@ -116,12 +121,16 @@ class GPT(Model):
 
     def loss(self, batch: TokenBatch) -> tuple[Float[Tensor, ""], int]:
         """The summed negative log-likelihood (nats) of the batch's targets and their number; with dropout in training mode."""
-        given = passage(batch, Resume(), self.config, tokenizer=None, like=self.embed.token.weight)
+        given = self._given(batch, Resume(), None)
         dropout = self.config.dropout if self.training else 0.0
         x = functional.dropout(self._embedded(given, None), dropout, training=True) if dropout else self._embedded(given, None)
         x, _ = self.stack(x, self._setting(given, dropout))
         x = self.ln_final(x) if self.ln_final is not None else x
-        return next_token_nll(x, self.unembed.matrix(self.embed), batch.targets.to(x.device))
+        return next_token_nll(*self.unembed.read(x, self.embed), batch.targets.to(x.device))
+
+    def _given(self, batch: Any, resume: Resume, tokenizer: Tokenizer | None) -> Passage:
+        like, pattern = self.embed.token.weight, self.config.economy.pattern
+        return passage(batch, resume, self.config, tokenizer=tokenizer, like=like, pattern=pattern)
 
     def _embedded(self, given: Passage, listener: Listener | None) -> Tensor:
         return self.embed(given.tokens, given.positions, listener)

@@ -91,6 +91,7 @@ class ViT(Model):
         super().__init__(config)
         c = config
         self.grid = Grid(c.height, c.width, c.patch)
+        self.grids = {"": self.grid}
         self.embed = Patches(self.grid, c.channels, c.d_model, bias=True)
         self.stack = Stack([self._block() for _ in range(c.n_layers)])
         self.ln_final = self._norm()
@@ -176,10 +177,6 @@ class ViT(Model):
         x = self._pooled(self.ln_final(x))
         head = self.unembed.linear
         return next_token_nll(x.unsqueeze(0), head.weight, targets.to(x.device).unsqueeze(0), bias=head.bias)
-
-    def places(self, batch: ImageBatch, stack: str = "") -> list[list[str]]:
-        """The class token and the patches, by row and column."""
-        return [self.grid.names()] * len(batch.pixels)
 
     def named_weights(self) -> dict[str, Tensor]:
         """Every weight by its public name."""

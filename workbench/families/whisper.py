@@ -20,11 +20,13 @@ from workbench.blocks.init import STD, generator_of
 from workbench.blocks.mel import MelFrontEnd
 from workbench.blocks.mlp import MLP
 from workbench.blocks.model import Ask, Model
+from workbench.blocks.naming import token_names
 from workbench.blocks.norm import Norm
 from workbench.blocks.senses import SensingEncoder
 from workbench.blocks.stack import Block
 from workbench.core.batch import IGNORE, SequenceBatch
 from workbench.core.errors import BadValue
+from workbench.core.picture import Picture
 from workbench.core.protocol import Tokenizer
 from workbench.core.spec import Spec
 
@@ -150,12 +152,21 @@ class Whisper(Model):
     def places(self, batch: SequenceBatch, stack: str = "") -> list[list[str]]:
         """Frames by the first of the two a position hears, or patches; of the decoder the pieces (without a tokenizer, the ids)."""
         if stack == "decoder":
-            rows = batch.tokens.tolist()
-            return [self.tokenizer.pieces(row) if self.tokenizer is not None else [str(i) for i in row] for row in rows]
+            return token_names(batch.tokens, None, self.tokenizer)
         frames = range(0, batch.source.shape[-1], 2)
         names = self.config.grid.names() if self.config.source == "pixels" else [f"frame {i}" for i in frames]
         real = [[True] * len(names)] * len(batch.source) if batch.mask is None else batch.mask.tolist()
         return [[name if kept else "" for name, kept in zip(names, row, strict=True)] for row in real]
+
+    def picture(self, batch: SequenceBatch, stack: str = "") -> Picture | None:
+        """The spectrogram, bands upward, of which a position of the encoder hears two frames; or the image."""
+        if stack == "decoder":
+            return None
+        if self.config.source == "pixels":
+            return Picture(batch.source, self.config.grid.boxes())
+        _, n_mels, frames = batch.source.shape
+        boxes = torch.tensor([(0, n_mels, i, min(i + 2, frames)) for i in range(0, frames, 2)])
+        return Picture(batch.source.flip(1).unsqueeze(1), boxes, axes="frames across, mel bands upward", square=False)
 
     def named_weights(self) -> dict[str, Tensor]:
         """Every weight by its public name."""
