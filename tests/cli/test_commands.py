@@ -74,7 +74,7 @@ def test_data_is_listed_and_verified(call: Call, tmp_path: Path, monkeypatch: py
     monkeypatch.delenv("WORKBENCH_DATA_MIRROR", raising=False)
     sets = call("data", "list", "--json").document["data"]
     assert {one["name"]: one["state"] for one in sets} == dict.fromkeys(
-        ("crows-pairs", "fsdd", "tinyshakespeare", "wikitext-2"), "not here"
+        ("crows-pairs", "fsdd", "tinyshakespeare", "ud-english-ewt", "wikitext-2"), "not here"
     )
     assert "crows-pairs contains" in call("data", "list").out, "what a reader may meet is said"
     assert call("data", "verify").out == "No data set is here, so there is nothing to verify.\n"
@@ -131,6 +131,19 @@ def test_probe_answers_about_a_text(call: Call, trained: str, home: Path) -> Non
     with Store.open(home) as store:
         assert store.result(document["run"], "input-x-gradient").digest == document["digest"]
     assert call("probe", "saliency", "-m", trained, "--target", " she").err.startswith("--target and --foil belong to texts.")
+
+
+def test_a_stored_result_is_drawn(call: Call, trained: str, tmp_path: Path) -> None:
+    words = ["probe", "attention-pattern", "-m", trained, "--text", "the baker met the judge"]
+    run = call(*words, "--json").document["run"]
+    for name, begins in (("found.svg", b"<svg"), ("found.png", b"\x89PNG")):
+        assert call("runs", "plot", run, str(tmp_path / name), "--json").document["result"] == "attention-pattern"
+        assert (tmp_path / name).read_bytes().startswith(begins)
+    assert "A chart is written as .svg or .png" in call("runs", "plot", run, str(tmp_path / "found.pdf")).err
+    assert "folder for the chart" in call("runs", "plot", run, str(tmp_path / "nowhere" / "found.svg")).err
+    assert "result 'saliency'" in call("runs", "plot", run, str(tmp_path / "a.svg"), "--result", "saliency").err
+    assert "takes the place of --text" in call(*words, "--set", "inputs.labels=ud-english-ewt").err
+    assert "asks for no labels" in call("probe", "attention-pattern", "-m", trained, "--set", "inputs.labels=ud-english-ewt").err
 
 
 def test_probe_matrix_says_what_runs_on_what_and_why_not(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,15 +7,19 @@ from typing import Any
 import pytest
 import torch
 
+from evals.tasks import TASKS
 from probes import INSTRUMENTS
 from workbench.core.errors import BadValue, UsageError
 from workbench.core.protocol import Inputs
+from workbench.data.treebank import Sentence
 from workbench.data.worlds.town import Town
 from workbench.data.worlds.town_words import LEANS
+from workbench.families import FAMILIES
 from workbench.families.gpt import GPT
 from workbench.lab.inputs import (
     InputsSpec,
     digest_of_inputs,
+    encoded,
     from_texts,
     make_inputs,
     occupation_spans,
@@ -23,6 +27,7 @@ from workbench.lab.inputs import (
     tokens_of,
     town_labels,
     town_pronouns,
+    treebank_labels,
 )
 from workbench.lab.refs import load
 from workbench.store.runs import Store
@@ -127,3 +132,74 @@ def test_the_digest_of_inputs_is_that_of_their_content() -> None:
     a, b = torch.tensor([[1, 2]]), torch.tensor([[1, 3]])
     assert digest_of_inputs(Inputs(a)) == digest_of_inputs(Inputs(a.clone()))
     assert len({digest_of_inputs(i) for i in (Inputs(a), Inputs(b), Inputs(a.int()), Inputs(a.T), Inputs(a, targets=a[0]))}) == 5
+
+
+def test_words_of_a_treebank_are_labelled_at_their_last_token(model: Any) -> None:
+    sentence = Sentence("the Baker said", ("the", "Baker", "said"), ((0, 3), (4, 9), (10, 14)), ("DET", "NOUN", "VERB"))
+    made = treebank_labels(model, [sentence, Sentence("so", ("so",), ((0, 2),), ("ADV",))])
+    ids, where = model.tokenizer.offsets(sentence.text)
+    assert made.batch[0, : len(ids) + 1].tolist() == [model.tokenizer.bos_id, *ids]
+    labels = made.labels["part of speech"]
+    assert [tag for tag in labels.values[0] if tag] == ["DET", "NOUN", "VERB"]
+    for word, end in (("the", 3), ("baker", 9), ("said", 14)):
+        last = max(place for place, (start, _) in enumerate(where) if start < end)
+        assert labels.types[0][last + 1] == word  # after the BOS
+    assert [tag for tag in labels.values[1] if tag] == ["ADV"]
+
+
+def test_a_template_of_control_tokens_goes_around_a_text() -> None:
+    class Framing:
+        bos_id, pad_id, vocab_size = None, 0, 9
+
+        def offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+            return [5] * len(text), [(i, i + 1) for i in range(len(text))]
+
+        def framed(self, ids: list[int], second: Any = None) -> tuple[list[int], list[int]]:
+            return [1, *ids, 2], [0] * (len(ids) + 2)
+
+    class Reads:
+        family, tokenizer = "bert", Framing()
+
+    model: Any = Reads()
+    ids, lengths, spans = encoded(model, ["ab", "a"])
+    assert ids.tolist() == [[1, 5, 5, 2], [1, 5, 2, 0]]
+    assert lengths.tolist() == [4, 3]
+    assert spans[0] == [(0, 0), (0, 1), (1, 2), (0, 0)]
+    assert encoded(model, ["ab"], bos=False)[0].tolist() == [[5, 5]]
+
+
+def test_labels_are_for_instruments_that_ask_for_them(model: Any) -> None:
+    tool = INSTRUMENTS.load("saliency")
+    with pytest.raises(UsageError, match="asks for no labels"):
+        make_inputs(tool, model, InputsSpec.parse({"labels": "ud-english-ewt"}), tool.spec())
+    with pytest.raises(UsageError, match="either texts or a world or a task or labels"):
+        InputsSpec.parse({"labels": "ud-english-ewt", "texts": ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("family", "task", "stack"),
+    [("clip", "shapes", "image"), ("dalle", "painting", ""), ("imagen", "denoising", "text"), ("vit", "digits", "")],
+)
+def test_rows_of_a_task_can_be_asked_about(family: str, task: str, stack: str) -> None:
+    """The inputs a model is given by default are ones that its instruments run on, and the target is what the row holds."""
+    if task not in TASKS:
+        pytest.skip(f"there is no task '{task}'")
+    one = TASKS.load(task)
+    data = {} if task == "digits" else {"rows": 12, "held_out": 12}
+    shape = one.make(one.spec.parse(data), 3).shape
+    small = {"n_layers": 1, "d_model": 16, "n_heads": 2, "patch": 2}
+    if family == "clip":
+        small = {"patch": 4} | {
+            f"{word}_{tower}": small[word] for word in ("n_layers", "d_model", "n_heads") for tower in ("text", "image")
+        }
+    made: Any = FAMILIES.load(family)
+    model = made(made.config_type.parse({**shape, **small})).eval()
+    tool = INSTRUMENTS.load("saliency")
+    chosen = tool.spec.parse({"stack": stack})
+    inputs = make_inputs(tool, model, InputsSpec.parse({"task": task, "data": data, "count": 3}), chosen)
+    values: Any = tool(model, inputs, chosen).values
+    assert values.sizes["batch"] == 3
+    if family == "dalle":
+        codes = model.coder.encode(inputs.batch.pixels)[:, -1]
+        assert values.target_id.values.tolist() == (codes + model.config.d_vocab_text).tolist()
+        assert (values.position.values == values.sizes["pos"] - 1).all()

@@ -29,7 +29,8 @@ def probe(
     matrix: Annotated[bool, typer.Option("--matrix", help="Which instrument runs on which family, and why not; then stop.")] = False,
     listing: Annotated[bool, typer.Option("--list", help="List the instruments and stop.")] = False,
 ) -> None:
-    """Ask INSTRUMENT about a model. Without --text, a model of a generated world is asked about its own world."""
+    """Ask INSTRUMENT about a model. Without --text, a model of a generated world or a task is asked about its own; `--set
+    inputs.NAME=VALUE` chooses others. `workbench runs plot last FILE` draws what was found."""
     from workbench.lab import catalogs
 
     if matrix:
@@ -48,9 +49,13 @@ def probe(
     from workbench.lab.run import probe as ask
     from workbench.lab.settings import read_settings
 
-    inputs = {"texts": text, "targets": target, "foils": foil} if text else None
+    spec = read_settings(settings)
+    named = spec.pop("inputs", None)
+    if named is not None and (text or not isinstance(named, Mapping)):
+        raise UsageError("`--set inputs.NAME=VALUE` takes the place of --text, such as `--set inputs.labels=ud-english-ewt`.")
+    inputs = {"texts": text, "targets": target, "foils": foil} if text else named
     with bar() as progress:
-        found = ask(instrument, model, inputs, progress=progress, **read_settings(settings))
+        found = ask(instrument, model, inputs, progress=progress, **spec)
     run = found.provenance.volatile["run"]
     document = {"run": run, "digest": found.digest(), "summary": found.summary(), "result": json.loads(found.canonical())}
     summary = found.summary()

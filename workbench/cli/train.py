@@ -25,6 +25,7 @@ def train(
     """Train a model by RECIPE; afterwards it is called run:ID. --set train.steps=500 changes one field."""
     from workbench.lab import recipe as recipes
     from workbench.lab.record import unfinished
+    from workbench.lab.run import follows
     from workbench.lab.run import train as run_training
     from workbench.lab.settings import read_settings
     from workbench.store.runs import Store
@@ -35,8 +36,11 @@ def train(
     if not recipe:
         raise UsageError(f"Which recipe? Shipped are {', '.join(recipes.shipped())}; a path to a YAML file works too.")
     wanted = recipes.read(recipe, read_settings(settings))
+    if follows():  # one of several processes that torchrun started: the first alone keeps the store and speaks
+        run_training(wanted)
+        return
     with Store.open() as store:
-        if not resume and (waiting := unfinished(store, "train", wanted.model_dump(mode="json"), f"recipe:{wanted.name}")):
+        if not resume and (waiting := unfinished(store, "train", recipes.plan_of(wanted), f"recipe:{wanted.name}")):
             note(f"Run {waiting[0].id} of this recipe was not finished; `--resume {waiting[0].id}` goes on with it. This is a new run.")
         with bar() as progress:
             done = run_training(wanted, store=store, progress=progress, resume=resume)

@@ -66,7 +66,8 @@ class Expected:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What was measured for one recipe: seeds, seconds of each training (wall), measures, and the recipe they are of."""
+    """What was measured for one recipe: seeds, seconds of each training and scoring (wall, and of the processor), measures, and the
+    recipe they are of."""
 
     recipe: str
     digest: str
@@ -74,6 +75,7 @@ class Expectation:
     seconds: tuple[float, ...]
     measures: tuple[Expected, ...]
     machine: Mapping[str, Any]
+    processor: tuple[float, ...] = ()
 
     def to_json(self) -> str:
         """The file's text; the same expectation gives the same bytes."""
@@ -91,7 +93,8 @@ class Expectation:
         measures = tuple(
             Expected(m["name"], tuple(m["values"]), m["count"], m["low"], m["high"], m["words"]) for m in whole.pop("measures")
         )
-        return cls(**{**whole, "seeds": tuple(whole["seeds"]), "seconds": tuple(whole["seconds"])}, measures=measures)
+        lists = {name: tuple(whole[name]) for name in ("seeds", "seconds", "processor") if name in whole}
+        return cls(**{**whole, **lists}, measures=measures)
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,16 @@ def measure(name: str, seeds: Sequence[int], *, store: Store | None = None, prog
     recipe = _task_recipe(name)
     found: list[tuple[Measure, ...]] = []
     seconds: list[float] = []
+    processor: list[float] = []
     for seed in seeds:
-        began = time.monotonic()
+        began, busy = time.monotonic(), time.process_time()
         found.append(_trained(recipe, seed, store, progress)[1])
         seconds.append(round(time.monotonic() - began, 1))
+        processor.append(round(time.process_time() - busy, 1))
     measures = tuple(Expected.of([one[i] for one in found]) for i in range(len(found[0])))
     packages = dict(Provenance.here().packages)
-    return Expectation(recipe.name, digest_without_seed(recipe), tuple(seeds), tuple(seconds), measures, {"packages": packages})
+    of = digest_without_seed(recipe)
+    return Expectation(recipe.name, of, tuple(seeds), tuple(seconds), measures, {"packages": packages}, tuple(processor))
 
 
 def verify(name: str, seed: int | None = None, *, store: Store | None = None, progress: Progress = silent) -> Verified:
@@ -155,12 +161,14 @@ def page(found: Expectation) -> str:
         promise = f"{must[one.name]:g}" if one.name in must else ""
         rows.append(f"| {one.name} | {one.mean:.4f} | {one.low:.4f} to {one.high:.4f} | {values} | {one.count:,} {one.words} | {promise} |")
     seconds = ", ".join(f"{value:.0f}" for value in found.seconds)
+    busy = f"; {', '.join(f'{value:.0f}' for value in found.processor)} of one processor's" if found.processor else ""
     return "\n".join(
         [
             f"# {found.recipe}",
             "",
             f"`workbench train {found.recipe}` trains it; `workbench models verify {found.recipe}` trains one more seed and compares.",
-            f"Seeds {', '.join(map(str, found.seeds))}; {seconds} seconds (wall, training and scoring, on a machine with other work).",
+            f"Seeds {', '.join(map(str, found.seeds))}; training and scoring took {seconds} seconds of wall on a machine with other work"
+            f"{busy}.",
             "",
             "| measure | mean | where one more seed should lie (95 %) | each seed | over | must reach |",
             "|---|---|---|---|---|---|",

@@ -42,7 +42,9 @@ def training_result(state: Mapping[str, Any], recipe: str, spec: Mapping[str, An
     record, validation = state["record"], state["validation"]
     if not record:
         raise BadValue("the training's record", "empty", "of at least one step")
-    table = {name: ("step", np.array([point[name] for point in record])) for name in ("loss", "lr", "norm", "tokens")}
+    # A step that fp16 skipped has no gradient norm.
+    columns = {name: [np.nan if point[name] is None else point[name] for point in record] for name in ("loss", "lr", "norm", "tokens")}
+    table = {name: ("step", np.array(column)) for name, column in columns.items()}
     held_out = ("validated", np.array([point["loss"] for point in validation], dtype=float))
     values = xr.Dataset(
         table | {"validation_loss": held_out},

@@ -23,6 +23,7 @@ from workbench.core.errors import BadValue, UsageError
 from workbench.core.measure import Instrument
 from workbench.core.protocol import HookedModel, Inputs
 from workbench.core.spec import Spec
+from workbench.data import treebank
 from workbench.data.worlds.town import Split, Town, TownSpec
 from workbench.data.worlds.town_items import PronounItem
 from workbench.lab.refs import task_of, world_of
@@ -36,13 +37,14 @@ Span = tuple[int, int]
 
 
 class InputsSpec(Spec):
-    """Texts, items of the town, or held-out rows of a task.
+    """Texts, items of the town, held-out rows of a task, or labelled words of a public set.
 
     ``texts`` with ``targets`` and ``foils`` (one each, or one for all; text that is one token after its context). Or ``world``, the
     town whose held-out items are taken: ``count`` sentences that end before a pronoun, of occupations that lean at least
     ``least_lean``, or ``count`` documents with labelled words, as the instrument needs. ``untrained``: also a copy with fresh
     weights, where the instrument takes one. Or ``task`` with its ``data``: the first ``count`` validation rows, asked about their class,
-    or about the first token that a decoder writes.
+    or about the first token that a decoder writes. Or ``labels``, the treebank whose words' parts of speech are asked: its first ``count``
+    sentences of ``split``.
     """
 
     texts: tuple[str, ...] = ()
@@ -50,6 +52,7 @@ class InputsSpec(Spec):
     foils: tuple[str, ...] = ()
     world: TownSpec | None = None
     task: str = ""
+    labels: Literal["", "ud-english-ewt"] = ""
     data: Mapping[str, Any] = Field(default_factory=dict)
     split: Literal["validation", "test"] = "test"
     count: int = Field(SENTENCES, ge=1)
@@ -59,8 +62,8 @@ class InputsSpec(Spec):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if bool(self.texts) + (self.world is not None) + bool(self.task) != 1:
-            raise ValueError("inputs with either texts or a world or a task")
+        if bool(self.texts) + (self.world is not None) + bool(self.task) + bool(self.labels) != 1:
+            raise ValueError("inputs with either texts or a world or a task or labels")
         for name in ("targets", "foils"):
             if len(getattr(self, name)) not in (0, 1, len(self.texts)):
                 raise ValueError(f"inputs with one of {name} for all texts or one for each of the {len(self.texts)}")
@@ -99,8 +102,13 @@ def usual_count(tool: Instrument) -> int:
 def make_inputs(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: Spec) -> Inputs:
     """The ``Inputs`` that ``tool`` takes under its spec ``chosen``: foils, groups and BOS only where that asks for them."""
     if spec.task:
-        return task_rows(spec)
+        return task_rows(spec, model)
     bos = bool(getattr(chosen, "bos", True))
+    if spec.labels:
+        if "labels" not in tool.needs.inputs:
+            raise UsageError(f"'{tool.name}' asks for no labels. Leave `inputs.labels` out, or ask 'probing'.")
+        made = treebank_labels(model, treebank.sentences(spec.split)[: spec.count], bos=bos)
+        return replace(made, reference=untrained_copy(model, seed=spec.seed + 1)) if spec.untrained else made
     contrast = getattr(chosen, "quantity", "") == "logit-difference"
     if spec.world is None:
         _check_needs(tool, spec)
@@ -125,7 +133,8 @@ def _check_needs(tool: Instrument, spec: InputsSpec) -> None:
         raise UsageError(f"'{tool.name}' needs a target, the token asked about after each text. Give it as `--target \" she\"`.")
     if "labels" in tool.needs.inputs:
         raise UsageError(
-            f"'{tool.name}' needs labelled words, which plain texts do not have. Leave --text out for a model of a generated world."
+            f"'{tool.name}' needs labelled words, which plain texts do not have. Leave --text out for a model of a generated world, or "
+            "give `--set inputs.labels=ud-english-ewt`."
         )
 
 
@@ -139,22 +148,34 @@ def from_texts(model: HookedModel, texts: Sequence[str], targets: Sequence[str] 
 
 
 def encoded(model: HookedModel, texts: Sequence[str], *, bos: bool = True) -> tuple[Tensor, Tensor, list[list[Span]]]:
-    """Ids ``[batch, pos]`` (a BOS first where asked and there is one), lengths ``[batch]``, and for each text the letters
-    (start, end) of every token; a BOS has (0, 0)."""
+    """Ids ``[batch, pos]`` (a BOS first where asked and there is one, else the control tokens of the tokenizer's template where it has
+    one), lengths ``[batch]``, and for each text the letters (start, end) of every token; a control token has (0, 0)."""
     tokenizer = _tokenizer(model)
-    first = [tokenizer.bos_id] if bos and tokenizer.bos_id is not None else []
+    first, last = _frame(tokenizer) if bos else ([], [])
     rows: list[list[int]] = []
     spans: list[list[Span]] = []
     for text in texts:
         ids, where = tokenizer.offsets(text)
         if not ids:
             raise BadValue("a text", text, "of at least one token")
-        rows.append([*first, *ids])
-        spans.append([(0, 0)] * len(first) + [(start, end) for start, end in where])
+        rows.append([*first, *ids, *last])
+        spans.append([(0, 0)] * len(first) + [(start, end) for start, end in where] + [(0, 0)] * len(last))
     width = max(map(len, rows))
     fill = tokenizer.pad_id if tokenizer.pad_id is not None else 0
     padded = torch.tensor([row + [fill] * (width - len(row)) for row in rows])
     return padded, torch.tensor([len(row) for row in rows]), spans
+
+
+def _frame(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The control tokens before and after a text."""
+    if tokenizer.bos_id is not None:
+        return [tokenizer.bos_id], []
+    framed = getattr(tokenizer, "framed", None)
+    if framed is None:
+        return [], []
+    text = -1  # stands for the text's ids
+    whole = framed([text])[0]
+    return whole[: whole.index(text)], whole[whole.index(text) + 1 :]
 
 
 def _ids(model: HookedModel, texts: Sequence[str], answers: Sequence[str], what: str) -> Tensor | None:
@@ -186,8 +207,9 @@ def _tokenizer(model: HookedModel) -> Any:
 # --- from a task ---------------------------------------------------------------------------------------------
 
 
-def task_rows(spec: InputsSpec) -> Inputs:
-    """The first held-out rows of a task, with what each should be answered: its class, the first token written, or its own text."""
+def task_rows(spec: InputsSpec, model: HookedModel) -> Inputs:
+    """The first held-out rows of a task, with what each is asked about: its class, the first token written, its own text, the code of its
+    last patch, or (of a denoiser, at a step of noise each) the pixel in the middle of the first channel."""
     task = TASKS.load(spec.task)
     rows = task.make(task.spec.parse(spec.data, what=f"the data of task '{spec.task}'"), spec.count).validation
     batch = rows.batch(range(min(spec.count, len(rows))))
@@ -195,6 +217,12 @@ def task_rows(spec: InputsSpec) -> Inputs:
         assert batch.targets is not None, "rows to train on have targets"
         first = SequenceBatch(batch.source, batch.tokens[:, :1], batch.targets[:, :1], batch.mask)
         return Inputs(first, targets=batch.targets[:, 0])
+    if isinstance(batch, PairBatch) and (noised := getattr(model, "noised", None)) is not None:
+        noisy = noised(batch)
+        _, height, width = noisy.pixels.shape[1:]
+        return Inputs(noisy, targets=torch.full((len(noisy.pixels),), height // 2 * width + width // 2))
+    if isinstance(batch, PairBatch) and (sequence := getattr(model, "sequence", None)) is not None:
+        return Inputs(batch, targets=sequence(batch).targets[:, -1])
     if isinstance(batch, PairBatch):
         return Inputs(batch, targets=torch.arange(len(batch.pixels)))
     return Inputs(batch, targets=getattr(batch, "targets", None))
@@ -254,6 +282,18 @@ def town_labels(model: HookedModel, town: Town, *, split: Split = "test", count:
             last = tokens_of(spans[row], span)[-1]
             classes[row][last], words[row][last] = kind, word
     return Inputs(ids, lengths, labels={"class": LabelSet(classes, words)})
+
+
+def treebank_labels(model: HookedModel, sentences: Sequence[treebank.Sentence], *, bos: bool = True) -> Inputs:
+    """Sentences with ``part of speech`` at the last token of every word, the word without its capitals as its type. A word no token of
+    which was kept (the tokenizer's normalisation may drop it) has no label."""
+    ids, lengths, spans = encoded(model, [one.text for one in sentences], bos=bos)
+    tags, words = ([[""] * ids.shape[1] for _ in sentences] for _ in range(2))
+    for row, one in enumerate(sentences):
+        for word, span, tag in zip(one.words, one.spans, one.tags, strict=True):
+            if held := [place for place, (start, end) in enumerate(spans[row]) if start < span[1] and end > span[0]]:
+                tags[row][held[-1]], words[row][held[-1]] = tag, word.lower()
+    return Inputs(ids, lengths, labels={"part of speech": LabelSet(tags, words)})
 
 
 def tokens_of(spans: Sequence[Span], span: Span) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -17,18 +19,29 @@ from workbench.training.loop import FINAL
 
 def known(store: Store | None = None) -> list[dict[str, str]]:
     """Organisms, then the finished trainings, newest first: ``ref``, ``family``, ``words``, ``digest`` ('' where not known yet)."""
-    out = [{"ref": f"organism:{name}", "family": "gpt", "words": entry.words, "digest": ""} for name, entry in ORGANISMS.items()]
+    out = [
+        {"ref": f"organism:{name}", "family": ORGANISMS.load(name).family, "words": entry.words, "digest": ""}
+        for name, entry in ORGANISMS.items()
+    ]
     try:
         store = store if store is not None else Store.open(create=False)
     except StoreError:
         return out
     for run in store.runs.list(kind="train", status="done"):
-        if (checkpoint_of(store, run.id) / FINAL).is_dir():
+        final = checkpoint_of(store, run.id) / FINAL
+        if final.is_dir():
             digest = str(run.provenance.get("model_digest", ""))
-            out.append(
-                {"ref": f"run:{run.id}", "family": "gpt", "words": f"{run.ref.removeprefix('recipe:')}, {run.created}", "digest": digest}
-            )
+            words = f"{run.ref.removeprefix('recipe:')}, {run.created}"
+            out.append({"ref": f"run:{run.id}", "family": _family(final), "words": words, "digest": digest})
     return out
+
+
+def _family(folder: Path) -> str:
+    """What a checkpoint says of itself, unverified; '' where that cannot be read: a list must not fail over one model."""
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["family"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def described(ref: str, *, store: Store | None = None, progress: Progress = silent) -> dict[str, Any]:

@@ -6,7 +6,7 @@ leaves out is filled in, so that the stored spec says everything and can be trai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -20,7 +20,7 @@ from evals.task import Task, TaskData
 from evals.tasks import TASKS
 from workbench.core.batch import RowData
 from workbench.core.errors import BadValue, CorruptFile, MissingFile, UnknownName
-from workbench.core.spec import Spec
+from workbench.core.spec import Spec, later
 from workbench.data.corpora import tinyshakespeare, wikitext2
 from workbench.data.text import BPETokenizer, CharTokenizer, ContiguousRows
 from workbench.families import FAMILIES
@@ -108,21 +108,39 @@ class TextRecipe(Spec):
         )
 
 
+class Phase(Spec):
+    """One training before the last, of a part of the model alone; its seed is the recipe's."""
+
+    learn: str = Field(min_length=1, description="the part of the model that learns; the rest is frozen")
+    train: TrainSpec
+
+
 class TaskRecipe(Spec):
     """A family trained for a task. ``data`` are fields of the task's spec, ``model`` of the family's config; what the data decides
-    (vocabulary, classes, image size) is left out of it."""
+    (vocabulary, classes, image size) is left out of it. ``phases`` come first, one after the other, where a family learns in parts;
+    ``train`` is of the last of its parts."""
 
     name: str = Field(min_length=1)
     words: str = ""
     task: str
     data: Mapping[str, Any] = Field(default_factory=dict)
     model: Mapping[str, Any]
+    phases: tuple[Phase, ...] = later(())
     train: TrainSpec = TrainSpec.parse({})
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         self.drawn()
+        first = tuple(FAMILIES.load(self.whole().family).parts[:-1])
+        if tuple(phase.learn for phase in self.phases) != first:
+            raise ValueError(f"phases that learn {', '.join(first) or 'nothing'} first, and they learn {[p.learn for p in self.phases]}")
         return self
+
+    def trainings(self) -> Iterator[tuple[str, TrainSpec]]:
+        """Each phase's part and training, and the last ('' and ``train``); all with the recipe's seed and processes."""
+        for phase in self.phases:
+            yield phase.learn, phase.train.model_copy(update={"seed": self.train.seed, "parallel": self.train.parallel})
+        yield "", self.train
 
     def whole(self) -> Task:
         """The task itself."""
@@ -174,6 +192,23 @@ class OrganismRecipe(Spec):
 
 
 Recipe = TextRecipe | TaskRecipe | OrganismRecipe
+
+
+def training_of(recipe: Recipe) -> TrainSpec:
+    """The training of a recipe, whatever is trained."""
+    spec = recipe.full() if isinstance(recipe, OrganismRecipe) else recipe
+    found = getattr(spec, "train", None)
+    return found if isinstance(found, TrainSpec) else TrainSpec()
+
+
+def plan_of(recipe: Recipe) -> dict[str, Any]:
+    """What a run of ``recipe`` is stored with, and what another must be to go on with it. Among how many processes the work is divided
+    is no part of it: a run may go on with more, with fewer, or alone."""
+    plan = recipe.model_dump(mode="json")
+    within = plan["made"] if isinstance(recipe, OrganismRecipe) else plan
+    if isinstance(within.get("train"), dict):
+        within["train"].pop("parallel", None)
+    return plan
 
 
 def shipped() -> dict[str, str]:

@@ -5,6 +5,7 @@ Each makes a run in the store, streams into it, and leaves its results, provenan
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from workbench.core.spec import Spec
 from workbench.lab.history import HISTORY, training_result
 from workbench.lab.inputs import InputsSpec, default_inputs, digest_of_inputs, make_inputs
 from workbench.lab.measures import MEASURES, MeasuresResult, measures_result
-from workbench.lab.recipe import OrganismRecipe, Recipe, TaskRecipe, read
+from workbench.lab.recipe import OrganismRecipe, Recipe, TaskRecipe, plan_of, read, training_of
 from workbench.lab.record import recorded, unfinished
 from workbench.lab.refs import checkpoint_of, load, reference_of, task_of, world_of
 from workbench.lab.settings import by_name
@@ -32,8 +33,10 @@ from workbench.training.checkpoint import load_model
 from workbench.training.checkpoint import read as read_checkpoint
 from workbench.training.loop import FINAL
 from workbench.training.loop import train as train_model
+from workbench.training.parallel.world import World, joined
 
 BATCH = 64
+PHASES = "phases"
 
 
 # --- evaluate -----------------------------------------------------------------------------------------------
@@ -177,13 +180,15 @@ def with_origin(result: Result, *, model: str = "", run: str = "") -> Result:
 @dataclass(frozen=True)
 class Training:
     """What ``train`` returns: the run's id, the folder of the final checkpoint, the model in it, the history as a result, and, of a
-    task, what the model is worth on held-out items."""
+    task, what the model is worth on held-out items. Of several processes, those of a ``rank`` above 0 have only trained: their ``run``
+    is '' and they measured nothing."""
 
     run: str
     folder: Path
     model: Any
     history: Result
     measures: MeasuresResult | None = None
+    rank: int = 0
 
 
 def train(
@@ -197,13 +202,36 @@ def train(
 ) -> Training:
     """Train by a recipe (a shipped name, a YAML file, or values), with ``settings`` laid over it.
 
-    The model is ``run:ID`` afterwards. ``resume`` goes on from an interrupted run's last checkpoint and ends in the same weights.
+    The model is ``run:ID`` afterwards. ``resume`` goes on from an interrupted run's last checkpoint and ends in the same weights. Where
+    the recipe divides the work (``train.parallel``), all processes call this; rank 0 alone has a store.
     """
     wanted = read(recipe, settings)
-    store = store if store is not None else Store.open()
-    plan = wanted.model_dump(mode="json")
+    with joined(training_of(wanted).parallel) as world:
+        if world is not None and not world.first:
+            return _follow(wanted, world)
+        return _lead(wanted, world, store if store is not None else Store.open(), progress, resume, parent)
+
+
+def follows() -> bool:
+    """Whether this process is one of several that torchrun started, and not the first: that one keeps the store and reports."""
+    return os.environ.get("RANK", "0") != "0"
+
+
+def _follow(wanted: Recipe, world: World) -> Training:
+    """Take part in a training that rank 0 keeps the books of."""
+    out = Path(world.told(""))
+    model = _trained(wanted, out, [], silent)
+    history = training_result(read_checkpoint(out / FINAL).train_state, wanted.name, plan_of(wanted), model)
+    return Training("", out / FINAL, model, history, rank=world.rank)
+
+
+def _lead(wanted: Recipe, world: World | None, store: Store, progress: Progress, resume: str, parent: str) -> Training:
+    plan = plan_of(wanted)
     with recorded(store, "train", plan, f"recipe:{wanted.name}", resume=resume, parent=parent, provenance={}) as run:
         out = checkpoint_of(store, run)
+        if world is not None:
+            world.told(str(out))
+            store.runs.annotate(run, processes=world.size, parallel=world.spec.model_dump(mode="json"))
         steps: Callback = lambda event, state: _note(store, run, event, state)  # noqa: E731
         model = _trained(wanted, out, [steps], progress)
         history = training_result(read_checkpoint(out / FINAL).train_state, wanted.name, plan, model)
@@ -222,7 +250,15 @@ def _trained(recipe: Recipe, out: Path, callbacks: Sequence[Callback], progress:
         return ORGANISMS.load(recipe.organism).build(recipe.full(), out, callbacks=callbacks, progress=progress)
     if not (out / FINAL).is_dir():
         ready = recipe.prepare()
-        train_model(ready.model, ready.rows, recipe.train, out=out, validation=ready.validation, callbacks=callbacks, progress=progress)
+        model, rows, validation = ready.model, ready.rows, ready.validation
+        trainings = recipe.trainings() if isinstance(recipe, TaskRecipe) else [("", recipe.train)]
+        for part, spec in trainings:
+            if part:
+                model.learn(part)
+                train_model(model, rows, spec, out=out / PHASES / part, callbacks=callbacks, progress=progress)
+                model.learn(model.parts[-1])
+            else:
+                train_model(model, rows, spec, out=out, validation=validation, callbacks=callbacks, progress=progress)
     return load_model(out / FINAL)
 
 

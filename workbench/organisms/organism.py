@@ -15,12 +15,14 @@ from workbench.core.spec import Spec
 class Organism:
     """A family of planted models.
 
-    ``options`` is the spec of what a reference may say (``organism:town@dose=0.8,seed=1``); ``recipe(options)`` gives the full
-    spec; ``build(recipe, out, callbacks, progress)`` trains it into a folder (continuing what is there) and returns the model;
-    ``truth(recipe)`` is what is planted as plain JSON values; ``twin(recipe)`` the recipe of the same model without the plant.
+    ``family`` is its models' family; ``options`` is the spec of what a reference may say (``organism:town@dose=0.8,seed=1``);
+    ``recipe(options)`` gives the full spec; ``build(recipe, out, callbacks, progress)`` trains it into a folder (continuing what is
+    there) and returns the model; ``truth(recipe)`` is what is planted as plain JSON values; ``twin(recipe)`` the recipe of the same
+    model without the plant.
     """
 
     name: str
+    family: str
     options: type[Spec]
     recipe: Callable[[Any], Spec]
     make: Callable[[Any, Path, Sequence[Callback], Progress], Any]

@@ -2,6 +2,7 @@
 
     config.json  model.safetensors  [tokenizer.json]  [optimizer.safetensors]  train_state.json  MANIFEST.sha256
 
+Where several processes hold a part of each tensor, shard-*.safetensors of their parts stand in the place of the two files of tensors.
 A folder is written under a temporary name, flushed, and renamed; ``latest`` and ``best`` are small files that name one and are
 replaced atomically. So a run that dies at any moment leaves its last whole checkpoint. Nothing is pickled.
 """
@@ -25,10 +26,14 @@ from torch import Tensor, nn
 from workbench.core.catalog import Entry
 from workbench.core.errors import CorruptFile, MissingFile
 from workbench.data.text import tokenizer_from_json
+from workbench.training.lora import LoRASpec, attach, attached
+from workbench.training.parallel.shards import PATTERN, assembled
 
 FORMAT = 1
 MANIFEST = "MANIFEST.sha256"
 LATEST, BEST = "latest", "best"
+MODEL, OPTIMIZER = "model.", "optimizer."
+"""What names in files of parts begin with."""
 _STEP = re.compile(r"step-\d{8}")
 _UNFINISHED = ".writing-"
 # Families are found through their catalogue by name, as a user's reference is: training knows none of them.
@@ -46,27 +51,47 @@ class Checkpoint:
     tokenizer: Any
     optimizer: Mapping[str, Tensor] | None
     train_state: Mapping[str, Any]
+    cut: bool = False
+    """Whether its tensors are in files of parts."""
+    lora: Mapping[str, Any] | None = None
+    """How the model was adapted, where it was."""
 
 
 def write(
     folder: Path | str, model: Any, optimizer_state: Mapping[str, Tensor] | None = None, train_state: Mapping[str, Any] | None = None
 ) -> Path:
     """Write one checkpoint to exactly ``folder`` (replacing what is there) and return it. ``model`` is a family's module."""
-    folder = Path(folder)
+    temporary = begun(Path(folder))
+    files = {"model.safetensors": _tensors(model.state_dict())}
+    if optimizer_state is not None:
+        files["optimizer.safetensors"] = _tensors(optimizer_state)
+    return sealed(temporary, Path(folder), model, train_state or {}, files)
+
+
+def begun(folder: Path) -> Path:
+    """An empty folder under a temporary name, to become ``folder``."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.parent / f"{_UNFINISHED}{folder.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
+    return temporary
+
+
+def sealed(temporary: Path, folder: Path, model: Any, train_state: Mapping[str, Any], tensors: Mapping[str, bytes]) -> Path:
+    """Write what belongs to ``model`` beside ``tensors`` and what ``temporary`` holds already, and rename it to ``folder``."""
+    digests = {path.name: _digest(path) for path in temporary.iterdir()}
+    head = {"format": FORMAT, "family": model.family, "config": model.config.model_dump(mode="json")}
+    if (adapted := attached(model)) is not None:
+        head["lora"] = adapted.spec.model_dump(mode="json")
     files: dict[str, bytes] = {
-        "config.json": _json({"format": FORMAT, "family": model.family, "config": model.config.model_dump(mode="json")}),
-        "model.safetensors": _tensors(model.state_dict()),
-        "train_state.json": _json(dict(train_state or {})),
+        "config.json": _json(head),
+        **tensors,
+        "train_state.json": _json(dict(train_state)),
     }
     if model.tokenizer is not None:
         files["tokenizer.json"] = model.tokenizer.to_json().encode()
-    if optimizer_state is not None:
-        files["optimizer.safetensors"] = _tensors(optimizer_state)
-    files[MANIFEST] = "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)).encode()
+    digests |= {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    files[MANIFEST] = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode()
     for name, content in files.items():
         _flushed(temporary / name, content)
     shutil.rmtree(folder, ignore_errors=True)
@@ -77,15 +102,25 @@ def write(
 def save(root: Path | str, model: Any, optimizer_state: Mapping[str, Tensor] | None, train_state: Mapping[str, Any], keep: int) -> Path:
     """Write ``root/step-XXXXXXXX`` (from ``train_state["step"]``), point ``latest`` at it, and drop all but the last ``keep`` steps
     and the one ``best`` names."""
-    root = Path(root)
-    folder = write(root / f"step-{train_state['step']:08d}", model, optimizer_state, train_state)
+    folder = write(step_folder(root, train_state["step"]), model, optimizer_state, train_state)
+    settle(folder, keep)
+    return folder
+
+
+def step_folder(root: Path | str, step: int) -> Path:
+    """Where the checkpoint of ``step`` is."""
+    return Path(root) / f"step-{step:08d}"
+
+
+def settle(folder: Path, keep: int) -> None:
+    """Point ``latest`` at a step's new ``folder``, and drop all but the last ``keep`` steps and the one ``best`` names."""
+    root = folder.parent
     point(root, LATEST, folder.name)
     steps = sorted(path.name for path in root.iterdir() if _STEP.fullmatch(path.name))
     spared = {*steps[-keep:], folder.name, *(p.name for p in [pointed(root, BEST)] if p is not None)}
     for name in steps:
         if name not in spared:
             shutil.rmtree(root / name)
-    return folder
 
 
 def point(root: Path, pointer: str, name: str) -> None:
@@ -112,8 +147,11 @@ def clean(root: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def read(folder: Path | str) -> Checkpoint:
-    """Read and verify one checkpoint. Raises MissingFile and CorruptFile."""
+def read(folder: Path | str, *, tensors: bool = True) -> Checkpoint:
+    """Read and verify one checkpoint. With ``tensors`` false, files of parts are left unread, for those who hold parts to read.
+
+    Raises MissingFile and CorruptFile.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingFile(folder, "checkpoint folder")
@@ -122,33 +160,42 @@ def read(folder: Path | str) -> Checkpoint:
         raise MissingFile(
             folder / MANIFEST, "checkpoint manifest", do=f"There are checkpoints inside it: {', '.join(inside)}." if inside else ""
         )
-    files = {name: _verified(folder / name, digest) for digest, name in _manifest(folder / MANIFEST)}
-    for name in ("config.json", "model.safetensors", "train_state.json"):
+    listed = _manifest(folder / MANIFEST)
+    shards = {name: digest for digest, name in listed if Path(name).match(PATTERN)}
+    files = {name: _verified(folder / name, digest) for digest, name in listed if name not in shards}
+    for name in ("config.json", *([] if shards else ["model.safetensors"]), "train_state.json"):
         if name not in files:
             raise CorruptFile(folder / MANIFEST, f"a list with '{name}' in it", "it is not listed")
     head = _object(folder / "config.json", files["config.json"])
     if head.get("format") != FORMAT:
         raise CorruptFile(folder / "config.json", f"of format {FORMAT}", f"its format is {head.get('format')!r}")
-    optimizer = files.get("optimizer.safetensors")
+    weights, optimizer = _parts(folder, shards) if shards and tensors else ({}, None)
+    if not shards:
+        weights, content = _loaded(folder / "model.safetensors", files["model.safetensors"]), files.get("optimizer.safetensors")
+        optimizer = _loaded(folder / "optimizer.safetensors", content) if content is not None else None
     return Checkpoint(
         folder=folder,
         family=str(head.get("family")),
         config=head.get("config") or {},
-        weights=_loaded(folder / "model.safetensors", files["model.safetensors"]),
+        weights=weights,
         tokenizer=tokenizer_from_json(files["tokenizer.json"].decode()) if "tokenizer.json" in files else None,
-        optimizer=_loaded(folder / "optimizer.safetensors", optimizer) if optimizer is not None else None,
+        optimizer=optimizer,
         train_state=_object(folder / "train_state.json", files["train_state.json"]),
+        cut=bool(shards),
+        lora=head.get("lora"),
     )
 
 
 def load_model(folder: Path | str) -> Any:
-    """The model in ``folder``, in evaluation mode: config, tokenizer and weights, in the dtype they were saved in.
+    """The model in ``folder``, in evaluation mode: config, tokenizer and weights, in the dtype they were saved in, and adapted as it was.
 
     Raises MissingFile, CorruptFile (a byte changed, or weights that are not this config's) and UnknownName (no such family).
     """
     found = read(folder)
     family = _FAMILIES.load().load(found.family)
     model = family(family.config_type.parse(found.config, what=f"'{found.folder / 'config.json'}'"), found.tokenizer)
+    if found.lora is not None:
+        attach(model, LoRASpec.parse(found.lora, what=f"'{found.folder / 'config.json'}'"))
     fill(model, found.weights, found.folder / "model.safetensors")
     return model.eval()
 
@@ -193,15 +240,42 @@ def _manifest(path: Path) -> list[tuple[str, str]]:
     return [(digest, name) for digest, name in lines]
 
 
-def _verified(path: Path, digest: str) -> bytes:
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parts(folder: Path, shards: Mapping[str, str]) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+    """Weights and optimizer state from files of parts, each verified."""
+    check_shards(folder, shards)
+    tables: dict[str, dict[str, Tensor]] = {MODEL: {}, OPTIMIZER: {}}
+    for name, value in assembled(folder).items():
+        prefix = MODEL if name.startswith(MODEL) else OPTIMIZER
+        tables[prefix][name.removeprefix(prefix)] = value
+    return tables[MODEL], tables[OPTIMIZER] or None
+
+
+def check_shards(folder: Path, shards: Mapping[str, str] | None = None, *, share: slice = slice(None)) -> None:
+    """Verify the files of parts in ``folder``, or a ``share`` of them. Raises MissingFile and CorruptFile."""
+    if shards is None:
+        shards = {name: digest for digest, name in _manifest(folder / MANIFEST) if Path(name).match(PATTERN)}
+    for name in sorted(shards)[share]:
+        _same(folder / name, shards[name])
+
+
+def _same(path: Path, digest: str, content: bytes | None = None) -> None:
     if not path.is_file():
         raise MissingFile(path, "checkpoint file", do=f"'{MANIFEST}' lists it: the folder is not whole.")
-    content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
+    found = _digest(path) if content is None else hashlib.sha256(content).hexdigest()
     if found != digest:
         raise CorruptFile(
             path, f"of sha256 {digest[:12]}… as its manifest says", f"it has {found[:12]}…", do="Restore it, or use another checkpoint."
         )
+
+
+def _verified(path: Path, digest: str) -> bytes:
+    content = path.read_bytes() if path.is_file() else b""
+    _same(path, digest, content)
     return content
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,19 +18,25 @@ import torch
 from torch import Tensor
 
 from workbench.blocks.digest import weights_digest
-from workbench.blocks.init import generator_of
 from workbench.core.batch import RowData
 from workbench.core.errors import BadValue, Diverged
 from workbench.core.protocol import Callback, Progress, silent
 from workbench.training import checkpoint
+from workbench.training.drawing import drawing as _drawing
 from workbench.training.optimizer import adamw, decaying, restore, state_of
 from workbench.training.order import row_order
-from workbench.training.precision import computing
+from workbench.training.parallel.pipeline import Pipeline
+from workbench.training.parallel.plan import layers_changed
+from workbench.training.parallel.spec import ParallelSpec
+from workbench.training.parallel.team import Team
+from workbench.training.parallel.world import World, joined
+from workbench.training.precision import Precision, Scaler, computing
 from workbench.training.spec import TrainSpec
 
 RECORDS = 200
 """About how many points of the loss curve are kept."""
 FINAL = "final"
+_WORDS = {"spec": "training spec", "data": "training data", "start": "untrained model", "validation": "validation data"}
 
 
 def train(
@@ -54,26 +60,41 @@ def train(
     Events for ``callbacks``: ``step``, ``checkpoint`` (``folder``), ``validation`` (``loss``), ``end`` (``history``).
     History: ``steps``, ``tokens`` (predicted), ``record`` and ``validation`` (lists of step, loss …; nats a token), ``best``,
     ``stopped`` (steps or patience), ``weights`` (sha256), ``threads``, ``decaying``; and, not reproducible, ``seconds``, ``resumed_from``.
+    Under fp16 ``scaler`` besides: ``scale``, and ``skipped``, the steps (from 0) whose gradients overflowed and that were not taken;
+    a record of such a step has no ``norm``.
 
-    Raises BadValue (data, or an ``out`` that holds another run) and Diverged (a loss or gradient that is not finite; nothing is
-    written after it).
+    With ``spec.parallel`` every process that ``torchrun`` started calls this with the same arguments, of which rank 0 alone reports
+    (``callbacks``, ``progress``) and writes; ``out`` is a folder that all of them see. Afterwards each has the whole model.
+
+    Raises BadValue (data, or an ``out`` that holds another run), Diverged (a loss or gradient that is not finite; nothing is
+    written after it) and LostRank (another process ended).
     """
     if len(data) == 0:
         raise BadValue("the training data", "no rows", "at least one row")
     if spec.patience and (validation is None or len(validation) == 0):
         raise BadValue("patience", spec.patience, "0 without validation data")
-    run = _Run(model, data, spec, Path(out) if out is not None else None, validation, callbacks, progress)
     was_training, threads = model.training, torch.get_num_threads()
     try:
-        if not run.find(resume):
-            run.go()
-        return run.history()
+        with joined(spec.parallel) as world, ExitStack() as changes:
+            run = _Run(model, data, spec, Path(out) if out is not None else None, validation, callbacks, progress)
+            if world is not None:
+                run.share(world)
+            try:
+                if not run.find(resume):
+                    run.arrange(changes)
+                    run.go()
+                return run.history()
+            except BaseException as error:
+                lost = world.explained(error) if world is not None else None
+                if lost is not None:
+                    raise lost from error
+                raise
     finally:
         model.train(was_training)
         torch.set_num_threads(threads)
 
 
-def evaluate(model: Any, data: RowData, *, rows: int = 32, precision: Literal["float32", "bf16"] = "float32") -> tuple[float, int]:
+def evaluate(model: Any, data: RowData, *, rows: int = 32, precision: Precision = "float32") -> tuple[float, int]:
     """The mean loss (nats a predicted token) over all rows, without dropout, and how many tokens that is."""
     if len(data) == 0:
         raise BadValue("the validation data", "no rows", "at least one row")
@@ -109,8 +130,13 @@ class _Run:
     ) -> None:
         self.model, self.data, self.spec, self.out, self.validation = model, data, spec, out, validation
         self.callbacks, self.progress, self.device = callbacks, progress, _device(model)
+        self.world: World | None = None
+        self.team: Team | None = None
+        self.first = True  # whether this process writes and reports
+        self.trained = model  # what this process trains of it
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = adamw(model, spec)
+        self.scaler = Scaler() if spec.precision == "fp16" else None
         self.step, self.tokens, self.bad = 0, 0, 0
         self.record: list[dict[str, Any]] = []
         self.validations: list[dict[str, Any]] = []
@@ -118,12 +144,49 @@ class _Run:
         self.since: list[float] = [0.0, 0]  # loss sum and tokens since the last record
         self.stopped = ""
         self.threads = spec.threads or torch.get_num_threads()
-        self.identity = {"spec": spec.digest(), "data": data.digest(), "start": model.digest()}
+        # How the work is divided is not part of what is trained: a run may go on with other processes, or alone.
+        whole = spec.model_copy(update={"parallel": ParallelSpec()})
+        self.identity = {"spec": whole.digest(), "data": data.digest(), "start": model.digest()}
         if validation is not None:
             self.identity["validation"] = validation.digest()
+        self.start: checkpoint.Checkpoint | None = None  # what to continue from
         self.resumed_from: int | None = None
         self.kept_best: dict[str, Tensor] | None = None
         self.seconds = 0.0
+
+    # --- several processes
+
+    def share(self, world: World) -> None:
+        """Be one of the processes of ``world``. Raises BadValue where they do not train the same."""
+        self.world, self.first = world, world.first
+        world.notes.about = lambda: (self.step, self.last())
+        theirs = world.told(self.identity)
+        if odd := [name for name in self.identity if theirs.get(name) != self.identity[name]]:
+            raise BadValue(f"the {_WORDS[odd[0]]} of rank {world.rank}", self.identity[odd[0]][:12], "that of rank 0")
+
+    def arrange(self, changes: ExitStack) -> None:
+        """Make the model ready for its steps; what that changes in its layers is undone with ``changes``."""
+        if self.world is not None:
+            if self.spec.parallel.kind == "pipeline":
+                self.team = Pipeline(self.model, self.spec, self.world, changes, self.data.batch([0]).to(self.device))
+            else:
+                self.team = Team(self.model, self.spec, self.world, changes)
+            self.trained, self.parameters = self.team.model, self.team.parameters
+            self.optimizer = adamw(self.trained, self.spec)
+        else:
+            changes.enter_context(layers_changed(self.model, self.spec.parallel))
+        if self.start is None:
+            return
+        taken = self.step - (len(self.scaler.skipped) if self.scaler is not None else 0)
+        if self.team is not None:
+            self.team.load(self.start, self.optimizer, taken)
+        else:
+            restore(self.optimizer, self.model, self.start.optimizer or {}, taken, self.start.folder / "optimizer.safetensors")
+        self.start = None
+
+    def last(self) -> str:
+        """The last whole checkpoint, or ''."""
+        return str(checkpoint.pointed(self.out, checkpoint.LATEST) or "") if self.out is not None else ""
 
     # --- resuming
 
@@ -132,8 +195,11 @@ class _Run:
         torch.set_num_threads(self.threads)
         if self.out is None:
             return False
-        self.out.mkdir(parents=True, exist_ok=True)
-        checkpoint.clean(self.out)
+        if self.first:
+            self.out.mkdir(parents=True, exist_ok=True)
+            checkpoint.clean(self.out)
+        if self.world is not None:
+            self.world.wait()
         final = self.out / FINAL
         last = final if final.is_dir() else checkpoint.pointed(self.out, checkpoint.LATEST)
         if last is None:
@@ -142,13 +208,13 @@ class _Run:
             raise BadValue(
                 "out", str(self.out), "empty or new, since it holds a run", do="Give resume='auto' to continue it, or another folder."
             )
-        found = checkpoint.read(last)
+        found = checkpoint.read(last, tensors=self.world is None)
         self._same_run(found)
-        checkpoint.fill(self.model, found.weights, last / "model.safetensors")
+        if not found.cut or self.world is None:
+            checkpoint.fill(self.model, found.weights, last / "model.safetensors")
         self._take(found.train_state)
         torch.set_num_threads(self.threads)
-        if last != final:
-            restore(self.optimizer, self.model, found.optimizer or {}, self.step, last / "optimizer.safetensors")
+        self.start = found if last != final else None
         self.resumed_from = self.step
         return last == final
 
@@ -156,23 +222,22 @@ class _Run:
         stored = found.train_state.get("identity", {})
         for name, value in self.identity.items():
             if stored.get(name) != value:
-                words = {"spec": "training spec", "data": "training data", "start": "untrained model", "validation": "validation data"}[
-                    name
-                ]
-                raise BadValue(
-                    "out", str(self.out), f"a folder of this run, and it holds one with another {words}", do="Give another folder."
-                )
+                allowed = f"a folder of this run, and it holds one with another {_WORDS[name]}"
+                raise BadValue("out", str(self.out), allowed, do="Give another folder.")
 
     def _state(self) -> dict[str, Any]:
         return {
             "identity": self.identity, "step": self.step, "tokens": self.tokens, "bad": self.bad, "record": self.record,
             "validation": self.validations, "best": self.best, "since": self.since, "stopped": self.stopped, "threads": self.threads,
+            **({"scaler": self.scaler.state()} if self.scaler is not None else {}),
         }  # fmt: skip
 
     def _take(self, state: Any) -> None:
         self.step, self.tokens, self.bad, self.record = state["step"], state["tokens"], state["bad"], list(state["record"])
         self.validations, self.best, self.since = list(state["validation"]), state["best"], list(state["since"])
         self.stopped, self.threads = state["stopped"], state["threads"]
+        if self.scaler is not None:
+            self.scaler.take(state["scaler"])
 
     # --- going
 
@@ -190,9 +255,9 @@ class _Run:
                 break
             loss = self._advance()
             self.seconds = time.perf_counter() - began
-            self.progress(
-                self.step, self.spec.steps, _words(loss, self.seconds, self.step - first, self.tokens - seen, self.spec.steps - self.step)
-            )
+            words = _words(loss, self.seconds, self.step - first, self.tokens - seen, self.spec.steps - self.step)
+            if self.first:
+                self.progress(self.step, self.spec.steps, words)
         self._finish()
 
     def _due(self, *every: int) -> bool:
@@ -200,57 +265,84 @@ class _Run:
 
     def _advance(self) -> float:
         spec = self.spec
-        if not self.model.training:
-            self.model.train()
+        if not self.trained.training:
+            self.trained.train()
         lr = spec.lr_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         total, count = self._gradients()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, spec.clip or math.inf, foreach=True)
+        if self.team is not None:
+            norm = self.team.clip(spec.clip)
+        else:
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, spec.clip or math.inf, foreach=True)
         loss, size = torch.stack((total / count, norm.to(total.dtype))).tolist()
-        if not (math.isfinite(loss) and math.isfinite(size)):
-            raise Diverged(self.step, loss, size, last=str(checkpoint.pointed(self.out, checkpoint.LATEST) or "") if self.out else "")
-        self.optimizer.step()
+        # Scaling acts on gradients alone: a loss that is not finite, or gradients at the least scale, are no matter of it.
+        taken = self.scaler is None or self.scaler.after(self.step, size)
+        spent = self.scaler is None or self.scaler.spent
+        if not math.isfinite(loss) or (spent and not math.isfinite(size)):
+            raise Diverged(self.step, loss, size, last=self.last())
+        if taken:
+            self.optimizer.step()
         self.step, self.tokens = self.step + 1, self.tokens + count
         self.since = [self.since[0] + loss * count, self.since[1] + count]
         if self.step % max(1, spec.steps // RECORDS) == 0 or self.step == spec.steps:
-            self.record.append({"step": self.step, "loss": self.since[0] / self.since[1], "lr": lr, "norm": size, "tokens": self.tokens})
+            mean, seen = self.since[0] / self.since[1], size if taken else None
+            self.record.append({"step": self.step, "loss": mean, "lr": lr, "norm": seen, "tokens": self.tokens})
             self.since = [0.0, 0]
         self._tell("step", loss=loss, lr=lr, norm=size)
         return loss
 
     def _gradients(self) -> tuple[Tensor, int]:
         """The summed loss and the number of predicted tokens of this step's rows, with gradients of their quotient in place."""
-        spec = self.spec
+        spec, team, scale = self.spec, self.team, self.scaler.scale if self.scaler is not None else 1.0
+        later = spec.accumulate > 1 or team is not None
         rows = row_order(spec.seed, self.step, spec.batch_rows, len(self.data))
         size = spec.batch_rows // spec.accumulate
         total, count = torch.zeros((), device=self.device), 0
-        for micro in range(spec.accumulate):
-            batch = self.data.batch(rows[micro * size : (micro + 1) * size]).to(self.device)
-            with _drawing(self.device, spec.seed, self.step, micro), computing(spec.precision, self.device):
-                part, n = self.model.loss(batch)
+        if isinstance(team, Pipeline):
+            total, count = team.flow(self.data, rows, self.step, scale)
+        for micro in range(spec.accumulate if not isinstance(team, Pipeline) else 0):
+            mine, drawn = rows[micro * size : (micro + 1) * size], (spec.seed, self.step, micro)
+            if team is not None:
+                mine, drawn = team.share(mine), drawn + team.drawn
+            batch = self.data.batch(mine).to(self.device)
+            with _drawing(self.device, *drawn), computing(spec.precision, self.device):
+                part, n = self.model.loss(batch) if team is None else team.loss(batch, size, last=micro + 1 == spec.accumulate)
             # One micro-batch is normalised before the backward pass, several after it: their common count is known only then.
-            (part / max(n, 1) if spec.accumulate == 1 else part).backward()
+            normalised = part / max(n, 1) if not later else part
+            (normalised if self.scaler is None else normalised * scale).backward()
             total, count = total + part.detach(), count + n
+        if team is not None:
+            total, count = team.summed(total, count)
         if count == 0:
             raise BadValue(f"the rows of step {self.step}", rows, "rows with at least one token to predict")
-        if spec.accumulate > 1:
+        if team is not None:
+            team.settle(scale * count)
+        elif later or scale != 1.0:
+            divisor = scale * (count if later else 1)
             for parameter in self.parameters:
                 if parameter.grad is not None:
-                    parameter.grad.div_(count)
+                    parameter.grad.div_(divisor)
         return total, count
 
     def _save(self) -> None:
         if self.out is None:
             return
-        folder = checkpoint.save(self.out, self.model, state_of(self.optimizer, self.model), self._state(), self.spec.keep)
+        if self.team is not None:
+            folder = self.team.save(self.out, self.optimizer, self._state(), self.spec.keep)
+        else:
+            folder = checkpoint.save(self.out, self.model, state_of(self.optimizer, self.model), self._state(), self.spec.keep)
         self._tell("checkpoint", folder=folder)
 
     def _validate(self, data: RowData) -> None:
-        loss, count = evaluate(self.model, data, rows=4 * self.spec.batch_rows, precision=self.spec.precision)
+        rows = 4 * self.spec.batch_rows
+        if self.team is not None:
+            loss, count = self.team.evaluate(data, rows)
+        else:
+            loss, count = evaluate(self.model, data, rows=rows, precision=self.spec.precision)
         if not math.isfinite(loss):
-            raise Diverged(self.step, loss, math.nan, last=str(checkpoint.pointed(self.out, checkpoint.LATEST) or "") if self.out else "")
+            raise Diverged(self.step, loss, math.nan, last=self.last())
         self.validations.append({"step": self.step, "loss": loss, "tokens": count})
         if self.best is None or loss < self.best["loss"]:
             self.best, self.bad = {"step": self.step, "loss": loss}, 0
@@ -263,21 +355,32 @@ class _Run:
 
     def _remember(self) -> None:
         """Keep the best weights: as a pointer where this step has a checkpoint, else (no ``out``) in memory."""
-        if self.out is not None and self._due(self.spec.validate_every):
+        if self.out is not None and self.first and self._due(self.spec.validate_every):
             checkpoint.point(self.out, checkpoint.BEST, f"step-{self.step:08d}")
         if self.spec.patience and (self.out is None or not self._due(self.spec.validate_every)):
-            self.kept_best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self.kept_best = {name: value.detach().clone() for name, value in self.trained.state_dict().items()}
 
     def _finish(self) -> None:
         self.stopped = self.stopped or "steps"
         if self.spec.patience and self.best is not None and self.best["step"] != self.step:
-            best = checkpoint.pointed(self.out, checkpoint.BEST) if self.out is not None else None
-            weights = checkpoint.read(best).weights if best is not None else self.kept_best
-            assert weights is not None, "the best weights were kept when they were found"
-            checkpoint.fill(self.model, weights, best or "memory")
-        if self.out is not None:
+            self._recall()
+        if self.team is not None:
+            self.team.give_back()
+        if self.out is not None and self.first:
             checkpoint.write(self.out / FINAL, self.model, None, self._state())
+        if self.world is not None:
+            self.world.wait()
         self._tell("end", history=self.history())
+
+    def _recall(self) -> None:
+        """Take the best weights back."""
+        best = checkpoint.pointed(self.out, checkpoint.BEST) if self.out is not None else None
+        if best is not None and self.team is not None:
+            self.team.load(checkpoint.read(best, tensors=False), None, 0)
+            return
+        weights = checkpoint.read(best).weights if best is not None else self.kept_best
+        assert weights is not None, "the best weights were kept when they were found"
+        checkpoint.fill(self.trained, weights, best or "memory")
 
     def history(self) -> dict[str, Any]:
         """What ``train`` returns."""
@@ -285,37 +388,18 @@ class _Run:
             "steps": self.step, "tokens": self.tokens, "record": self.record, "validation": self.validations, "best": self.best,
             "stopped": self.stopped, "weights": weights_digest(self.model.state_dict()), "threads": self.threads,
             "decaying": decaying(self.model), "seconds": self.seconds, "resumed_from": self.resumed_from,
+            **({"scaler": self.scaler.state()} if self.scaler is not None else {}),
         }  # fmt: skip
 
     def _tell(self, event: Any, **facts: Any) -> None:
-        if self.callbacks:
-            state = {"model": self.model, "spec": self.spec, "out": self.out, "step": self.step, "tokens": self.tokens, **facts}
+        if self.callbacks and self.first:
+            state = {"model": self.trained, "spec": self.spec, "out": self.out, "step": self.step, "tokens": self.tokens, **facts}
             for callback in self.callbacks:
                 callback(event, state)
 
 
 def _device(model: Any) -> torch.device:
     return next(model.parameters()).device
-
-
-@contextmanager
-def _drawing(device: torch.device, *parts: int) -> Iterator[None]:
-    """Randomness (dropout) from ``parts`` alone; the global state is as before afterwards.
-
-    The generators are set themselves: ``torch.manual_seed`` would also queue a call, with a stack trace, for every absent device.
-    """
-    generators = [torch.default_generator]
-    if device.type == "cuda":
-        generators.append(torch.cuda.default_generators[device.index if device.index is not None else torch.cuda.current_device()])
-    states = [generator.get_state() for generator in generators]
-    seed = generator_of("dropout", *parts).initial_seed()
-    try:
-        for generator in generators:
-            generator.manual_seed(seed)
-        yield
-    finally:
-        for generator, state in zip(generators, states):
-            generator.set_state(state)
 
 
 def _words(loss: float, seconds: float, steps: int, tokens: int, left: int) -> str:

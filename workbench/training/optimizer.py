@@ -29,9 +29,13 @@ def adamw(model: nn.Module, spec: TrainSpec) -> torch.optim.AdamW:
     """The optimizer, fused: one kernel over all parameters."""
     names = set(decaying(model))
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    # One kernel takes tensors of one kind: whole ones, or parts over one set of processes (DTensors of one mesh).
+    meshes = dict.fromkeys(getattr(p, "device_mesh", None) for p in parameters.values())
     groups = [
-        {"params": [p for n, p in parameters.items() if n in names], "weight_decay": spec.weight_decay},
-        {"params": [p for n, p in parameters.items() if n not in names], "weight_decay": 0.0},
+        {"params": [p for n, p in parameters.items() if (n in names) == bool(rate) and getattr(p, "device_mesh", None) == mesh]}
+        | {"weight_decay": rate * spec.weight_decay}
+        for rate in (1.0, 0.0)
+        for mesh in meshes
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=spec.lr, betas=(spec.beta1, spec.beta2), eps=1e-8, fused=True)
 
@@ -47,12 +51,13 @@ def state_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Te
 
 
 def restore(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor], steps: int, path: object) -> None:
-    """Put back what ``state_of`` took, after ``steps`` steps. Raises CorruptFile for missing or unexpected entries."""
-    wanted = {f"{name}.{moment}" for name, p in model.named_parameters() if p.requires_grad for moment in MOMENTS}
+    """Put back what ``state_of`` took, after ``steps`` steps that were taken. Raises CorruptFile for missing or unexpected entries."""
+    learning = [name for name, p in model.named_parameters() if p.requires_grad and steps]  # before the first step there are no moments
+    wanted = {f"{name}.{moment}" for name in learning for moment in MOMENTS}
     if wanted != set(tensors):
         odd = sorted(wanted ^ set(tensors))
         raise CorruptFile(path, "the optimizer state of this model", f"{len(odd)} entries do not match, such as '{odd[0]}'")
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
+        if name in learning:
             moments = {moment: tensors[f"{name}.{moment}"].to(parameter.device, parameter.dtype).clone() for moment in MOMENTS}
             optimizer.state[parameter] = {"step": torch.tensor(float(steps), device=parameter.device), **moments}

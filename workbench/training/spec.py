@@ -7,7 +7,9 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from workbench.core.spec import Spec
+from workbench.core.spec import Spec, later
+from workbench.training.parallel.spec import ParallelSpec
+from workbench.training.precision import Precision
 
 
 class TrainSpec(Spec):
@@ -25,13 +27,14 @@ class TrainSpec(Spec):
     beta2: float = Field(default=0.99, ge=0.0, lt=1.0)
     clip: NonNegativeFloat = Field(default=1.0, description="largest gradient norm; 0: no clipping")
     accumulate: PositiveInt = Field(default=1, description="micro-batches a step; changes memory, not the result")
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Precision = "float32"
     seed: NonNegativeInt = 0
     validate_every: NonNegativeInt = Field(default=0, description="0: only at the end")
     save_every: NonNegativeInt = Field(default=0, description="0: only where validation is due")
     keep: PositiveInt = Field(default=2, description="checkpoints kept, besides the best")
     patience: NonNegativeInt = Field(default=0, description="validations without improvement before stopping; 0: never")
     threads: NonNegativeInt = Field(default=0, description="CPU threads; 0: as torch is set. A resumed run uses its first start's")
+    parallel: ParallelSpec = later(ParallelSpec())
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
