@@ -16,6 +16,13 @@ FACTS = [
     (e.MissingExtra("altair", "report", "Drawing a chart"), ["'altair'", "assay-workbench[report]"], 3),
     (e.CorruptFile("x", "of digest a", "its digest is b", do="Fetch it again."), ["of digest a", "digest is b", "Fetch"], 3),
     (e.Diverged(7, float("nan"), 1.5, last="step-5"), ["step 7", "loss is nan", "'step-5', is whole", "Lower `lr`"], 3),
+    (e.Diverged(7, 1.0, 1.5, found="x is infinite"), ["step 7: x is infinite", "No checkpoint had been written"], 3),
+    (e.Damaged("'x' is missing", "x", good="step-5", step=5), ["'x' is missing", "last whole checkpoint is 'step-5'", "rewind(out, 5)"], 3),
+    (e.Damaged("'x' is missing", "x"), ["'x' is missing", "No other checkpoint of this run is whole", "rewind(out, 0)"], 3),
+    (e.Unwritable("A checkpoint", "x", "No space left on device", last="step-5"), ["No space left", "Make room", "'step-5'"], 3),
+    (e.Unwritable("A checkpoint", "x", "Read-only file system"), ["Read-only", "Make it writable", "no checkpoint had been written"], 3),
+    (e.Changed("x", "training data", "a", "b", last="step-5"), ["another training data (a then, b now)", "from 'step-5'", "new run"], 3),
+    (e.Occupied("x", "process 7 on h"), ["'x' is being trained in by process 7 on h", "Wait"], 3),
     (e.LostRank("Rank 1 of 2 is gone", step=42, last="step-40"), ["Rank 1 of 2", "after step 42", "'step-40', is whole"], 3),
     (e.LostRank("Rank 1 of 2 is gone", step=3), ["after step 3", "No checkpoint had been written"], 3),
     (e.Unanswered("http://x/v1", "the request failed", "status 500", do="Try again."), ["At 'http://x/v1' the request failed", "Try"], 3),
@@ -29,6 +36,14 @@ def test_facts_appear(error: e.AssayError, words: list[str], code: int) -> None:
     for word in words:
         assert word in str(error)
     assert str(error).count(". ") <= 2, "two sentences, three at most"
+
+
+def test_what_can_go_on_says_how_once_its_run_is_known() -> None:
+    for error in (e.Damaged("'x' is missing", "x", good="step-5", step=5), e.Unwritable("A checkpoint", "x", "No space left on device")):
+        assert "--resume" not in str(error)
+        error.run = "abc"
+        step = " --from 5" if isinstance(error, e.Damaged) else ""
+        assert str(error).endswith(f"with the same command and `--resume abc{step}`.")
 
 
 def test_every_class_is_tried() -> None:

@@ -5,11 +5,15 @@
     │   ├── UnknownName           a site, suite, instrument, model, field … that does not exist
     │   ├── EmptySelection        a pattern that matches nothing
     │   └── BadValue              a field whose value is outside what is allowed
+    │       └── Changed           what a run was started with is not what it would go on with (exit code 3)
     ├── Incompatible              this instrument cannot answer on this model
     ├── MissingFile               a path that is not there
     ├── MissingData               a public data set that is neither mirrored nor cached
     ├── MissingExtra              an optional package that is not installed
     ├── CorruptFile               a file whose content is not what its hash or format says
+    │   └── Damaged               a checkpoint that a run should go on from and cannot
+    ├── Unwritable                a disk that does not take what a run has to write
+    ├── Occupied                  a folder that another process is training in
     ├── Diverged                  a training run whose loss or gradient is no longer finite
     ├── LostRank                  a process that others train with is gone
     ├── Unanswered                a server that does not answer as asked
@@ -81,6 +85,21 @@ class BadValue(UsageError):
         super().__init__(f"{field} is {found!r}, but it must be {allowed}." + (f" {do}" if do else ""))
 
 
+class Changed(BadValue):
+    """What a run was started with is not what it would go on with. ``what`` changed, ``before`` and ``now`` (digests, mostly)."""
+
+    exit_code = EXIT_ERROR
+
+    def __init__(self, out: object, what: str, before: str, now: str, *, last: str = "", do: str = "") -> None:
+        self.field, self.found, self.allowed, self.what = "out", str(out), f"started with this {what}", what
+        left = f"'{last}'" if last else "its last checkpoint"
+        AssayError.__init__(
+            self,
+            f"The run in '{out}' was started with another {what} ({before} then, {now} now). "
+            f"{do or 'Put back what it was'} to go on from {left}, or start a new run.",
+        )
+
+
 class Incompatible(AssayError):
     """This instrument or suite cannot answer on this model, and why."""
 
@@ -125,15 +144,71 @@ class CorruptFile(AssayError):
         super().__init__(f"'{path}' should be {expected}, but {found}." + (f" {do}" if do else ""))
 
 
-class Diverged(AssayError):
-    """A training run whose loss or gradient is no longer finite; the step was not taken and nothing was written after it."""
+class Resumable:
+    """What the errors share that end a training which can go on. ``run`` is filled in by whoever knows its id; the sentences are built
+    when they are read."""
 
-    def __init__(self, step: int, loss: float, norm: float, *, last: str = "") -> None:
+    run = ""
+
+    def __str__(self) -> str:
+        return self.sentences()
+
+    def sentences(self) -> str:
+        """What happened, the last whole checkpoint, and what to do."""
+        raise NotImplementedError
+
+    def again(self, step: int | None = None) -> str:
+        """How to go on: from the newest checkpoint, or from that of ``step``."""
+        if self.run:
+            return f"with the same command and `--resume {self.run}{f' --from {step}' if step is not None else ''}`"
+        return "by training into the same folder again" if step is None else f"by training into it again after `rewind(out, {step})`"
+
+
+class Damaged(Resumable, CorruptFile):
+    """The checkpoint that a run should go on from is not whole. ``good`` is the newest one that is and that it can go on from, or ''."""
+
+    def __init__(self, fault: str, path: object, *, good: str = "", step: int = 0) -> None:
+        self.fault, self.path, self.good, self.step = fault, str(path), good, step
+        AssayError.__init__(self, fault)
+
+    def sentences(self) -> str:
+        if not self.good:
+            return f"{self.fault}. No other checkpoint of this run is whole: restore that one, or begin again {self.again(0)}."
+        how = self.again(self.step)
+        return f"{self.fault}. The last whole checkpoint is '{self.good}': restore the damaged one, or go on from step {self.step} {how}."
+
+
+class Unwritable(Resumable, AssayError):
+    """A disk that does not take what a run has to write: it is full, read-only or gone. Nothing that was whole is lost."""
+
+    def __init__(self, what: str, path: object, why: str, *, last: str = "") -> None:
+        self.what, self.path, self.why, self.last = what, str(path), why, last
+        super().__init__(what)
+
+    def sentences(self) -> str:
+        remedy = "Make room" if "space" in self.why or "full" in self.why or "quota" in self.why.lower() else "Make it writable"
+        left = f"the last whole checkpoint, '{self.last}'," if self.last else "the beginning, since no checkpoint had been written,"
+        return f"{self.what} could not be written to '{self.path}': {self.why}. {remedy} and go on from {left} {self.again()}."
+
+
+class Occupied(AssayError):
+    """A folder that another process is training in. ``holder`` names that process."""
+
+    def __init__(self, folder: object, holder: str) -> None:
+        self.folder, self.holder = str(folder), holder
+        super().__init__(f"'{folder}' is being trained in by {holder}. Wait until it has ended, or stop it first.")
+
+
+class Diverged(AssayError):
+    """A training run whose loss, gradient or weights are no longer finite; nothing was written after it. ``found`` says which, where it
+    is not the loss or the gradient."""
+
+    def __init__(self, step: int, loss: float, norm: float, *, last: str = "", found: str = "") -> None:
         self.step, self.loss, self.norm, self.last = step, loss, norm, last
-        kept = f"The last checkpoint, '{last}', is whole." if last else "No checkpoint had been written."
+        kept = f"The last checkpoint, '{last}', is whole, but to go on would end here again" if last else "No checkpoint had been written"
         super().__init__(
-            f"Training stopped at step {step}: the loss is {loss} and the gradient norm {norm}. {kept} "
-            "Lower `lr`, lengthen `warmup` or look at the data of that step."
+            f"Training stopped at step {step}: {found or f'the loss is {loss} and the gradient norm {norm}'}. {kept}. "
+            "Lower `lr`, lengthen `warmup` or look at the data of that step, in a new run."
         )
 
 

@@ -288,7 +288,17 @@ class Sink(Protocol):
 class Callback(Protocol):
     """Called by the training loop at each of its events; ``state`` is the loop's public state."""
 
-    def __call__(self, event: Literal["step", "validation", "checkpoint", "end"], state: Mapping[str, Any]) -> None: ...
+    def __call__(self, event: Literal["step", "validation", "checkpoint", "end", "changed"], state: Mapping[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Beginning(Protocol):
+    """A callback that is also told where a training begins, before its first step or the first since it was taken up again.
+
+    ``state`` holds the training's ``data`` and ``validation`` rows besides. What it raises ends the training before that step.
+    """
+
+    def begin(self, state: Mapping[str, Any]) -> None: ...
 
 
 Progress = Callable[[int, int, str], None]

@@ -31,7 +31,7 @@ from workbench.training.parallel.shards import PATTERN, assembled
 
 FORMAT = 1
 MANIFEST = "MANIFEST.sha256"
-LATEST, BEST = "latest", "best"
+LATEST, BEST, FINAL = "latest", "best", "final"
 MODEL, OPTIMIZER = "model.", "optimizer."
 """What names in files of parts begin with."""
 _STEP = re.compile(r"step-\d{8}")
@@ -92,10 +92,15 @@ def sealed(temporary: Path, folder: Path, model: Any, train_state: Mapping[str, 
         files["tokenizer.json"] = model.tokenizer.to_json().encode()
     digests |= {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     files[MANIFEST] = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests)).encode()
-    for name, content in files.items():
-        _flushed(temporary / name, content)
+    try:
+        for name, content in files.items():
+            _flushed(temporary / name, content)
+    except OSError:  # a full disk gets its room back
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
+    _settled(folder.parent)
     return folder
 
 
@@ -128,6 +133,7 @@ def point(root: Path, pointer: str, name: str) -> None:
     temporary = root / f"{_UNFINISHED}{pointer}"
     _flushed(temporary, f"{name}\n".encode())
     os.replace(temporary, root / pointer)
+    _settled(root)
 
 
 def pointed(root: Path | str, pointer: str) -> Path | None:
@@ -135,7 +141,7 @@ def pointed(root: Path | str, pointer: str) -> Path | None:
     path = Path(root) / pointer
     if not path.is_file():
         return None
-    name = path.read_text().strip()
+    name = path.read_text(errors="replace").strip()
     if not _STEP.fullmatch(name) or not (path.parent / name).is_dir():
         raise CorruptFile(path, "the name of a checkpoint beside it", f"it says '{name[:40]}'")
     return path.parent / name
@@ -161,6 +167,10 @@ def read(folder: Path | str, *, tensors: bool = True) -> Checkpoint:
             folder / MANIFEST, "checkpoint manifest", do=f"There are checkpoints inside it: {', '.join(inside)}." if inside else ""
         )
     listed = _manifest(folder / MANIFEST)
+    known = {MANIFEST, *(name for _, name in listed)}
+    if odd := sorted(path.name for path in folder.iterdir() if path.name not in known and not path.name.startswith(".")):
+        expected = "listed in its manifest, as every file of a checkpoint is"
+        raise CorruptFile(folder / odd[0], expected, "it is not", do="Move it out of that folder.")
     shards = {name: digest for digest, name in listed if Path(name).match(PATTERN)}
     files = {name: _verified(folder / name, digest) for digest, name in listed if name not in shards}
     for name in ("config.json", *([] if shards else ["model.safetensors"]), "train_state.json"):
@@ -233,8 +243,19 @@ def _flushed(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def _settled(folder: Path) -> None:
+    """Let the names in ``folder`` outlast a loss of power, where the system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
 def _manifest(path: Path) -> list[tuple[str, str]]:
-    lines = [line.split("  ", 1) for line in path.read_text().splitlines()]
+    lines = [line.split("  ", 1) for line in path.read_text(errors="replace").splitlines()]
     if not lines or any(len(line) != 2 or "/" in line[1] or not re.fullmatch("[0-9a-f]{64}", line[0]) for line in lines):
         raise CorruptFile(path, "lines of a sha256, two spaces and a file name", "it is not")
     return [(digest, name) for digest, name in lines]

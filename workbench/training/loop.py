@@ -19,10 +19,12 @@ from torch import Tensor
 
 from workbench.blocks.digest import weights_digest
 from workbench.core.batch import RowData
-from workbench.core.errors import BadValue, Diverged
-from workbench.core.protocol import Callback, Progress, silent
+from workbench.core.errors import BadValue, Changed, Diverged, MissingFile
+from workbench.core.protocol import Beginning, Callback, Progress, silent
 from workbench.training import checkpoint
 from workbench.training.drawing import drawing as _drawing
+from workbench.training.lock import held
+from workbench.training.made_with import differences, in_words, made_with
 from workbench.training.optimizer import adamw, decaying, restore, state_of
 from workbench.training.order import row_order
 from workbench.training.parallel.pipeline import Pipeline
@@ -31,11 +33,13 @@ from workbench.training.parallel.spec import ParallelSpec
 from workbench.training.parallel.team import Team
 from workbench.training.parallel.world import World, joined
 from workbench.training.precision import Precision, Scaler, computing
+from workbench.training.recovery import explained, odd_weights, writing
 from workbench.training.spec import TrainSpec
+from workbench.training.stopping import Asked, stopping
 
 RECORDS = 200
 """About how many points of the loss curve are kept."""
-FINAL = "final"
+FINAL = checkpoint.FINAL
 _WORDS = {"spec": "training spec", "data": "training data", "start": "untrained model", "validation": "validation data"}
 
 
@@ -57,7 +61,10 @@ def train(
     validated best are the final ones. ``resume="auto"`` continues from the last checkpoint in ``out`` where there is one, and
     returns at once where ``out/final`` is there; ``False`` wants an empty ``out``.
 
-    Events for ``callbacks``: ``step``, ``checkpoint`` (``folder``), ``validation`` (``loss``), ``end`` (``history``).
+    Events for ``callbacks``: ``step`` (``loss``, ``lr``, ``norm``, and ``record``, the point of the curve that this step ends, or None),
+    ``checkpoint`` (``folder``), ``validation`` (``loss``), ``end`` (``history``); and ``changed`` (``words``) where a run goes on under
+    other versions or on another processor than before, which its checkpoints then say as well. One that is ``Beginning`` is told before
+    the first step too.
     History: ``steps``, ``tokens`` (predicted), ``record`` and ``validation`` (lists of step, loss …; nats a token), ``best``,
     ``stopped`` (steps or patience), ``weights`` (sha256), ``threads``, ``decaying``; and, not reproducible, ``seconds``, ``resumed_from``.
     Under fp16 ``scaler`` besides: ``scale``, and ``skipped``, the steps (from 0) whose gradients overflowed and that were not taken;
@@ -66,8 +73,11 @@ def train(
     With ``spec.parallel`` every process that ``torchrun`` started calls this with the same arguments, of which rank 0 alone reports
     (``callbacks``, ``progress``) and writes; ``out`` is a folder that all of them see. Afterwards each has the whole model.
 
-    Raises BadValue (data, or an ``out`` that holds another run), Diverged (a loss or gradient that is not finite; nothing is
-    written after it) and LostRank (another process ended).
+    Ctrl-C and SIGTERM end the run after the step it is in, with a checkpoint of that step; a second one ends it at once.
+
+    Raises BadValue (data), Changed (``out`` holds another run), Damaged (what it holds is not whole), Occupied (another process trains
+    in it), Unwritable (a full or read-only disk), Diverged (a loss, gradient or weight that is not finite; nothing is written after
+    it) and LostRank (another process ended).
     """
     if len(data) == 0:
         raise BadValue("the training data", "no rows", "at least one row")
@@ -79,11 +89,14 @@ def train(
             run = _Run(model, data, spec, Path(out) if out is not None else None, validation, callbacks, progress)
             if world is not None:
                 run.share(world)
+            else:
+                run.asked = changes.enter_context(stopping())
             try:
-                if not run.find(resume):
-                    run.arrange(changes)
-                    run.go()
-                return run.history()
+                with explained(run.out):
+                    if not run.find(resume, changes):
+                        run.arrange(changes)
+                        run.go()
+                    return run.history()
             except BaseException as error:
                 lost = world.explained(error) if world is not None else None
                 if lost is not None:
@@ -143,6 +156,8 @@ class _Run:
         self.best: dict[str, Any] | None = None
         self.since: list[float] = [0.0, 0]  # loss sum and tokens since the last record
         self.stopped = ""
+        self.asked = Asked()
+        self.made_with, self.changes = made_with(self.device), list[dict[str, Any]]()
         self.threads = spec.threads or torch.get_num_threads()
         # How the work is divided is not part of what is trained: a run may go on with other processes, or alone.
         whole = spec.model_copy(update={"parallel": ParallelSpec()})
@@ -190,17 +205,18 @@ class _Run:
 
     # --- resuming
 
-    def find(self, resume: Literal["auto", False]) -> bool:
-        """Continue from what ``out`` holds; true where the run is already finished."""
+    def find(self, resume: Literal["auto", False], held_until: ExitStack) -> bool:
+        """Continue from what ``out`` holds, which is this process's alone until ``held_until``; true where the run is already finished."""
         torch.set_num_threads(self.threads)
         if self.out is None:
             return False
-        if self.first:
-            self.out.mkdir(parents=True, exist_ok=True)
-            checkpoint.clean(self.out)
+        final = self.out / FINAL
+        if self.first and not final.is_dir():
+            held_until.enter_context(held(self.out))
+            with writing("The run", self.out):
+                checkpoint.clean(self.out)
         if self.world is not None:
             self.world.wait()
-        final = self.out / FINAL
         last = final if final.is_dir() else checkpoint.pointed(self.out, checkpoint.LATEST)
         if last is None:
             return False
@@ -209,33 +225,37 @@ class _Run:
                 "out", str(self.out), "empty or new, since it holds a run", do="Give resume='auto' to continue it, or another folder."
             )
         found = checkpoint.read(last, tensors=self.world is None)
-        self._same_run(found)
+        self._same_run(found, last)
         if not found.cut or self.world is None:
             checkpoint.fill(self.model, found.weights, last / "model.safetensors")
         self._take(found.train_state)
         torch.set_num_threads(self.threads)
         self.start = found if last != final else None
         self.resumed_from = self.step
+        if last != final and (changed := differences(found.train_state.get("made_with", {}), self.made_with)):
+            self.changes.append({"step": self.step, "changed": changed})
+            self._tell("changed", words=in_words(self.step, changed))
         return last == final
 
-    def _same_run(self, found: checkpoint.Checkpoint) -> None:
+    def _same_run(self, found: checkpoint.Checkpoint, last: Path) -> None:
         stored = found.train_state.get("identity", {})
-        for name, value in self.identity.items():
-            if stored.get(name) != value:
-                allowed = f"a folder of this run, and it holds one with another {_WORDS[name]}"
-                raise BadValue("out", str(self.out), allowed, do="Give another folder.")
+        for name in _WORDS:
+            before, now = (facts.get(name, "none") for facts in (stored, self.identity))
+            if before != now:
+                raise Changed(self.out, _WORDS[name], before[:12], now[:12], last=str(last))
 
     def _state(self) -> dict[str, Any]:
         return {
             "identity": self.identity, "step": self.step, "tokens": self.tokens, "bad": self.bad, "record": self.record,
             "validation": self.validations, "best": self.best, "since": self.since, "stopped": self.stopped, "threads": self.threads,
+            "made_with": self.made_with, **({"changes": self.changes} if self.changes else {}),
             **({"scaler": self.scaler.state()} if self.scaler is not None else {}),
         }  # fmt: skip
 
     def _take(self, state: Any) -> None:
         self.step, self.tokens, self.bad, self.record = state["step"], state["tokens"], state["bad"], list(state["record"])
         self.validations, self.best, self.since = list(state["validation"]), state["best"], list(state["since"])
-        self.stopped, self.threads = state["stopped"], state["threads"]
+        self.stopped, self.threads, self.changes = state["stopped"], state["threads"], list(state.get("changes", []))
         if self.scaler is not None:
             self.scaler.take(state["scaler"])
 
@@ -245,6 +265,7 @@ class _Run:
         """Step until done, saving and validating where due; then leave the final model."""
         began, first, seen = time.perf_counter(), self.step, self.tokens
         fresh = self.resumed_from is None
+        self._begin()
         while True:
             if self.step and fresh and self._due(self.spec.save_every, self.spec.validate_every):
                 self._save()
@@ -258,6 +279,9 @@ class _Run:
             words = _words(loss, self.seconds, self.step - first, self.tokens - seen, self.spec.steps - self.step)
             if self.first:
                 self.progress(self.step, self.spec.steps, words)
+            if self.asked.stop and self.step < self.spec.steps:
+                self._save()
+                raise KeyboardInterrupt(f"after step {self.step}" + (f", whose checkpoint is '{self.last()}'" if self.out else ""))
         self._finish()
 
     def _due(self, *every: int) -> bool:
@@ -286,11 +310,13 @@ class _Run:
             self.optimizer.step()
         self.step, self.tokens = self.step + 1, self.tokens + count
         self.since = [self.since[0] + loss * count, self.since[1] + count]
+        point: dict[str, Any] | None = None
         if self.step % max(1, spec.steps // RECORDS) == 0 or self.step == spec.steps:
             mean, seen = self.since[0] / self.since[1], size if taken else None
-            self.record.append({"step": self.step, "loss": mean, "lr": lr, "norm": seen, "tokens": self.tokens})
+            point = {"step": self.step, "loss": mean, "lr": lr, "norm": seen, "tokens": self.tokens}
+            self.record.append(point)
             self.since = [0.0, 0]
-        self._tell("step", loss=loss, lr=lr, norm=size)
+        self._tell("step", loss=loss, lr=lr, norm=size, record=point)
         return loss
 
     def _gradients(self) -> tuple[Tensor, int]:
@@ -329,11 +355,18 @@ class _Run:
     def _save(self) -> None:
         if self.out is None:
             return
-        if self.team is not None:
-            folder = self.team.save(self.out, self.optimizer, self._state(), self.spec.keep)
-        else:
-            folder = checkpoint.save(self.out, self.model, state_of(self.optimizer, self.model), self._state(), self.spec.keep)
+        self._sound()
+        with writing(f"The checkpoint of step {self.step}", self.out):
+            if self.team is not None:
+                folder = self.team.save(self.out, self.optimizer, self._state(), self.spec.keep)
+            else:
+                folder = checkpoint.save(self.out, self.model, state_of(self.optimizer, self.model), self._state(), self.spec.keep)
         self._tell("checkpoint", folder=folder)
+
+    def _sound(self) -> None:
+        """Raise Diverged rather than keep weights or moments that are not finite: a step can spoil what its loss did not show."""
+        if odd := odd_weights(self.trained, self.optimizer, self.world):
+            raise Diverged(self.step, math.nan, math.nan, last=self.last(), found=odd)
 
     def _validate(self, data: RowData) -> None:
         rows = 4 * self.spec.batch_rows
@@ -356,25 +389,31 @@ class _Run:
     def _remember(self) -> None:
         """Keep the best weights: as a pointer where this step has a checkpoint, else (no ``out``) in memory."""
         if self.out is not None and self.first and self._due(self.spec.validate_every):
-            checkpoint.point(self.out, checkpoint.BEST, f"step-{self.step:08d}")
+            with writing("The name of the best step", self.out):
+                checkpoint.point(self.out, checkpoint.BEST, f"step-{self.step:08d}")
         if self.spec.patience and (self.out is None or not self._due(self.spec.validate_every)):
             self.kept_best = {name: value.detach().clone() for name, value in self.trained.state_dict().items()}
 
     def _finish(self) -> None:
         self.stopped = self.stopped or "steps"
+        self._sound()
         if self.spec.patience and self.best is not None and self.best["step"] != self.step:
             self._recall()
         if self.team is not None:
             self.team.give_back()
         if self.out is not None and self.first:
-            checkpoint.write(self.out / FINAL, self.model, None, self._state())
+            with writing("The final model", self.out):
+                checkpoint.write(self.out / FINAL, self.model, None, self._state())
         if self.world is not None:
             self.world.wait()
         self._tell("end", history=self.history())
 
     def _recall(self) -> None:
         """Take the best weights back."""
-        best = checkpoint.pointed(self.out, checkpoint.BEST) if self.out is not None else None
+        assert self.best is not None, "there was a validation"
+        best = checkpoint.step_folder(self.out, self.best["step"]) if self.out is not None else None
+        if best is not None and self.out is not None and checkpoint.pointed(self.out, checkpoint.BEST) != best:
+            raise MissingFile(best, "checkpoint of the step that validated best")
         if best is not None and self.team is not None:
             self.team.load(checkpoint.read(best, tensors=False), None, 0)
             return
@@ -387,15 +426,23 @@ class _Run:
         return {
             "steps": self.step, "tokens": self.tokens, "record": self.record, "validation": self.validations, "best": self.best,
             "stopped": self.stopped, "weights": weights_digest(self.model.state_dict()), "threads": self.threads,
-            "decaying": decaying(self.model), "seconds": self.seconds, "resumed_from": self.resumed_from,
+            "decaying": decaying(self.model), "seconds": self.seconds, "resumed_from": self.resumed_from, "changes": self.changes,
             **({"scaler": self.scaler.state()} if self.scaler is not None else {}),
         }  # fmt: skip
 
+    def _begin(self) -> None:
+        for callback in self.callbacks if self.first else ():
+            if isinstance(callback, Beginning):
+                callback.begin(self._public(data=self.data, validation=self.validation))
+
     def _tell(self, event: Any, **facts: Any) -> None:
         if self.callbacks and self.first:
-            state = {"model": self.trained, "spec": self.spec, "out": self.out, "step": self.step, "tokens": self.tokens, **facts}
+            state = self._public(**facts)
             for callback in self.callbacks:
                 callback(event, state)
+
+    def _public(self, **facts: Any) -> dict[str, Any]:
+        return {"model": self.trained, "spec": self.spec, "out": self.out, "step": self.step, "tokens": self.tokens, **facts}
 
 
 def _device(model: Any) -> torch.device:
