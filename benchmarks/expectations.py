@@ -12,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 
+from workbench.core.protocol import silent
 from workbench.lab.expect import Expectation, measure, page
 from workbench.store.runs import Store
 
@@ -26,9 +27,8 @@ def main() -> int:
     asked = parser.parse_args()
     store = Store.open(asked.home)
     for name in asked.recipes:
-        found: Expectation = measure(
-            name, asked.seeds, store=store, progress=lambda d, n, words="", name=name: print(f"\r{name}: {words}", end="", file=sys.stderr)
-        )
+        told = lambda done, of, words="", name=name: print(f"\r{name}: {words}", end="", file=sys.stderr)  # noqa: E731
+        found: Expectation = measure(name, asked.seeds, store=store, progress=told if sys.stderr.isatty() else silent)
         (ROOT / "workbench" / "expectations" / f"{name}.json").write_text(found.to_json(), encoding="utf-8")
         (ROOT / "docs" / "expectations").mkdir(exist_ok=True)
         (ROOT / "docs" / "expectations" / f"{name}.md").write_text(page(found), encoding="utf-8")

@@ -14,6 +14,7 @@ TASKS = Catalog(
         "painting": ("evals.tasks.painting:TASK", "coloured shapes painted code by code, for a decoder", "standard"),
         "shapes": ("evals.tasks.shapes:TASK", "coloured shapes and captions, for two contrastive towers", "standard"),
         "spoken-digits": ("evals.tasks.spoken_digits:TASK", "spoken digits, for a listener that writes", "standard"),
+        "text": ("evals.tasks.text:TASK", "text to continue, against counts of bytes and tokens", "standard"),
         "tones": ("evals.tasks.tones:TASK", "tones spelled as text, for a listener that writes", "standard"),
         "translation": ("evals.tasks.translation:TASK", "a generated language to translate, for an encoder-decoder", "standard"),
     },
