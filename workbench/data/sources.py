@@ -162,6 +162,28 @@ SOURCES: dict[str, Source] = {
             items="2,001 and 2,077 sentences (the dev and the test file)",
             warning="web text as people wrote it",
         ),
+        Source(
+            name="toxic-spans",
+            files=(
+                SourceFile(
+                    "tsd_train.csv",
+                    f"{_RAW}/ipavlopoulos/toxic_spans/beaf170538df/SemEval2021/data/tsd_train.csv",
+                    "b538ea2d64ed7c306ff8f010a25a5286bef6ce61d469042482ba64efc1ddd6cd",
+                    2_281_497,
+                ),
+                SourceFile(
+                    "tsd_trial.csv",
+                    f"{_RAW}/ipavlopoulos/toxic_spans/beaf170538df/SemEval2021/data/tsd_trial.csv",
+                    "6bb8e9a16470c0269ac8727fd8bb77df68d8fb27955d9f5ff29ad724505622e8",
+                    185_506,
+                ),
+            ),
+            page="https://github.com/ipavlopoulos/toxic_spans",
+            licence="CC0 1.0",
+            citation="Pavlopoulos, Sorensen, Laugier and Androutsopoulos, SemEval-2021 Task 5: Toxic Spans Detection, SemEval 2021",
+            items="7,939 and 690 posts with the places of their toxic characters (the train and the trial file)",
+            warning="every post is toxic: hate speech, slurs, profanity",
+        ),
     )
 }
 
