@@ -26,6 +26,7 @@ from workbench.data.text import BPETokenizer, CharTokenizer, ContiguousRows
 from workbench.families import FAMILIES
 from workbench.families.gpt import GPT, GPTConfig
 from workbench.lab.settings import overlay
+from workbench.lab.watch.spec import WatchSpec
 from workbench.organisms import ORGANISMS
 from workbench.training.spec import TrainSpec
 
@@ -77,6 +78,7 @@ class TextRecipe(Spec):
     tokenizer: TokenizerSpec = TokenizerSpec.parse({})
     model: Mapping[str, Any]
     train: TrainSpec = TrainSpec.parse({})
+    watch: WatchSpec = later(WatchSpec())
 
     @pydantic.field_validator("model")
     @classmethod
@@ -127,6 +129,7 @@ class TaskRecipe(Spec):
     model: Mapping[str, Any]
     phases: tuple[Phase, ...] = later(())
     train: TrainSpec = TrainSpec.parse({})
+    watch: WatchSpec = later(WatchSpec())
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -185,6 +188,7 @@ class OrganismRecipe(Spec):
     organism: str
     twin: bool = False
     made: Mapping[str, Any]
+    watch: WatchSpec = later(WatchSpec())
 
     def full(self) -> Spec:
         """The organism's own recipe."""
@@ -235,7 +239,7 @@ def read(recipe: str | Path | Mapping[str, Any] | Recipe, settings: Mapping[str,
 
 def _organism(values: dict[str, Any], where: str) -> OrganismRecipe:
     """An organism's recipe: what a file says at its top level is laid over the organism's own."""
-    own = {name: values.pop(name) for name in ("name", "words", "organism", "twin") if name in values}
+    own = {name: values.pop(name) for name in ("name", "words", "organism", "twin", "watch") if name in values}
     organism = ORGANISMS.load(str(own["organism"]))
     made = values.pop("made", None)
     if made is None:

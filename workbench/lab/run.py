@@ -6,7 +6,7 @@ Each makes a run in the store, streams into it, and leaves its results, provenan
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ from workbench.lab.recipe import OrganismRecipe, Recipe, TaskRecipe, plan_of, re
 from workbench.lab.record import recorded, unfinished
 from workbench.lab.refs import checkpoint_of, load, reference_of, task_of, world_of
 from workbench.lab.settings import by_name
+from workbench.lab.watch.follow import Following, Watcher, check_watch, world_in
+from workbench.lab.watch.metrics import METRICS, Metrics, read_metrics
+from workbench.lab.watch.result import WATCHED, watched_result
 from workbench.organisms import ORGANISMS
 from workbench.store.runs import Store
 from workbench.training.checkpoint import load_model
@@ -37,6 +40,8 @@ from workbench.training.parallel.world import World, joined
 
 BATCH = 64
 PHASES = "phases"
+Follow = Callable[[str], Callback]
+"""The callback for a training's part ('' for the last)."""
 
 
 # --- evaluate -----------------------------------------------------------------------------------------------
@@ -179,15 +184,16 @@ def with_origin(result: Result, *, model: str = "", run: str = "") -> Result:
 
 @dataclass(frozen=True)
 class Training:
-    """What ``train`` returns: the run's id, the folder of the final checkpoint, the model in it, the history as a result, and, of a
-    task, what the model is worth on held-out items. Of several processes, those of a ``rank`` above 0 have only trained: their ``run``
-    is '' and they measured nothing."""
+    """What ``train`` returns: the run's id, the folder of the final checkpoint, the model in it, the history as a result; of a
+    task, what the model is worth on held-out items; and what was watched while it trained, where the recipe asks for it. Of several
+    processes, those of a ``rank`` above 0 have only trained: their ``run`` is '' and they measured nothing."""
 
     run: str
     folder: Path
     model: Any
     history: Result
     measures: MeasuresResult | None = None
+    watched: Result | None = None
     rank: int = 0
 
 
@@ -206,6 +212,7 @@ def train(
     the recipe divides the work (``train.parallel``), all processes call this; rank 0 alone has a store.
     """
     wanted = read(recipe, settings)
+    check_watch(wanted)
     with joined(training_of(wanted).parallel) as world:
         if world is not None and not world.first:
             return _follow(wanted, world)
@@ -220,7 +227,7 @@ def follows() -> bool:
 def _follow(wanted: Recipe, world: World) -> Training:
     """Take part in a training that rank 0 keeps the books of."""
     out = Path(world.told(""))
-    model = _trained(wanted, out, [], silent)
+    model = _trained(wanted, out, None, silent)
     history = training_result(read_checkpoint(out / FINAL).train_state, wanted.name, plan_of(wanted), model)
     return Training("", out / FINAL, model, history, rank=world.rank)
 
@@ -232,9 +239,12 @@ def _lead(wanted: Recipe, world: World | None, store: Store, progress: Progress,
         if world is not None:
             world.told(str(out))
             store.runs.annotate(run, processes=world.size, parallel=world.spec.model_dump(mode="json"))
-        steps: Callback = lambda event, state: _note(store, run, event, state)  # noqa: E731
-        model = _trained(wanted, out, [steps], progress)
-        history = training_result(read_checkpoint(out / FINAL).train_state, wanted.name, plan, model)
+        metrics, note = Metrics(store.folder(run) / METRICS), _noting(store, run)
+        watcher = Watcher(wanted.watch, world_in(wanted)) if wanted.watch.measures else None
+        follow: Follow = lambda part: Following(metrics, note, None if part else watcher, part)  # noqa: E731
+        model = _trained(wanted, out, follow, progress)
+        state = read_checkpoint(out / FINAL).train_state
+        history = training_result(state, wanted.name, plan, model)
         store.put_result(run, HISTORY, history)
         store.runs.annotate(run, model_digest=model.digest())
         measures = None
@@ -242,12 +252,20 @@ def _lead(wanted: Recipe, world: World | None, store: Store, progress: Progress,
             data = wanted.data_of()
             measures = measures_result(wanted.whole().score(model, data), wanted.name, plan, model)
             store.put_result(run, MEASURES, measures)
-    return Training(run, out / FINAL, model, history, measures)
+        watched = None
+        if watcher is not None:
+            watch, last = wanted.watch, training_of(wanted)
+            due = [s for s in range(state["step"] + 1) if watch.due(s, last.steps, last.save_every, last.validate_every)]
+            lines = read_metrics(metrics.path)
+            watched = watched_result(lines, watch.measures, due, recipe=wanted.name, plan=plan, model=model)
+            store.put_result(run, WATCHED, watched)
+    return Training(run, out / FINAL, model, history, measures, watched)
 
 
-def _trained(recipe: Recipe, out: Path, callbacks: Sequence[Callback], progress: Progress) -> Any:
+def _trained(recipe: Recipe, out: Path, follow: Follow | None, progress: Progress) -> Any:
+    told: Callable[[str], list[Callback]] = lambda part: [follow(part)] if follow is not None else []  # noqa: E731
     if isinstance(recipe, OrganismRecipe):
-        return ORGANISMS.load(recipe.organism).build(recipe.full(), out, callbacks=callbacks, progress=progress)
+        return ORGANISMS.load(recipe.organism).build(recipe.full(), out, callbacks=told(""), progress=progress)
     if not (out / FINAL).is_dir():
         ready = recipe.prepare()
         model, rows, validation = ready.model, ready.rows, ready.validation
@@ -255,15 +273,21 @@ def _trained(recipe: Recipe, out: Path, callbacks: Sequence[Callback], progress:
         for part, spec in trainings:
             if part:
                 model.learn(part)
-                train_model(model, rows, spec, out=out / PHASES / part, callbacks=callbacks, progress=progress)
+                train_model(model, rows, spec, out=out / PHASES / part, callbacks=told(part), progress=progress)
                 model.learn(model.parts[-1])
             else:
-                train_model(model, rows, spec, out=out, validation=validation, callbacks=callbacks, progress=progress)
+                train_model(model, rows, spec, out=out, validation=validation, callbacks=told(""), progress=progress)
     return load_model(out / FINAL)
 
 
-def _note(store: Store, run: str, event: str, state: Mapping[str, Any]) -> None:
-    """Validations and checkpoints as events of the run, for whoever watches."""
-    if event in ("validation", "checkpoint"):
-        facts = {"step": state["step"]} | ({"loss": state["loss"]} if "loss" in state else {})
-        store.event(run, event, **facts)
+def _noting(store: Store, run: str) -> Callable[[str, Mapping[str, Any]], None]:
+    """Validations, checkpoints and looks as events of the run, for whoever follows it; each once, however often the run is resumed."""
+    said = {(event.name, event.details.get("part", ""), event.details.get("step")) for event in store.events(run)}
+
+    def note(event: str, facts: Mapping[str, Any]) -> None:
+        key = event, facts.get("part", ""), facts["step"]
+        if key not in said:
+            said.add(key)
+            store.event(run, event, **facts)
+
+    return note
