@@ -16,6 +16,7 @@ TASKS = Catalog(
         "spoken-digits": ("evals.tasks.spoken_digits:TASK", "spoken digits, for a listener that writes", "standard"),
         "text": ("evals.tasks.text:TASK", "text to continue, against counts of bytes and tokens", "standard"),
         "tones": ("evals.tasks.tones:TASK", "tones spelled as text, for a listener that writes", "standard"),
+        "toxic-spans": ("evals.tasks.toxic_spans:TASK", "toxic characters of posts, against a list of words", "standard"),
         "translation": ("evals.tasks.translation:TASK", "a generated language to translate, for an encoder-decoder", "standard"),
     },
 )
