@@ -43,9 +43,16 @@ def listed(names: Sequence[str], most: int = 12) -> str:
 
 
 class AssayError(Exception):
-    """Base of everything the product raises on purpose; ``exit_code`` is what the shell sees."""
+    """Base of everything the product raises on purpose; ``exit_code`` is what the shell sees.
+
+    ``then`` is a last sentence, of what comes after the remedy; whoever knows it sets it.
+    """
 
     exit_code = EXIT_ERROR
+    then = ""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} {self.then}".rstrip()
 
 
 class UsageError(AssayError):
@@ -186,7 +193,8 @@ class Unwritable(Resumable, AssayError):
         super().__init__(what)
 
     def sentences(self) -> str:
-        remedy = "Make room" if "space" in self.why or "full" in self.why or "quota" in self.why.lower() else "Make it writable"
+        full = any(word in self.why.lower() for word in ("space", "full", "quota", "too large"))
+        remedy = "Make room" if full else "Make it writable"
         left = f"the last whole checkpoint, '{self.last}'," if self.last else "the beginning, since no checkpoint had been written,"
         return f"{self.what} could not be written to '{self.path}': {self.why}. {remedy} and go on from {left} {self.again()}."
 

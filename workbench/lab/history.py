@@ -14,6 +14,7 @@ from workbench.core import charts
 from workbench.core.errors import BadValue
 from workbench.core.protocol import HookedModel
 from workbench.core.result import Provenance, Result
+from workbench.training.made_with import in_words
 
 HISTORY = "training"
 
@@ -52,4 +53,5 @@ def training_result(state: Mapping[str, Any], recipe: str, spec: Mapping[str, An
         attrs={"stopped": state["stopped"], "unit": "nats a predicted token", "threads": state["threads"]},
     )
     origin = Provenance.here(model=f"recipe:{recipe}", model_digest=model.digest(), data_digest=state["identity"]["data"])
-    return TrainingResult(kind=HISTORY, values=values, spec=dict(spec), provenance=origin)
+    notes = tuple(in_words(change["step"], change["changed"]) for change in state.get("changes", []))
+    return TrainingResult(kind=HISTORY, values=values, spec=dict(spec), provenance=origin, notes=notes)

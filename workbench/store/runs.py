@@ -206,7 +206,9 @@ class Runs:
         taken = row["status"] == "running" and is_alive(json.loads(row["owner"]))
         owner = canonical_json({**owner_here(), "claim": secrets.token_hex(8)})  # two threads of one process differ too
         if taken or not self._tables.update_run(run, row["owner"], owner=owner, status="running", finished="", note=""):
-            raise StoreError(f"Run {run} could not be resumed", "another process is working on it", do="Wait for it, or stop it first.")
+            holder = json.loads(self._tables.select_runs(id=run)[0]["owner"])
+            who = f"another process is working on it: process {holder['pid']} on {holder['host']}"
+            raise StoreError(f"Run {run} could not be resumed", who, do="Wait until it has ended, or stop it first.")
         return self.get(run)
 
     def _change(self, run: str, **values: Any) -> None:

@@ -284,6 +284,8 @@ def _advice(error: DBAPIError) -> str:
         return "Move the file away to begin a new store, or restore it from a copy."
     if "readonly" in words or "unable to open" in words:
         return "Choose a folder you may write to with WORKBENCH_HOME."
+    if "full" in words:
+        return "Make room on that disk."
     if "locked" in words:
         return "Another process has been writing for long; try again when it is done."
     return ""
