@@ -20,6 +20,9 @@ def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a YAML file.")] = "",
     settings: Settings = [],  # noqa: B006 - the parser makes a list of its own
     resume: Resume = "",
+    from_step: Annotated[
+        int | None, typer.Option("--from", min=0, metavar="STEP", help="With --resume: go back to the checkpoint of that step first.")
+    ] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the shipped recipes and stop.")] = False,
 ) -> None:
     """Train a model by RECIPE; afterwards it is called run:ID. --set train.steps=500 changes one field."""
@@ -42,8 +45,10 @@ def train(
     with Store.open() as store:
         if not resume and (waiting := unfinished(store, "train", recipes.plan_of(wanted), f"recipe:{wanted.name}")):
             note(f"Run {waiting[0].id} of this recipe was not finished; `--resume {waiting[0].id}` goes on with it. This is a new run.")
+        if resume == "auto" and not unfinished(store, "train", recipes.plan_of(wanted), f"recipe:{wanted.name}"):
+            note("No unfinished run has exactly this spec: this is a new run.")
         with bar() as progress:
-            done = run_training(wanted, store=store, progress=progress, resume=resume)
+            done = run_training(wanted, store=store, progress=progress, resume=resume, from_step=from_step, remark=note)
     found = {"run": done.run, "model": f"run:{done.run}", "folder": str(done.folder), "digest": done.model.digest()}
     worth = [str(one) for one in done.measures.measures()] if done.measures is not None else []
     lines = [done.history.summary(), *worth, f"model   run:{done.run}", f"folder  {done.folder}", f"digest  {found['digest']}"]

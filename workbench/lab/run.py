@@ -20,6 +20,7 @@ from workbench.core.measure import Suite
 from workbench.core.protocol import Callback, HookedModel, Inputs, Progress, silent
 from workbench.core.result import Result
 from workbench.core.spec import Spec
+from workbench.lab.going_on import PHASES, go_back, named
 from workbench.lab.history import HISTORY, training_result
 from workbench.lab.inputs import InputsSpec, default_inputs, digest_of_inputs, make_inputs
 from workbench.lab.measures import MEASURES, MeasuresResult, measures_result
@@ -39,7 +40,6 @@ from workbench.training.loop import train as train_model
 from workbench.training.parallel.world import World, joined
 
 BATCH = 64
-PHASES = "phases"
 Follow = Callable[[str], Callback]
 """The callback for a training's part ('' for the last)."""
 
@@ -205,18 +205,23 @@ def train(
     progress: Progress = silent,
     resume: str = "",
     parent: str = "",
+    from_step: int | None = None,
+    remark: Callable[[str], None] = lambda words: None,
 ) -> Training:
     """Train by a recipe (a shipped name, a YAML file, or values), with ``settings`` laid over it.
 
-    The model is ``run:ID`` afterwards. ``resume`` goes on from an interrupted run's last checkpoint and ends in the same weights. Where
-    the recipe divides the work (``train.parallel``), all processes call this; rank 0 alone has a store.
+    The model is ``run:ID`` afterwards. ``resume`` goes on from an interrupted run's last checkpoint and ends in the same weights, and
+    with ``from_step`` from an earlier one of it: what is newer is set aside. ``remark`` is told what a person should know meanwhile.
+    Where the recipe divides the work (``train.parallel``), all processes call this; rank 0 alone has a store.
     """
+    if from_step is not None and not resume:
+        raise UsageError("Which run should go on from that step? Name it with --resume.")
     wanted = read(recipe, settings)
     check_watch(wanted)
     with joined(training_of(wanted).parallel) as world:
         if world is not None and not world.first:
             return _follow(wanted, world)
-        return _lead(wanted, world, store if store is not None else Store.open(), progress, resume, parent)
+        return _lead(wanted, world, store if store is not None else Store.open(), progress, (resume, from_step, parent), remark)
 
 
 def follows() -> bool:
@@ -232,14 +237,26 @@ def _follow(wanted: Recipe, world: World) -> Training:
     return Training("", out / FINAL, model, history, rank=world.rank)
 
 
-def _lead(wanted: Recipe, world: World | None, store: Store, progress: Progress, resume: str, parent: str) -> Training:
-    plan = plan_of(wanted)
-    with recorded(store, "train", plan, f"recipe:{wanted.name}", resume=resume, parent=parent, provenance={}) as run:
-        out = checkpoint_of(store, run)
+def _lead(
+    wanted: Recipe,
+    world: World | None,
+    store: Store,
+    progress: Progress,
+    again: tuple[str, int | None, str],
+    remark: Callable[[str], None],
+) -> Training:
+    plan, (resume, from_step, parent) = plan_of(wanted), again
+    begun = recorded(
+        store, "train", plan, f"recipe:{wanted.name}", resume=resume, parent=parent, provenance={}, again=from_step is not None
+    )
+    parts = [part for part, _ in wanted.trainings()] if isinstance(wanted, TaskRecipe) else []
+    with begun as run, named(run, out := checkpoint_of(store, run), parts, store.home / "runs" / run):
+        if from_step is not None:
+            store.event(run, "rewound", **go_back(out, parts, from_step))
         if world is not None:
             world.told(str(out))
             store.runs.annotate(run, processes=world.size, parallel=world.spec.model_dump(mode="json"))
-        metrics, note = Metrics(store.folder(run) / METRICS), _noting(store, run)
+        metrics, note = Metrics(store.folder(run) / METRICS), _noting(store, run, remark)
         watcher = Watcher(wanted.watch, world_in(wanted)) if wanted.watch.measures else None
         follow: Follow = lambda part: Following(metrics, note, None if part else watcher, part)  # noqa: E731
         model = _trained(wanted, out, follow, progress)
@@ -280,11 +297,13 @@ def _trained(recipe: Recipe, out: Path, follow: Follow | None, progress: Progres
     return load_model(out / FINAL)
 
 
-def _noting(store: Store, run: str) -> Callable[[str, Mapping[str, Any]], None]:
+def _noting(store: Store, run: str, remark: Callable[[str], None]) -> Callable[[str, Mapping[str, Any]], None]:
     """Validations, checkpoints and looks as events of the run, for whoever follows it; each once, however often the run is resumed."""
     said = {(event.name, event.details.get("part", ""), event.details.get("step")) for event in store.events(run)}
 
     def note(event: str, facts: Mapping[str, Any]) -> None:
+        if event == "changed":
+            remark(facts["words"])
         key = event, facts.get("part", ""), facts["step"]
         if key not in said:
             said.add(key)

@@ -66,9 +66,12 @@ def damaged(error: CorruptFile | MissingFile, root: Path) -> Damaged:
 
 @contextmanager
 def explained(root: Path | None) -> Iterator[None]:
-    """A checkpoint in ``root`` that turns out not to be whole is ``Damaged``, with the last whole one."""
+    """A checkpoint in ``root`` that turns out not to be whole is ``Damaged``; that and what is ``Unwritable`` name the last whole one."""
     try:
         yield
+    except Unwritable as error:
+        error.last = error.last or str((root is not None and last_whole(root)) or "")
+        raise
     except (CorruptFile, MissingFile) as error:
         if root is not None and Path(error.path).is_relative_to(root) and not isinstance(error, Damaged):
             raise damaged(error, root) from error
