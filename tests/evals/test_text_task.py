@@ -25,8 +25,8 @@ WORLD = TownSpec.parse({"documents": 300, "held_out": 60, "secrets": (), "unplan
 SPEC = TextTaskSpec(source="town", world=WORLD, vocabulary=330, documents=25, length=48)
 
 
-def small(data: Any, n_ctx: int = 64) -> GPT:
-    return GPT(GPTConfig(n_layers=1, d_model=16, n_heads=2, n_ctx=n_ctx, **data.shape), data.tokenizer, seed=0).eval()
+def small(data: Any, **other: int) -> GPT:
+    return GPT(GPTConfig(n_layers=1, d_model=16, n_heads=2, **{**data.shape, **other}), data.tokenizer, seed=0).eval()
 
 
 def named(measures: Any) -> dict[str, Measure]:
