@@ -81,7 +81,7 @@ def _begin(
     if (record.kind, record.ref, record.spec_digest) != (kind, ref, digest_of(dict(spec))):
         raise BadValue("--resume", resume, f"a run of {kind} with exactly this spec and model", do=_difference(record, kind, spec, ref))
     before, now = (facts.get("model_digest", "") for facts in (record.provenance, provenance))
-    if before != now:
+    if before != now and "model_digest" in provenance:  # a training has its model only once it is made
         raise BadValue("--resume", resume, "a run of this model", do=f"Its model had digest {before[:12]}…, this one has {now[:12]}….")
     if record.status == "done" and not again:
         raise BadValue("--resume", resume, "a run that is not finished", do="Start a new run; `workbench runs show` has its results.")

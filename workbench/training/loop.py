@@ -375,7 +375,7 @@ class _Run:
         else:
             loss, count = evaluate(self.model, data, rows=rows, precision=self.spec.precision)
         if not math.isfinite(loss):
-            raise Diverged(self.step, loss, math.nan, last=self.last())
+            raise Diverged(self.step, loss, math.nan, last=self.last(), found=f"the validation loss is {loss}")
         self.validations.append({"step": self.step, "loss": loss, "tokens": count})
         if self.best is None or loss < self.best["loss"]:
             self.best, self.bad = {"step": self.step, "loss": loss}, 0
