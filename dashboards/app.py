@@ -9,6 +9,7 @@ PAGES = Path(__file__).parent / "pages"
 st.navigation(
     [
         st.Page(PAGES / "runs.py", title="Runs", default=True),
+        st.Page(PAGES / "training.py", title="Training"),
         st.Page(PAGES / "lab.py", title="Lab"),
     ],
     position="top",

@@ -7,8 +7,9 @@ edit at once do not meet. A cached model is keyed by its checkpoint's manifest, 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -19,9 +20,12 @@ from workbench.core.finding import Finding, Verdict
 from workbench.core.protocol import HookedModel
 from workbench.core.result import Result
 from workbench.core.spec import digest_of
-from workbench.lab import jobs, live
+from workbench.lab import jobs, live, started
+from workbench.lab import trainings as courses
+from workbench.lab.recipe import shipped
 from workbench.lab.refs import load
 from workbench.lab.reporting import stored_report
+from workbench.lab.trainings import Course
 from workbench.reports.frames import Forest, findings_frame, forests
 from workbench.reports.phrases import tally_words
 from workbench.store.records import Event, RunRecord
@@ -144,6 +148,62 @@ def standing(name: str, most: int = 5) -> Standing:
     places = sorted((store().home / "runs" / name).glob("job-*/status.jsonl"))
     found = {place.parent.name.removeprefix("job-"): jobs.read_status(place.parent) for place in places}
     return Standing(found, store().sample_counts(name), store().events(name)[-most:])
+
+
+# --- trainings ------------------------------------------------------------------------------------------------
+
+
+def trainings() -> tuple[RunRecord, ...]:
+    """All trainings, newest first."""
+    return courses.trainings(store())
+
+
+def training_table(records: Sequence[RunRecord], words: Mapping[str, str]) -> pd.DataFrame:
+    """One row a training, with ``words`` for each status."""
+    rows = [(one.id, one.ref.removeprefix("recipe:"), words[one.status], one.created, one.finished) for one in records]
+    return pd.DataFrame(rows, columns=["run", "recipe", "status", "begun (UTC)", "ended (UTC)"])
+
+
+def course(name: str) -> Course:
+    """How one training stands now."""
+    return courses.course(store(), name)
+
+
+def training_charts(found: Course) -> list[tuple[str, Any]]:
+    """Its curves so far, each with words for it."""
+    return courses.drawn(found)
+
+
+def training_numbers(found: Course) -> pd.DataFrame:
+    """Its steps as a table, newest first."""
+    return courses.numbers(found)
+
+
+@st.cache_resource(show_spinner=False)
+def recipes() -> dict[str, str]:
+    """The shipped recipes with their ten words; they come with the program, so they are read once."""
+    return shipped()
+
+
+def start_training(recipe: str, settings: str) -> str:
+    """Start one in a process of its own; the folder of its job. Makes the store where there is none yet."""
+    with Store.open() as made:
+        return str(started.begin(made, recipe, settings))
+
+
+def begun_training(folder: str) -> tuple[jobs.Status, str]:
+    """How a job that was started here stands, and the run it works on ('' before that has begun)."""
+    return started.run_of(store(), Path(folder))
+
+
+def resume_training(found: Course) -> str:
+    """Take a stopped one up again in a process of its own; the folder of its job."""
+    return str(started.go_on(store(), found))
+
+
+def stop_training(found: Course) -> None:
+    """Ask a running one to stop."""
+    started.stop(found)
 
 
 # --- models -----------------------------------------------------------------------------------------------------

@@ -96,4 +96,4 @@ def _level(alt: Any, words: str, value: float) -> list[Any]:
     at = alt.Chart(alt.InlineData(values=[{"at": value, "words": words}]))
     line = at.mark_rule(strokeDash=[5, 4], strokeWidth=1.5, style="quiet").encode(y="at:Q")
     text = at.mark_text(style="quiet", fontSize=11, align="left", dx=6)
-    return [line, text.encode(y="at:Q", x=alt.value(_WIDTH), text="words:N")]
+    return [line, text.encode(y="at:Q", x=alt.value("width"), text="words:N")]

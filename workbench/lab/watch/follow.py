@@ -7,6 +7,8 @@ written; so a training that is killed and goes on from a checkpoint has lost no 
 
 from __future__ import annotations
 
+import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -130,7 +132,8 @@ class Following:
         rows = state["validation"] if state["validation"] is not None else state["data"]
         watching = self.watcher.ready(state["model"], rows) if self.watcher is not None else {}
         spec: TrainSpec = state["spec"]
-        told = {"steps": spec.steps, "tokens": state["tokens"], **({"watching": watching} if watching else {})}
+        told: dict[str, Any] = {"steps": spec.steps, "tokens": state["tokens"], "pid": os.getpid(), "host": platform.node()}
+        told |= {"watching": watching} if watching else {}
         self.metrics.begin(state["step"], part=self.part, **told)
         self._since = (time.perf_counter(), state["tokens"])
         self._look(state, first=state["step"] == 0)

@@ -1,6 +1,7 @@
 """The metrics of a training as it goes: ``metrics.jsonl`` in the run's folder, one JSON object a line.
 
-    begin       step, steps (of the whole training), watching (unit and null of each measure); again each time it is taken up
+    begin       step, steps (of the whole training), tokens, pid, host, watching (unit and null of each measure); again each time it
+                is taken up
     step        step, loss (nats, the mean since the last such line), lr, norm (null where fp16 skipped the step), tokens (predicted so
                 far), tokens_per_second (since the last such line, looks left out)
     validation  step, tokens, loss
