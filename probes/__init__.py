@@ -6,7 +6,16 @@ INSTRUMENTS = Catalog(
     "instrument",
     {
         "integrated-gradients": ("probes.integrated_gradients:INSTRUMENT", "how much each input token moved the answer", "headline"),
+        "direct-logit-attribution": (
+            "probes.direct_logit_attribution:INSTRUMENT",
+            "what each head and MLP writes into the answer",
+            "headline",
+        ),
+        "logit-lens": ("probes.logit_lens:INSTRUMENT", "what the model would answer after each layer", "headline"),
         "probing": ("probes.probing:INSTRUMENT", "what a linear map reads at each layer, with controls", "headline"),
+        "tuned-lens": ("probes.tuned_lens:INSTRUMENT", "each layer read in the last layer's terms, fitted", "standard"),
+        "composition-scores": ("probes.composition_scores:INSTRUMENT", "which heads can feed which later heads, by weights", "standard"),
+        "value-norms": ("probes.value_norms:INSTRUMENT", "how much each head brings from each token", "standard"),
         "attention-pattern": ("probes.attention_pattern:INSTRUMENT", "which earlier tokens each head reads from", "standard"),
         "attention-rollout": ("probes.attention_rollout:INSTRUMENT", "attention followed back through all layers", "standard"),
         "head-scores": (
