@@ -73,7 +73,17 @@ def _corrected(seen: np.ndarray, a: np.ndarray, f: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _trained(of: str) -> Judge:
-    """The judge of the world whose spec ``of`` is (as JSON: a key that can be remembered)."""
+    """The judge of the world whose spec ``of`` is (as JSON: a key that can be remembered), by one thread: more would sum in another
+    order and make another judge."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _made(of)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _made(of: str) -> Judge:
     spec = ShapesSpec.model_validate_json(of)
     world = Shapes(spec)
     rows, held_out = world.labelled("train"), world.labelled("test")
