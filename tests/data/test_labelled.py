@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.core.batch import IGNORE
@@ -18,6 +18,7 @@ ROWS = [[1, 2, 3], [4, 5], [6]]
 TARGETS: dict[str, list[Any]] = {"token": [[0, IGNORE, 1], [1, 1], [0]], "sequence": [2, 0, 1], "span": [(0, 2), (1, 1), (0, 0)]}
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(TARGETS)), st.lists(st.integers(0, 2), min_size=1, max_size=4), st.booleans())
 def test_a_batch_is_its_rows(kind: Any, numbers: list[int], typed: bool) -> None:
     types = [[0, 1, 1], [0, 1], [1]] if typed else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.core.errors import BadValue
@@ -26,6 +26,7 @@ def test_case_is_dropped_and_a_text_is_framed() -> None:
     assert TOKENIZER.vocab_size <= 300
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_every_text_is_read_and_its_tokens_cover_it(text: str) -> None:
     ids, offsets = TOKENIZER.offsets(text)

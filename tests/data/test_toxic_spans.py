@@ -6,7 +6,7 @@ import json
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.core.errors import CorruptFile, MissingData
@@ -55,6 +55,7 @@ def test_a_file_that_is_not_one_is_refused_without_quoting_it(text: str, says: s
     assert len(str(caught.value)) < 300
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"), min_size=1), offsets), min_size=1))
 def test_what_is_written_is_read_back(rows: list[tuple[str, list[int]]]) -> None:
     known = [(text, [at for at in marks if at < len(text)]) for text, marks in rows]
@@ -63,6 +64,7 @@ def test_what_is_written_is_read_back(rows: list[tuple[str, list[int]]]) -> None
     assert [(post.text, list(post.toxic)) for post in parsed("\n".join(["spans,text", *lines]))] == known
 
 
+@settings(deadline=None)
 @given(offsets)
 def test_runs_are_the_offsets_put_together(marks: list[int]) -> None:
     found = runs(marks)
@@ -76,6 +78,7 @@ def test_words_are_letters_with_apostrophes_between_them() -> None:
     assert wording(text) == ("don’t", "say", "no", "o'neil_2")
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("ab !", min_size=1)), st.lists(st.text("ab !", min_size=1)))
 def test_no_wording_is_on_two_sides(known: list[str], held: list[str]) -> None:
     parts = divided([Post(text, ()) for text in known], [Post(text, ()) for text in held])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evals.lexicon import Lexicon
@@ -58,6 +58,7 @@ def slow_f1(post: Post, marked: list[bool]) -> float:
     return character_f1(found, post.toxic)
 
 
+@settings(deadline=None)
 @given(st.lists(texts, min_size=1, max_size=4), st.data())
 def test_all_texts_at_once_are_each_by_its_sets(written: list[str], data: st.DataObject) -> None:
     posts = [marked_posts(data, text) for text in written]
@@ -97,6 +98,7 @@ def test_a_lexicon_counts_how_often_a_word_was_toxic() -> None:
 # --- tokens of words ------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.lists(texts, min_size=1, max_size=3), st.data())
 def test_pieces_hold_every_token_once_with_its_word(written: list[str], data: st.DataObject) -> None:
     posts = [marked_posts(data, text) for text in written]
