@@ -165,14 +165,16 @@ def _score(model: HookedModel, stack: str, test: StreamTokens, maps: Translators
 
 
 def _interval(numbers: np.ndarray, groups: np.ndarray, spec: TunedLensSpec) -> tuple[float, float, float]:
-    """The mean with its interval, sentence groups being resampled whole; NaN bounds where they are too few."""
+    """The mean with its interval, sentence groups being resampled whole; NaN bounds where they are too few, or show no spread."""
     known = np.isfinite(numbers)
     numbers, groups = numbers[known], groups[known]
     if not len(numbers):
         return np.nan, np.nan, np.nan
-    if np.ptp(numbers) == 0.0:  # a map that is still the logit lens: no difference, whatever is drawn
-        return float(numbers[0]), float(numbers[0]), float(numbers[0])
-    if len(np.unique(groups)) < fewest(spec.level):
+    if not numbers.any():  # a map that is still the logit lens: no difference, whatever is drawn
+        return 0.0, 0.0, 0.0
+    _, group = np.unique(groups, return_inverse=True)
+    means = np.bincount(group, numbers) / np.bincount(group)
+    if len(means) < fewest(spec.level) or np.ptp(means) <= 1e-9 * abs(means).max():
         return float(numbers.mean()), np.nan, np.nan
     found = bootstrap(numbers, clusters=groups, level=spec.level, draws=spec.resamples, seed=spec.seed)
     return found.value, found.interval.low, found.interval.high

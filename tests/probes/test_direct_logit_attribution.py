@@ -50,22 +50,28 @@ def check_adds_up(model: Any, batch: Any, **more: Any) -> None:
         np.testing.assert_allclose(coarse, fine, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", GPTS)
+@pytest.mark.parametrize(
+    "name", [name if name in ("grouped", "shared and factorised") else pytest.param(name, marks=pytest.mark.slow) for name in GPTS]
+)
 def test_the_parts_add_up_in_every_kind_of_decoder(name: str) -> None:
     model = build(GPTS[name], dtype=torch.float64)
     check_adds_up(model, tokens(model))
 
 
-@pytest.mark.parametrize("name", [n for n in READABLE if n not in ("gpt", "clip")])
+@pytest.mark.parametrize(
+    "name", [name if name == "whisper" else pytest.param(name, marks=pytest.mark.slow) for name in READABLE if name not in ("gpt", "clip")]
+)
 def test_the_parts_add_up_in_every_family(name: str) -> None:
     check_adds_up(*shaken(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stack", ["image", "text"])
 def test_the_parts_add_up_in_either_tower(stack: str) -> None:
     check_adds_up(*shaken("clip"), stack=stack)
 
 
+@pytest.mark.slow
 def test_the_parts_add_up_over_the_mean_of_the_patches_and_after_a_norm_of_the_embedding() -> None:
     vit = ViTConfig(height=4, width=6, channels=2, patch=2, n_layers=2, d_model=16, n_heads=4, n_classes=5, pool="mean")
     check_adds_up(shake(ViT(vit)), ViT.tiny()[1])
@@ -112,7 +118,7 @@ def check_interventions(model: Any, batch: Any, prefix: str, held: tuple[str, ..
     assert tried >= 12
 
 
-@pytest.mark.parametrize("name", ["gpt", "dalle"])
+@pytest.mark.parametrize("name", ["gpt", pytest.param("dalle", marks=pytest.mark.slow)])
 def test_taking_a_part_out_lowers_the_answer_by_its_share(name: str) -> None:
     model, batch = shaken(name)
     at = (lambda logits: logits[:, -1]) if name == "gpt" else lambda logits: logits[torch.arange(3), ends]
@@ -154,9 +160,8 @@ def test_taking_a_part_out_of_a_tower_lowers_the_cosine_at_the_length_it_had(sta
 # --- the same numbers as TransformerLens --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", ["one_kv", pytest.param("grouped", marks=pytest.mark.slow), pytest.param("no_norm", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["one_kv", "grouped", "no_norm"])
 def test_the_same_numbers_as_transformer_lens(name: str) -> None:
     """Where the final norm's gain is one: theirs leaves it out, as it is in a model loaded with its norms folded."""
     pytest.importorskip("transformer_lens")
@@ -196,6 +201,7 @@ def test_the_same_numbers_as_transformer_lens(name: str) -> None:
     np.testing.assert_allclose(v.accumulated.sel(component=at) - constant, stream, rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_a_gain_of_the_final_norm_counts_here_and_is_left_out_by_transformer_lens() -> None:
     pytest.importorskip("transformer_lens")
     from workbench.adapters.transformer_lens import present
