@@ -201,7 +201,7 @@ def place_target(
     return Target(quantity, ids, foils, torch.full((count,), at % length))
 
 
-def _answers(model: HookedModel, stack: str, last: str, quantity: Quantity) -> tuple[bool, Callable[[Tensor], Tensor]]:
+def answers_of(model: HookedModel, stack: str, last: str, quantity: Quantity) -> tuple[bool, Callable[[Tensor], Tensor]]:
     """Whether items are answers to each other, and the logits of a stack's items with one axis of answers.
 
     Where there is a logit for each image and text, the answers to one are the others. The values of predicted images ``[batch, channel,
@@ -224,7 +224,7 @@ def place_gradients(
     site = embedding_of(model, places.stack)
     device = device_of(model)
     last = [one.stack for one in model.sites().values() if one.layer is not None][-1]  # logits lie along the last stack's positions
-    paired, answers = _answers(model, places.stack, last, quantity)
+    paired, answers = answers_of(model, places.stack, last, quantity)
     first = model.run(places.batch.rows(slice(0, len(places) if paired else 1)).to(device)).logits
     assert first is not None
     along = first.ndim == 3 and places.stack == last and first.shape[1] == places.width

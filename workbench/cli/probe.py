@@ -30,7 +30,8 @@ def probe(
     listing: Annotated[bool, typer.Option("--list", help="List the instruments and stop.")] = False,
 ) -> None:
     """Ask INSTRUMENT about a model. Without --text, a model of a generated world or a task is asked about its own; `--set
-    inputs.NAME=VALUE` chooses others. `workbench runs plot last FILE` draws what was found."""
+    inputs.NAME=VALUE` chooses others. For patching, `--set inputs.corrupt="…"` beside --text is the text's corrupt twin.
+    `workbench runs plot last FILE` draws what was found."""
     from workbench.lab import catalogs
 
     if matrix:
@@ -51,9 +52,11 @@ def probe(
 
     spec = read_settings(settings)
     named = spec.pop("inputs", None)
-    if named is not None and (text or not isinstance(named, Mapping)):
+    twins = named.pop("corrupt", ()) if text and isinstance(named, dict) else ()
+    if named is not None and ((text and named) or not isinstance(named, Mapping)):
         raise UsageError("`--set inputs.NAME=VALUE` takes the place of --text, such as `--set inputs.labels=ud-english-ewt`.")
-    inputs = {"texts": text, "targets": target, "foils": foil} if text else named
+    corrupt = [twins] if isinstance(twins, str) else twins
+    inputs = {"texts": text, "targets": target, "foils": foil, "corrupt": corrupt} if text else named
     with bar() as progress:
         found = ask(instrument, model, inputs, progress=progress, **spec)
     run = found.provenance.volatile["run"]

@@ -22,7 +22,7 @@ from workbench.core.batch import PairBatch, SequenceBatch
 from workbench.core.errors import BadValue, UsageError
 from workbench.core.measure import Instrument
 from workbench.core.protocol import HookedModel, Inputs
-from workbench.core.spec import Spec
+from workbench.core.spec import Spec, later
 from workbench.data import treebank
 from workbench.data.worlds.town import Split, Town, TownSpec
 from workbench.data.worlds.town_items import PronounItem
@@ -39,7 +39,8 @@ Span = tuple[int, int]
 class InputsSpec(Spec):
     """Texts, items of the town, held-out rows of a task, or labelled words of a public set.
 
-    ``texts`` with ``targets`` and ``foils`` (one each, or one for all; text that is one token after its context). Or ``world``, the
+    ``texts`` with ``targets`` and ``foils`` (one each, or one for all; text that is one token after its context), and for patching
+    ``corrupt``, a twin of each of as many tokens. Or ``world``, the
     town whose held-out items are taken: ``count`` sentences that end before a pronoun, of occupations that lean at least
     ``least_lean``, or ``count`` documents with labelled words, as the instrument needs. ``untrained``: also a copy with fresh
     weights, where the instrument takes one. Or ``task`` with its ``data``: the first ``count`` validation rows, asked about their class,
@@ -50,6 +51,7 @@ class InputsSpec(Spec):
     texts: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     foils: tuple[str, ...] = ()
+    corrupt: tuple[str, ...] = later(())
     world: TownSpec | None = None
     task: str = ""
     labels: Literal["", "ud-english-ewt"] = ""
@@ -67,6 +69,8 @@ class InputsSpec(Spec):
         for name in ("targets", "foils"):
             if len(getattr(self, name)) not in (0, 1, len(self.texts)):
                 raise ValueError(f"inputs with one of {name} for all texts or one for each of the {len(self.texts)}")
+        if len(self.corrupt) not in (0, len(self.texts)):
+            raise ValueError(f"inputs with one corrupt text for each of the {len(self.texts)} texts, not {len(self.corrupt)}")
         if self.world is not None and (self.targets or self.foils):
             raise ValueError("inputs without targets and foils where a world is given, which has its own")
         return self
@@ -112,7 +116,8 @@ def make_inputs(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: 
     contrast = getattr(chosen, "quantity", "") == "logit-difference"
     if spec.world is None:
         _check_needs(tool, spec)
-        return from_texts(model, spec.texts, spec.targets, spec.foils)
+        made = from_texts(model, spec.texts, spec.targets, spec.foils)
+        return replace(made, reference=list(spec.corrupt)) if spec.corrupt else made
     if not tool.needs.inputs:
         return Inputs(None)
     town = Town(spec.world)
@@ -131,6 +136,10 @@ def _check_needs(tool: Instrument, spec: InputsSpec) -> None:
     """Say in words of texts what an instrument lacks, before anything is run."""
     if "targets" in tool.needs.inputs and not spec.targets:
         raise UsageError(f"'{tool.name}' needs a target, the token asked about after each text. Give it as `--target \" she\"`.")
+    if spec.corrupt and "replacement" not in tool.spec.model_fields:
+        raise UsageError(
+            f"'{tool.name}' compares no clean text with a corrupt one. Leave inputs.corrupt out, or ask 'activation-patching'."
+        )
     if "labels" in tool.needs.inputs:
         raise UsageError(
             f"'{tool.name}' needs labelled words, which plain texts do not have. Leave --text out for a model of a generated world, or "
