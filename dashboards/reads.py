@@ -170,8 +170,14 @@ def course(name: str) -> Course:
 
 
 def training_charts(found: Course) -> list[tuple[str, Any]]:
-    """Its curves so far, each with words for it."""
-    return courses.drawn(found)
+    """Its curves so far, each with words for it; drawn again where there is a new line."""
+    return _training_charts(found.record.id, len(found.lines), found.lines[-1]["time"] if found.lines else 0.0, found)
+
+
+@st.cache_resource(show_spinner=False, max_entries=8)
+def _training_charts(run: str, count: int, last: float, _found: Course) -> list[tuple[str, Any]]:
+    del run, count, last
+    return courses.drawn(_found)
 
 
 def training_numbers(found: Course) -> pd.DataFrame:

@@ -83,10 +83,10 @@ def curves(found: reads.Course) -> None:
     if not drawn:
         st.caption("There is no curve yet: the first line of its metrics comes with its first steps.")
         return
-    places = st.columns(2)
-    for number, (words, drawing) in enumerate(drawn):
-        with places[number % 2]:
-            chart(drawing, words)
+    for first in range(0, len(drawn), 2):
+        for place, (words, drawing) in zip(st.columns(2), drawn[first : first + 2], strict=False):
+            with place:
+                chart(drawing, words)
     with st.expander("The numbers"):
         st.dataframe(reads.training_numbers(found), hide_index=True, alt="Loss, rate, gradient norm, tokens and speed by step")
 

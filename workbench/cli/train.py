@@ -31,14 +31,18 @@ def train(
     from workbench.lab.run import follows
     from workbench.lab.run import train as run_training
     from workbench.lab.settings import read_settings
+    from workbench.lab.trainings import recipe_of
     from workbench.store.runs import Store
 
     if listing:
         show({"recipes": recipes.shipped()}, table(list(recipes.shipped().items()), ("recipe", "what it trains")))
         return
-    if not recipe:
-        raise UsageError(f"Which recipe? Shipped are {', '.join(recipes.shipped())}; a path to a YAML file works too.")
-    wanted = recipes.read(recipe, read_settings(settings))
+    if not recipe and resume in ("", "auto"):
+        raise UsageError(
+            f"Which recipe? Shipped are {', '.join(recipes.shipped())}; a path to a YAML file works too, and --resume RUN alone goes on "
+            "with that run by its own recipe."
+        )
+    wanted = recipes.read(recipe or recipe_of(resume), read_settings(settings))
     if follows():  # one of several processes that torchrun started: the first alone keeps the store and speaks
         run_training(wanted)
         return
@@ -51,5 +55,6 @@ def train(
             done = run_training(wanted, store=store, progress=progress, resume=resume, from_step=from_step, remark=note)
     found = {"run": done.run, "model": f"run:{done.run}", "folder": str(done.folder), "digest": done.model.digest()}
     worth = [str(one) for one in done.measures.measures()] if done.measures is not None else []
-    lines = [done.history.summary(), *worth, f"model   run:{done.run}", f"folder  {done.folder}", f"digest  {found['digest']}"]
-    show({**found, "summary": lines[0], "measures": worth}, lines)
+    watched = done.watched.summary().splitlines() if done.watched is not None else []
+    lines = [done.history.summary(), *worth, *watched, f"model   run:{done.run}", f"folder  {done.folder}", f"digest  {found['digest']}"]
+    show({**found, "summary": lines[0], "measures": worth, "watched": watched}, lines)

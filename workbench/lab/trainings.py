@@ -10,6 +10,7 @@ import platform
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +64,8 @@ class Course:
     @property
     def step(self) -> int:
         """The last step that is known to be done."""
-        return max((int(line["step"]) for line in self.lines if line.get("part", "") == self.part), default=0)
+        kept = self.checkpoint if not self.part else 0
+        return max([kept, *(int(line["step"]) for line in self.lines if line.get("part", "") == self.part)])
 
     def last(self, event: str, name: str) -> Any:
         """The newest value of a line of ``event``, or None."""
@@ -147,6 +149,12 @@ def course(store: Store, run: str, *, now: float | None = None) -> Course:
     lines = tuple(read_metrics(store.home / "runs" / record.id / METRICS))
     heard = max(0.0, (time.time() if now is None else now) - lines[-1]["time"]) if lines else 0.0
     return Course(record, lines, _last_checkpoint(store, record.id), heard)
+
+
+def recipe_of(run: str, store: Store | None = None) -> dict[str, Any]:
+    """The whole recipe a training was begun with, as plain values: with it the run can go on. Raises UsageError for another kind of run."""
+    with nullcontext(store) if store is not None else Store.open(create=False) as home:
+        return dict(course(home, run).record.spec)
 
 
 def _last_checkpoint(store: Store, run: str) -> int:

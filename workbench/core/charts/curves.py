@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,15 +75,16 @@ def _series(alt: Any, rows: Rows, place: int, across: Any, up: dict[str, Any]) -
 
 def _marks(alt: Any, rows: Rows, chosen: list[str], across: Any, up: dict[str, Any], *, titles: tuple[str, str, str]) -> Any:
     """The points, which carry legend and tooltip; of a long series they are there to be pointed at, and not drawn."""
-    most = max((sum(row["series"] == name for row in rows) for name in chosen), default=0)
-    look = {"size": 40, "opacity": 1} if most <= _MARKED else {"size": 24, "opacity": 0}
+    counts = Counter(row["series"] for row in rows)
+    rows = [row | {"shown": int(counts[row["series"]] <= _MARKED)} for row in rows]
     legend = alt.Legend(title=titles[2] or None, orient="bottom", symbolSize=90, symbolOpacity=1, columns=3) if len(chosen) > 1 else None
     key = lambda channel, looks: channel("series:N", scale=alt.Scale(domain=chosen, range=list(looks)[: len(chosen)]), legend=legend)  # noqa: E731
     return (
         alt.Chart(_inline(alt, rows))
-        .mark_point(filled=True, **look)
+        .mark_point(filled=True, size=40)
         .encode(
-            x=across, y=alt.Y("y:Q", **up), color=key(alt.Color, palette.PALETTE), shape=key(alt.Shape, palette.SHAPES),
+            x=across, y=alt.Y("y:Q", **up), opacity=alt.Opacity("shown:Q", scale=None, legend=None),
+            color=key(alt.Color, palette.PALETTE), shape=key(alt.Shape, palette.SHAPES),
             tooltip=[alt.Tooltip("x:Q", title=titles[0]), alt.Tooltip("words:N", title=titles[1]), "series:N"],
         )
     )  # fmt: skip

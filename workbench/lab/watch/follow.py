@@ -126,6 +126,7 @@ class Following:
         self.metrics, self.note, self.watcher, self.part = metrics, note, watcher, part
         self._of = {"part": part} if part else {}
         self._since = (0.0, 0)  # when the last line of a step was written, and the tokens by then
+        self._told = 0.0  # when the last event was over
 
     def begin(self, state: Mapping[str, Any]) -> None:
         """Prepare the looks, cut the file to where the training stands, and look at the model before its first step."""
@@ -135,10 +136,19 @@ class Following:
         told: dict[str, Any] = {"steps": spec.steps, "tokens": state["tokens"], "pid": os.getpid(), "host": platform.node()}
         told |= {"watching": watching} if watching else {}
         self.metrics.begin(state["step"], part=self.part, **told)
-        self._since = (time.perf_counter(), state["tokens"])
+        self._since, self._told = (time.perf_counter(), state["tokens"]), time.perf_counter()
         self._look(state, first=state["step"] == 0)
 
     def __call__(self, event: str, state: Mapping[str, Any]) -> None:
+        if event != "step":  # what came between two steps, a checkpoint or a validation, is no part of their speed
+            self._away(time.perf_counter() - self._told)
+        self._tell(event, state)
+        self._told = time.perf_counter()
+
+    def _away(self, seconds: float) -> None:
+        self._since = (self._since[0] + seconds, self._since[1])
+
+    def _tell(self, event: str, state: Mapping[str, Any]) -> None:
         step, tokens = state["step"], state["tokens"]
         if event == "step":
             if (record := state["record"]) is not None:
@@ -170,7 +180,7 @@ class Following:
         seconds = time.perf_counter() - began
         self.metrics.say("watch", step, part=self.part, keep=True, tokens=state["tokens"], seconds=round(seconds, 3), **found)
         self.note("watch", {"step": step, "highest": highest(found["watched"])})
-        self._since = (self._since[0] + seconds, self._since[1])  # a look is no part of the training's speed
+        self._away(seconds)
 
 
 def highest(watched: Mapping[str, Mapping[str, Sequence[float | None]]]) -> dict[str, list[Any]]:

@@ -3,7 +3,7 @@
     begin       step, steps (of the whole training), tokens, pid, host, watching (unit and null of each measure); again each time it
                 is taken up
     step        step, loss (nats, the mean since the last such line), lr, norm (null where fp16 skipped the step), tokens (predicted so
-                far), tokens_per_second (since the last such line, looks left out)
+                far), tokens_per_second (of the steps since the last such line: checkpoints, validations and looks left out)
     validation  step, tokens, loss
     watch       step, tokens, watched: {measure: {part: [value, null, planted]}}, unscored: {measure: reason}, seconds
     end         step, stopped (steps or patience)
