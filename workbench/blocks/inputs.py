@@ -72,11 +72,12 @@ def passage(
     ``resume.mask`` replaces the causal rule and is combined with the segments of a TokenBatch; positions then come from
     ``resume.positions``. Raises BadValue.
     """
-    tokens, segments, positions, lengths = _read(batch, tokenizer, like.device) if batch is not None else (None, None, None, None)
+    tokens, segments, positions, lengths = _read(batch, tokenizer) if batch is not None else (None, None, None, None)
     if tokens is None and resume.start is None:
         raise BadValue("the batch", None, "token ids [batch, pos], a TokenBatch or text")
     if tokens is not None:
-        check_tokens(tokens, limits.d_vocab)
+        check_tokens(tokens, limits.d_vocab)  # before they are moved: a look at what lies on a device waits for it
+        tokens, segments = tokens.to(like.device), None if segments is None else segments.to(like.device)
     residual = given_residual(resume, tokens, limits, like)
     rows, length = (tokens if residual is None else residual).shape[:2]  # type: ignore[union-attr]  # one of the two is given
     past = _past(resume.past, rows, limits)
@@ -108,12 +109,11 @@ def check_tokens(tokens: Tensor, d_vocab: int) -> None:
 _Parts = tuple[Tensor, Tensor | None, Tensor | None, "tuple[int, ...] | None"]
 
 
-def _read(batch: Any, tokenizer: Tokenizer | None, device: torch.device) -> _Parts:
+def _read(batch: Any, tokenizer: Tokenizer | None) -> _Parts:
     if isinstance(batch, TokenBatch):
-        batch = batch.to(device)
         return batch.tokens, batch.segments, batch.positions, None
     if isinstance(batch, Tensor):
-        return batch.to(device), None, None, None
+        return batch, None, None, None
     texts = [batch] if isinstance(batch, str) else batch
     if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) for text in texts):
         raise BadValue("the batch", type(batch).__name__, "token ids [batch, pos], a TokenBatch, a text or a list of texts")
@@ -128,7 +128,7 @@ def _read(batch: Any, tokenizer: Tokenizer | None, device: torch.device) -> _Par
     if pad is None and min(lengths) < width:
         raise BadValue("the lengths of the texts", lengths, "equal: this tokenizer has no padding token")
     padded = [row + [pad or 0] * (width - len(row)) for row in rows]
-    return torch.tensor(padded, device=device), None, None, lengths
+    return torch.tensor(padded), None, None, lengths
 
 
 def given_residual(resume: Resume, tokens: Tensor | None, limits: Width, like: Tensor) -> Tensor | None:

@@ -26,7 +26,8 @@ def next_token_nll(
     """The summed negative log-likelihood (nats) of ``targets`` under ``softmax(x matrixᵀ + bias)``, and how many there are.
 
     Targets equal to ``IGNORE`` are left out, and where they are many no logits are made for them. Computed in at least
-    float32. Raises BadValue for a target outside the vocabulary.
+    float32. Targets are looked at where they are and moved then: those in the host's memory cost no wait for a device. Raises BadValue for
+    a target outside the vocabulary.
     """
     flat, wanted = x.flatten(0, 1), targets.flatten()
     known = wanted != IGNORE
@@ -41,7 +42,7 @@ def next_token_nll(
         raise BadValue(
             "a target", [int(asked.min()), int(asked.max())], f"within 0 to {matrix.shape[0] - 1}, or {IGNORE} for 'not predicted'"
         )
-    rows = max(1, cells // matrix.shape[0])
+    wanted, rows = wanted.to(x.device), max(1, cells // matrix.shape[0])
     if len(flat) <= rows:
         return _nll(flat, matrix, bias, wanted), count
     pieces = zip(flat.split(rows), wanted.split(rows))

@@ -69,6 +69,8 @@ class Model(nn.Module):
     """The patches of each stack that reads ``pixels``."""
     one_row: ClassVar[bool] = False
     """Whether a text, a begin token and an image's patches are one row of positions."""
+    moves: ClassVar[bool] = False
+    """Whether ``loss`` checks a TokenBatch where it is and moves it itself, so that one in the host's memory costs no wait for a device."""
     config: Any
 
     def __init__(self, config: Any, tokenizer: Tokenizer | None = None) -> None:

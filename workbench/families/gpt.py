@@ -84,6 +84,7 @@ class GPT(Model):
     config_type: ClassVar[type[GPTConfig]] = GPTConfig
     abilities: frozenset[str] = frozenset({"logits", "logprobs", "generate", "edit", "grad", "cache", "mask", "weights"})
     resumes: ClassVar[frozenset[str]] = frozenset({"start", "stop", "residual", "past", "positions", "mask"})
+    moves: ClassVar[bool] = True
 
     def __init__(self, config: GPTConfig, tokenizer: Tokenizer | None = None, *, seed: int = 0) -> None:
         super().__init__(config, tokenizer)
@@ -126,7 +127,7 @@ class GPT(Model):
         x = functional.dropout(self._embedded(given, None), dropout, training=True) if dropout else self._embedded(given, None)
         x, _ = self.stack(x, self._setting(given, dropout))
         x = self.ln_final(x) if self.ln_final is not None else x
-        return next_token_nll(*self.unembed.read(x, self.embed), batch.targets.to(x.device))
+        return next_token_nll(*self.unembed.read(x, self.embed), batch.targets)
 
     def _given(self, batch: Any, resume: Resume, tokenizer: Tokenizer | None) -> Passage:
         like, pattern = self.embed.token.weight, self.config.economy.pattern

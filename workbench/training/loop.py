@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from workbench.blocks.digest import weights_digest
-from workbench.core.batch import RowData
+from workbench.core.batch import RowData, TokenBatch
 from workbench.core.errors import BadValue, Changed, Diverged, MissingFile
 from workbench.core.protocol import Beginning, Callback, Progress, silent
 from workbench.training import checkpoint
@@ -332,7 +332,9 @@ class _Run:
             mine, drawn = rows[micro * size : (micro + 1) * size], (spec.seed, self.step, micro)
             if team is not None:
                 mine, drawn = team.share(mine), drawn + team.drawn
-            batch = self.data.batch(mine).to(self.device)
+            batch = self.data.batch(mine)
+            if team is not None or not (self.model.moves and type(batch) is TokenBatch):
+                batch = batch.to(self.device)
             with _drawing(self.device, *drawn), computing(spec.precision, self.device):
                 part, n = self.model.loss(batch) if team is None else team.loss(batch, size, last=micro + 1 == spec.accumulate)
             # One micro-batch is normalised before the backward pass, several after it: their common count is known only then.
