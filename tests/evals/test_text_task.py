@@ -40,10 +40,12 @@ def test_the_numbers_are_the_suites_and_sums_by_hand() -> None:
     suite = run_suite(SUITE, model, PerplexitySpec(world=WORLD, documents=25)).values
     assert found["bits per byte"].value == pytest.approx(float(suite.bits_per_byte), rel=1e-8)
     assert found["byte 5-gram"].value == pytest.approx(float(suite.baseline_bits.sel(order=5)), rel=1e-12)
+    tokenizer = data.tokenizer
+    assert tokenizer is not None
     train_texts, texts = Town(WORLD).texts(), [d.text for d in Town(WORLD).documents(0, 25, split="test")]
-    counts = KneserNey([np.array(data.tokenizer.encode(t)) for t in train_texts], order=5, vocab=data.tokenizer.vocab_size)  # type: ignore[union-attr]  # the task's tokenizer
+    counts = KneserNey([np.array(tokenizer.encode(t)) for t in train_texts], order=5, vocab=tokenizer.vocab_size)
     octets = sum(len(as_bytes(t)) for t in texts)
-    slow = sum(float(counts.nats(np.array(data.tokenizer.encode(t))).sum()) for t in texts) / math.log(2) / octets  # type: ignore[union-attr]  # the same
+    slow = sum(float(counts.nats(np.array(tokenizer.encode(t))).sum()) for t in texts) / math.log(2) / octets
     assert found["token 5-gram"].value == pytest.approx(slow, rel=1e-12)
     better = min(found["byte 5-gram"].value, slow)
     assert found["below the better count"].value == pytest.approx(better - found["bits per byte"].value, rel=1e-9)
