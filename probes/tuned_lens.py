@@ -255,4 +255,5 @@ INSTRUMENT = AnswerInstrument(
     ),
     compute=compute,
     begins=True,
+    items=400,
 )  # fmt: skip

@@ -18,6 +18,7 @@ from workbench.families import FAMILIES
 from workbench.families.gpt import GPT
 from workbench.lab.inputs import (
     InputsSpec,
+    default_inputs,
     digest_of_inputs,
     encoded,
     from_texts,
@@ -28,6 +29,7 @@ from workbench.lab.inputs import (
     town_labels,
     town_pronouns,
     treebank_labels,
+    usual_count,
 )
 from workbench.lab.refs import load
 from workbench.store.runs import Store
@@ -203,3 +205,15 @@ def test_rows_of_a_task_can_be_asked_about(family: str, task: str, stack: str) -
         codes = model.coder.encode(inputs.batch.pixels)[:, -1]
         assert values.target_id.values.tolist() == (codes + model.config.d_vocab_text).tolist()
         assert (values.position.values == values.sizes["pos"] - 1).all()
+
+
+def test_an_instrument_of_weights_needs_no_inputs_and_one_that_fits_takes_many(store: Store, trained: str, model: Any) -> None:
+    scores, lens = INSTRUMENTS.load("composition-scores"), INSTRUMENTS.load("tuned-lens")
+    given = default_inputs(scores, "family:vit", store)  # no world, no task
+    assert given.weights
+    assert make_inputs(scores, model, given, scores.spec()).batch is None
+    assert make_inputs(scores, model, InputsSpec.of("the baker said"), scores.spec()).batch is None
+    with pytest.raises(UsageError, match="'tuned-lens' reads more than weights"):
+        make_inputs(lens, model, given, lens.spec())
+    assert default_inputs(lens, trained, store).count == usual_count(lens) == 400
+    assert "weights" not in InputsSpec.of("x").model_dump(mode="json")  # older specs keep their bytes

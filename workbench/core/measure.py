@@ -66,7 +66,8 @@ class Instrument:
     """One question that can be asked of a model.
 
     ``compute(model, inputs, spec, progress)`` returns a Result; ``floors`` name what it must reach on a planted model
-    (``{"organism": "town", "hit_rate": 0.9}``). Calling the instrument checks the needs first.
+    (``{"organism": "town", "hit_rate": 0.9}``). ``items``: how many items of a world it is asked about unless told (0: the usual).
+    Calling the instrument checks the needs first.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Instrument:
     needs: Needs
     compute: Callable[[HookedModel, Inputs, Any, Progress], Result]
     floors: Mapping[str, Any] = field(default_factory=dict)
+    items: int = 0
 
     def explain_incompatibility(self, model: HookedModel) -> list[str]:
         """Clauses that say why this model cannot be asked; empty when it can."""

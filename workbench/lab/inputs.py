@@ -40,7 +40,7 @@ class InputsSpec(Spec):
     """Texts, items of the town, held-out rows of a task, or labelled words of a public set.
 
     ``texts`` with ``targets`` and ``foils`` (one each, or one for all; text that is one token after its context), and for patching
-    ``corrupt``, a twin of each of as many tokens. Or ``world``, the
+    ``corrupt``, a twin of each of as many tokens. Or ``weights``: nothing, for an instrument that looks at weights alone. Or ``world``, the
     town whose held-out items are taken: ``count`` sentences that end before a pronoun, of occupations that lean at least
     ``least_lean``, or ``count`` documents with labelled words, as the instrument needs. ``untrained``: also a copy with fresh
     weights, where the instrument takes one. Or ``task`` with its ``data``: the first ``count`` validation rows, asked about their class,
@@ -52,6 +52,7 @@ class InputsSpec(Spec):
     targets: tuple[str, ...] = ()
     foils: tuple[str, ...] = ()
     corrupt: tuple[str, ...] = later(())
+    weights: bool = later(False, description="nothing is read: the instrument looks at weights alone")
     world: TownSpec | None = None
     task: str = ""
     labels: Literal["", "ud-english-ewt"] = ""
@@ -64,8 +65,8 @@ class InputsSpec(Spec):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if bool(self.texts) + (self.world is not None) + bool(self.task) + bool(self.labels) != 1:
-            raise ValueError("inputs with either texts or a world or a task or labels")
+        if bool(self.texts) + (self.world is not None) + bool(self.task) + bool(self.labels) + self.weights != 1:
+            raise ValueError("inputs with either texts or a world or a task or labels (or weights alone)")
         for name in ("targets", "foils"):
             if len(getattr(self, name)) not in (0, 1, len(self.texts)):
                 raise ValueError(f"inputs with one of {name} for all texts or one for each of the {len(self.texts)}")
@@ -87,7 +88,9 @@ class InputsSpec(Spec):
 
 def default_inputs(tool: Instrument, ref: str, store: Store | None = None) -> InputsSpec:
     """What ``tool`` asks of the world its model was trained on, as much of it as an audit asks. Raises UsageError where that is
-    not known."""
+    not known. Of an instrument that reads weights alone, nothing."""
+    if not tool.needs.inputs:
+        return InputsSpec.parse({"weights": True})
     if (task := task_of(ref, store)) is not None and tool.needs.reads != ("tokens",):
         return InputsSpec.parse({**task, "count": TASK_ROWS})
     world = world_of(ref, store)
@@ -100,11 +103,17 @@ def usual_count(tool: Instrument) -> int:
     """How many items of a world an instrument is asked about, in an audit as by itself: many where a share is counted, else one."""
     if "labels" in tool.needs.inputs:
         return DOCUMENTS
+    if tool.items:
+        return tool.items
     return SENTENCES if "targets" in tool.needs.inputs and "baseline" in tool.spec.model_fields else 1
 
 
 def make_inputs(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: Spec) -> Inputs:
     """The ``Inputs`` that ``tool`` takes under its spec ``chosen``: foils, groups and BOS only where that asks for them."""
+    if not tool.needs.inputs:
+        return Inputs(None)
+    if spec.weights:
+        raise UsageError(f"'{tool.name}' reads more than weights. Leave `inputs.weights` out, or give texts.")
     if spec.task:
         return task_rows(spec, model)
     bos = bool(getattr(chosen, "bos", True))
@@ -118,8 +127,6 @@ def make_inputs(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: 
         _check_needs(tool, spec)
         made = from_texts(model, spec.texts, spec.targets, spec.foils)
         return replace(made, reference=list(spec.corrupt)) if spec.corrupt else made
-    if not tool.needs.inputs:
-        return Inputs(None)
     town = Town(spec.world)
     if "labels" in tool.needs.inputs:
         made = town_labels(model, town, split=spec.split, count=spec.count, bos=bos)
