@@ -24,7 +24,7 @@ from workbench.lab.recipe import TaskRecipe, read
 from workbench.lab.refs import load
 from workbench.store.runs import Store
 
-ACROSS, SCALE, GAP = 8, 6, 2
+ACROSS, SIDE, GAP = 8, 96, 2
 
 
 def world_of(reference: str, store: Store) -> Shapes:
@@ -66,11 +66,12 @@ def main() -> int:
 def _sheet(painted: torch.Tensor, beside: torch.Tensor) -> np.ndarray:
     """All pictures ``[row, column, 3]`` on one white sheet."""
     count, _, height, width = painted.shape
-    down, high, wide = -(-count // ACROSS) * 2, height * SCALE + GAP, width * SCALE + GAP
+    scale = max(1, SIDE // height)
+    down, high, wide = -(-count // ACROSS) * 2, height * scale + GAP, width * scale + GAP
     sheet = np.full((down * high + GAP, ACROSS * wide + GAP, 3), 255, np.uint8)
     for place in range(count):
         for below, picture in enumerate((painted[place], beside[place])):
-            pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy().repeat(SCALE, 0).repeat(SCALE, 1)
+            pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy().repeat(scale, 0).repeat(scale, 1)
             top, left = (place // ACROSS * 2 + below) * high + GAP, place % ACROSS * wide + GAP
             sheet[top : top + len(pixels), left : left + pixels.shape[1]] = pixels
     return sheet

@@ -144,7 +144,7 @@ def test_values_that_json_has_not_are_named() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_a_run_that_can_be_resumed(process: Call, home: Path, trained: str, number: signal.Signals) -> None:
-    words = ["eval", "occupation-pronoun", "-m", trained, "--set", "contexts=100", "--batch", "8"]
+    words = ["eval", "occupation-pronoun", "-m", trained, "--set", "contexts=100", "--batch", "4"]
     running = subprocess.Popen([sys.executable, "-m", "workbench.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     run = ""
     with Store.open(home) as store:
