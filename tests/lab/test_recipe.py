@@ -88,7 +88,8 @@ def test_misspelt_fields_are_named(name: str, settings: dict[str, Any], words: s
     [
         ({"train": {"steps": 0}}, r"train\.steps is 0"),
         ({"model": {"d_vocab": 9}}, "without d_vocab"),
-        ({"text": {"length": 9}}, r"text\.length at most the model's n_ctx \(8\)"),
+        ({"text": {"length": 9}}, r"text\.length equal to the model's n_ctx \(8\), and it is 9"),
+        ({"text": {"length": 7}}, r"text\.length equal to the model's n_ctx \(8\), and it is 7"),
         ({"text": {"source": "tinyshakespeare"}}, "either a source or a file"),
         ({"tokenizer": {"kind": "word"}}, r"tokenizer\.kind is 'word'"),
     ],

@@ -38,7 +38,7 @@ from workbench.training.loop import train
 HEADS = ("attention-entropy", "induction", "previous-token")
 LETTERS: dict[str, Any] = {
     "name": "letters", "text": {"file": "text.txt", "length": 16}, "tokenizer": {"kind": "char"},
-    "model": {"n_layers": 2, "d_model": 16, "n_heads": 2, "n_ctx": 24, "dropout": 0.1},
+    "model": {"n_layers": 2, "d_model": 16, "n_heads": 2, "n_ctx": 16, "dropout": 0.1},
     "train": {"steps": 12, "batch_rows": 2, "warmup": 1, "save_every": 4, "threads": 1},
 }  # fmt: skip
 WATCHING: dict[str, Any] = {**LETTERS, "watch": {"measures": list(HEADS), "every": 3, "rows": 4}}

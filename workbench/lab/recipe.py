@@ -90,8 +90,8 @@ class TextRecipe(Spec):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.text.length > self.model["n_ctx"]:
-            raise ValueError(f"text.length at most the model's n_ctx ({self.model['n_ctx']}), and it is {self.text.length}")
+        if self.text.length != self.model["n_ctx"]:  # positions beyond the rows would never be trained, and be read when it is scored
+            raise ValueError(f"text.length equal to the model's n_ctx ({self.model['n_ctx']}), and it is {self.text.length}")
         return self
 
     def prepare(self) -> Prepared:
