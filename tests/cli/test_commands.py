@@ -133,6 +133,21 @@ def test_probe_answers_about_a_text(call: Call, trained: str, home: Path) -> Non
     assert call("probe", "saliency", "-m", trained, "--target", " she").err.startswith("--target and --foil belong to texts.")
 
 
+def test_patching_takes_a_clean_and_a_corrupt_text(call: Call, trained: str) -> None:
+    words = ["probe", "activation-patching", "-m", trained, "--text", "the baker said", "--target", " she", "--foil", " he"]
+    done = call(*words, "--set", "inputs.corrupt=the baker saqd", "--json")
+    assert done.code == 0, done.err
+    assert "counterfactual, denoising" in done.document["summary"]
+    assert done.document["result"]["spec"]["quantity"] == "logit-difference"
+    missing = call(*words)
+    assert missing.code == 64
+    assert "the corrupt input, of the clean one's token lengths" in missing.err
+    longer = call(*words, "--set", "inputs.corrupt=the judge said that it was so")
+    assert longer.code == 64
+    assert "length of corrupt item 0" in longer.err
+    assert call(*words, "--set", "inputs.count=3").code == 64
+
+
 def test_a_stored_result_is_drawn(call: Call, trained: str, tmp_path: Path) -> None:
     words = ["probe", "attention-pattern", "-m", trained, "--text", "the baker met the judge"]
     run = call(*words, "--json").document["run"]

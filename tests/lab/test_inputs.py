@@ -57,6 +57,20 @@ def test_an_answer_that_is_not_one_token_is_refused(model: Any, answer: str) -> 
         from_texts(model, ["the baker"], [answer])
 
 
+def test_a_corrupt_text_is_the_twin_of_a_text(model: Any) -> None:
+    texts: dict[str, Any] = {"texts": ["the baker said"], "targets": [" she"]}
+    patching, saliency = INSTRUMENTS.load("activation-patching"), INSTRUMENTS.load("saliency")
+    plain, given = InputsSpec.of(texts), InputsSpec.of({**texts, "corrupt": ["the judge said"]})
+    assert "corrupt" not in plain.model_dump(mode="json")  # what was stored before keeps its bytes
+    made = make_inputs(patching, model, given, patching.spec())
+    assert (made.batch, made.reference) == (["the baker said"], ["the judge said"])
+    assert make_inputs(patching, model, plain, patching.spec()).reference is None
+    with pytest.raises(UsageError, match="'saliency' compares no clean text with a corrupt one"):
+        make_inputs(saliency, model, given, saliency.spec())
+    with pytest.raises(BadValue, match="one corrupt text for each of the 1 texts, not 2"):
+        InputsSpec.of({**texts, "corrupt": ["a", "b"]})
+
+
 def test_a_model_without_words_cannot_be_asked_in_words() -> None:
     with pytest.raises(UsageError, match="no tokenizer, so it cannot be asked in words"):
         from_texts(GPT.tiny(seed=0)[0], ["x"])

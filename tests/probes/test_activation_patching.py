@@ -19,6 +19,7 @@ from workbench.core.errors import AssayError, BadValue, UnknownName
 from workbench.core.protocol import FromTrace, Inputs, Replace, Zero
 from workbench.core.result import Result
 from workbench.core.tolerance import gap
+from workbench.engine import sweep
 from workbench.families import FAMILIES
 from workbench.families.gpt import GPT, GPTConfig
 
@@ -183,7 +184,9 @@ def test_padding_has_no_value_and_does_not_matter() -> None:
 # --- every family -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [n if n in ("vit", "bert") else pytest.param(n, marks=SLOW) for n in FAMILIES])
+@pytest.mark.parametrize(
+    "name", [n if n == "vit" else pytest.param(n, marks=SLOW if n in ("gpt", "seq2seq", "clip") else pytest.mark.full) for n in FAMILIES]
+)
 def test_every_family_and_every_stack(name: str) -> None:
     model, batch = tiny(name)
     rows = len(next(iter(vars(batch).values())))
@@ -370,7 +373,8 @@ def test_an_activation_that_is_not_finite_is_named() -> None:
         patch(Broken(), inputs)
 
 
-def test_an_interrupted_patching_keeps_what_it_has_and_says_so() -> None:
+def test_an_interrupted_patching_keeps_what_it_has_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "TOGETHER", 1)
     model = build("plain", dtype=torch.float64)
     inputs = replace(pair(model), foils=None)
 

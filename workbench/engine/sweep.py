@@ -29,8 +29,10 @@ from workbench.core.tolerance import agree
 
 MEMORY = 1 << 30
 """Bytes a sweep takes at most, by its own estimate, unless told otherwise."""
-ENOUGH = 384
+ENOUGH = 192
 """Positions in a run past which its matrix products gain nothing from more: there, cells that start later get a run of their own."""
+TOGETHER = 64
+"""Cells whose runs end together: what follows the last attention reads all of the unembedding's weights however few rows there are."""
 RESIDUAL = ("hook_resid_pre", "hook_resid_mid", "hook_resid_mid_cross", "hook_resid_post")
 SIZED = ("hook_resid_post", "attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_z", "mlp.hook_pre", "mlp.hook_post")
 VISIBLE = ("hook_pattern", "hook_attn_scores")
@@ -153,17 +155,38 @@ class Sweep:
         plain = self.plain(metric)
         if not bool(torch.isfinite(plain).all()):
             raise BadValue("the metric of the unedited run", "NaN or infinity", "finite", do="The weights or the input are broken.")
-        for chunk in self.chunks([cell for cell in self.cells if cell.index not in kept]):
-            if self.unmoved(chunk[0]):
-                values = [plain] * len(chunk)
-            else:
-                with torch.no_grad():
-                    out = self.run(chunk)
-                    values = [metric(out[k * self.rows : (k + 1) * self.rows] if self.separate else out) for k in range(len(chunk))]
-            for cell, value in zip(chunk, values, strict=True):
-                yield cell.index, _checked(cell, value.detach(), plain.shape)
+        for chunk, logits in self._logits([cell for cell in self.cells if cell.index not in kept]):
+            for k, cell in enumerate(chunk):
+                value = plain
+                if logits is not None:
+                    value = metric(logits[k * self.rows : (k + 1) * self.rows] if self.separate else logits).detach()
+                yield cell.index, _checked(cell, value, plain.shape)
             ready += len(chunk)
             progress(ready, len(self.cells), str(self.estimate))
+
+    def _logits(self, cells: Sequence[Planned]) -> Iterator[tuple[Sequence[Planned], Tensor | None]]:
+        """Cells with their logits, ``[cell * batch, asked, d_vocab]``; None for those that are not run. What follows the last attention is
+        run for many chunks at once, since a matrix product of few rows costs as much as one of many."""
+        waiting: list[tuple[list[Planned], Tensor]] = []
+        for chunk in self.chunks(cells):
+            if self.unmoved(chunk[0]):
+                yield chunk, None
+                continue
+            found = self.run(chunk)
+            if not self._stops(chunk):
+                yield chunk, found
+                continue
+            waiting.append((chunk, found))
+            if sum(len(one) for one, _ in waiting) >= min(self.estimate.cells, TOGETHER):
+                yield self._ended(waiting)
+                waiting = []
+        if waiting:
+            yield self._ended(waiting)
+
+    def _ended(self, waiting: Sequence[tuple[Sequence[Planned], Tensor]]) -> tuple[Sequence[Planned], Tensor]:
+        with torch.no_grad():
+            trace = self._from_tail(torch.cat([x for _, x in waiting]))
+        return [cell for chunk, _ in waiting for cell in chunk], _logits(trace)
 
     def chunks(self, cells: Sequence[Planned]) -> Iterator[list[Planned]]:
         """Cells that run together: one start, like first positions, and no more than the estimate allows."""
@@ -191,7 +214,7 @@ class Sweep:
         return self.asked is not None and cell.first > int(self.asked.max())
 
     def run(self, chunk: Sequence[Planned]) -> Tensor:
-        """The logits of a chunk, cell by cell: ``[cell * batch, asked, d_vocab]``."""
+        """Of a chunk, cell by cell, the logits ``[cell * batch, asked, d_vocab]``; or, where it stops at the tail, the stream there."""
         count, start = len(chunk), chunk[0].start
         first = 0 if self.asked is None else min(chunk[0].first, int(self.asked.min()))
         by_site: dict[Site, list[tuple[int, Edit]]] = {}
@@ -201,14 +224,15 @@ class Sweep:
         rows = self.rows if self.separate else None
         edits = [_Together(site.name, rows=rows, edits=tuple(each), first=first) for site, each in by_site.items()]
         residual = None if start is None else self._repeated(self.trace[start][:, first:], count)
-        past = self._past(first, count) if first else None
-        resume = Resume(start=start, residual=residual, past=past)
+        resume = Resume(start=start, residual=residual, past=self._past(first, count) if first else None)
         batch = _repeated(_later(self.batch, first), count) if self.separate else self.batch
-        if self.tail is not None and self._before_tail(chunk[0].start, by_site):
-            x = self.model.run(batch, capture=self.tail, edit=edits, logits=None, resume=replace(resume, stop=self.tail))[self.tail]
-            return _logits(self._from_tail(_taken(x, self._asked(first, count))))
-        at = "all" if self.asked is None else self._asked(first, count)
-        return _logits(self.model.run(batch, edit=edits, logits=at, resume=resume))
+        with torch.no_grad():
+            if self.tail is not None and self._stops(chunk):
+                stopped = replace(resume, stop=self.tail)
+                x = self.model.run(batch, capture=self.tail, edit=edits, logits=None, resume=stopped)[self.tail]
+                return _taken(x, self._asked(first, count))
+            at = "all" if self.asked is None else self._asked(first, count)
+            return _logits(self.model.run(batch, edit=edits, logits=at, resume=resume))
 
     def _asked(self, first: int, count: int) -> Tensor:
         assert self.asked is not None
@@ -221,10 +245,14 @@ class Sweep:
         past = self.trace.past.first(first)
         return past.expand(count) if self.rows == 1 else past.rows(list(range(self.rows)) * count)
 
-    def _before_tail(self, start: str | None, sites: Collection[Site]) -> bool:
+    def _stops(self, chunk: Sequence[Planned]) -> bool:
+        """Whether all that the chunk edits lies before the tail, so that its runs stop there."""
+        if self.tail is None:
+            return False
         names = list(self.model.sites())
-        end = names.index(str(self.tail))
-        return (start is None or names.index(start) <= end) and all(names.index(site.name) <= end for site in sites)
+        end, starts = names.index(self.tail), {cell.start for cell in chunk}
+        sites = {site.name for cell in chunk for _, site in cell.edits}
+        return all(start is None or names.index(start) <= end for start in starts) and all(names.index(name) <= end for name in sites)
 
     def _from_tail(self, x: Tensor) -> Trace:
         return self.model.run(None, resume=Resume(start=self.tail, residual=x))
