@@ -20,7 +20,9 @@ from workbench.store.runs import Store
 
 PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
-SHORT = {"text": {"source": "", "file": "text.txt", "length": 32}, "train": {"steps": 2, "warmup": 1}, "model": {"n_layers": 1, "n_ctx": 32}}
+SHORT = {
+    "text": {"source": "", "file": "text.txt", "length": 32}, "train": {"steps": 2, "warmup": 1}, "model": {"n_layers": 1, "n_ctx": 32},
+}  # fmt: skip
 TEXT = "the cat sat on the mat and the dog saw it. " * 60
 
 
