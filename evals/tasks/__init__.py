@@ -12,6 +12,7 @@ TASKS = Catalog(
         "few-labels": ("evals.tasks.few_labels:TASK", "masked tokens, worth to a classifier with few labels", "standard"),
         "masked-tokens": ("evals.tasks.masked_tokens:TASK", "masked tokens of the town, against counts of neighbours", "standard"),
         "painting": ("evals.tasks.painting:TASK", "coloured shapes painted code by code, for a decoder", "standard"),
+        "retrieval": ("evals.tasks.retrieval:TASK", "pictures by caption and captions by picture, for two towers", "standard"),
         "shapes": ("evals.tasks.shapes:TASK", "coloured shapes and captions, for two contrastive towers", "standard"),
         "spoken-digits": ("evals.tasks.spoken_digits:TASK", "spoken digits, for a listener that writes", "standard"),
         "text": ("evals.tasks.text:TASK", "text to continue, against counts of bytes and tokens", "standard"),

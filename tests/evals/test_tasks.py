@@ -23,6 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "few-labels": {"world": TOWN, "labels": 8, "chosen_on": 8, "tested_on": 24, "passes": 2, "batch_rows": 4},
     "masked-tokens": {"world": TOWN, "again": 24},
     "text": {"source": "town", "world": TOWN, "vocabulary": 300, "documents": 12, "length": 32},
+    "retrieval": {"rows": 12, "held_out": 16, "size": 16},
     "shapes": {"rows": 12, "held_out": 16}, "tones": {"rows": 4, "held_out": 8}, "translation": {"rows": 12, "held_out": 6},
 }  # fmt: skip
 MODEL: dict[str, dict[str, Any]] = {

@@ -136,13 +136,13 @@ class Shapes:
 
 
 class ShapeRows:
-    """Pictures and captions (a ``RowData`` of ``PairBatch``): a caption's ids stand between the begin and the end token of ``WORDS``."""
+    """Pictures and captions (a ``RowData`` of ``PairBatch``): a caption's ids stand between the begin and the end token of ``words``."""
 
-    def __init__(self, pixels: Sequence[np.ndarray], captions: Sequence[str]) -> None:
+    def __init__(self, pixels: Sequence[np.ndarray], captions: Sequence[str], words: Words = WORDS) -> None:
         if not pixels or len(pixels) != len(captions):
             raise BadValue("the pictures and captions", (len(pixels), len(captions)), "equally many, at least one of each")
         self._pixels, self.captions = np.stack(pixels), tuple(captions)
-        self._tokens = tokens_of(captions)
+        self._tokens = tokens_of(captions, words)
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -167,10 +167,10 @@ def caption_of(colour: str, shape: str) -> str:
     return f"a {colour} {shape}"
 
 
-def tokens_of(captions: Sequence[str]) -> Tensor:
+def tokens_of(captions: Sequence[str], words: Words = WORDS) -> Tensor:
     """Captions as ids ``[caption, pos]`` (int64), with begin and end token. Raises UnknownName for another word, and BadValue for
     captions of unequal length."""
-    ids = [[WORDS.begin, *WORDS.ids(caption.split()), WORDS.end] for caption in captions]
+    ids = [[words.begin, *words.ids(caption.split()), words.end] for caption in captions]
     if len({len(row) for row in ids}) != 1:
         raise BadValue("the captions", sorted({len(row) for row in ids}), "at least one, all of as many words")
     return torch.tensor(ids)
