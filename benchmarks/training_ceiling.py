@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-from training_contestants import SHAPES, VOCABULARY, How, Shape, our_model, our_spec, text
+from training_contestants import CLOCKS, SHAPES, VOCABULARY, How, Shape, our_model, our_spec, text
 
 from workbench.core.protocol import Callback
 from workbench.data.text import ContiguousRows
@@ -44,28 +44,28 @@ def operations(shape: Shape) -> float:
     return shape.tokens * (6.0 * weights + attention)
 
 
-def seconds_of(work: Callable[[], object], device: str, repeats: int = 15) -> float:
+def seconds_of(work: Callable[[], object], device: str, clock: str = "wall", repeats: int = 15) -> float:
     """The median."""
     times = []
     for number in range(repeats + 2):
         if device == "cuda":
             torch.cuda.synchronize()
-        began = time.perf_counter()
+        began = CLOCKS[clock]()
         work()
         if device == "cuda":
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - began if number > 1 else 0.0)
+        times.append(CLOCKS[clock]() - began if number > 1 else 0.0)
     return statistics.median(times[2:])
 
 
-def largest_rate(dtype: str, device: str) -> float:
+def largest_rate(dtype: str, device: str, clock: str = "wall") -> float:
     """Operations a second of one product of square matrices."""
     size = 8192 if device == "cuda" else 2048
     x = torch.randn(size, size, device=device, dtype=torch.bfloat16 if dtype == "bf16" else torch.float32)
-    return 2.0 * size**3 / seconds_of(lambda: x @ x, device)
+    return 2.0 * size**3 / seconds_of(lambda: x @ x, device, clock)
 
 
-def product_seconds(shape: Shape, dtype: str, device: str) -> tuple[float, list[str]]:
+def product_seconds(shape: Shape, dtype: str, device: str, clock: str) -> tuple[float, list[str]]:
     """What a step's products by matrices take one after another, and a line a matrix: rates forward, of the input's gradient and of the
     weight's."""
     kind = torch.bfloat16 if dtype == "bf16" else torch.float32
@@ -73,7 +73,7 @@ def product_seconds(shape: Shape, dtype: str, device: str) -> tuple[float, list[
     for (n_in, n_out), times in matrices(shape).items():
         x, w, g = (torch.randn(size, device=device).to(kind) for size in ((shape.tokens, n_in), (n_out, n_in), (shape.tokens, n_out)))
         works: list[Callable[[], Tensor]] = [lambda x=x, w=w: x @ w.T, lambda g=g, w=w: g @ w, lambda g=g, x=x: g.T @ x]
-        took = [seconds_of(work, device) for work in works]
+        took = [seconds_of(work, device, clock) for work in works]
         rates = ", ".join(f"{2.0 * shape.tokens * n_in * n_out / one / 1e9:,.0f}" for one in took)
         lines.append(f"{shape.tokens} × {n_in} × {n_out}: {rates}")
         whole += times * sum(took)
@@ -85,39 +85,40 @@ def profiled(how: How, steps: int) -> tuple[float, dict[str, float]]:
     rows = ContiguousRows(text()[0], how.shape.length, rows=1000, seed=0)
     train(our_model(how.shape, bias=True).to(how.device), rows, our_spec(how, 2))
     marks: list[float] = []
-    tick: Callback = lambda event, state: marks.append(time.perf_counter()) if event == "step" else None  # noqa: E731
+    tick: Callback = lambda event, state: marks.append(CLOCKS[how.clock]()) if event == "step" else None  # noqa: E731
     train(our_model(how.shape, bias=True).to(how.device), rows, our_spec(how, steps + 1), callbacks=[tick])
     plain = statistics.median(b - a for a, b in pairwise(marks))
-    marks.clear()
+    ends: list[float] = []  # by the wall, as the profile counts
     found: dict[str, float] = defaultdict(float)
     watch = profile(activities=[ProfilerActivity.CPU])
 
     def watched(event: str, state: object) -> None:
-        tick(event, {})
-        if event == "step" and len(marks) == 1:
-            watch.start()
-        if event == "step" and len(marks) == steps + 1:
-            watch.stop()
+        if event == "step":
+            ends.append(time.perf_counter())
+            if len(ends) == 1:
+                watch.start()
+            if len(ends) == steps + 1:
+                watch.stop()
 
     train(our_model(how.shape, bias=True).to(how.device), rows, our_spec(how, steps + 1), callbacks=[watched])
     for event in watch.key_averages():
         kind = next((kind for kind, names in KINDS.items() if event.key.startswith(names)), "other operations")
         if event.key.startswith("aten::") or kind != "other operations":
             found[kind] += event.self_cpu_time_total / 1e6 / steps
-    whole = (marks[-1] - marks[0]) / steps
+    whole = (ends[-1] - ends[0]) / steps
     shares = {kind: value / whole for kind, value in found.items()}
     return plain, shares | {"between operations": max(0.0, 1.0 - sum(shares.values()))}
 
 
-def ceiling(shapes: Sequence[str], dtypes: Sequence[str], device: str, threads: int) -> None:
+def ceiling(shapes: Sequence[str], dtypes: Sequence[str], device: str, threads: int, clock: str) -> None:
     """Print rates, operations, the share of a step that its products alone would take, and the profile."""
     torch.set_num_threads(threads)
     for name in shapes:
         for dtype in dtypes:
             shape = SHAPES[name]
-            products, lines = product_seconds(shape, dtype, device)
-            step, shares = profiled(How(shape, dtype, device, threads, False), 20 if name == "small" else 3)
-            count, top = operations(shape) / 1e9, largest_rate(dtype, device) / 1e9
+            products, lines = product_seconds(shape, dtype, device, clock)
+            step, shares = profiled(How(shape, dtype, device, threads, False, clock), 20 if name == "small" else 3)
+            count, top = operations(shape) / 1e9, largest_rate(dtype, device, clock) / 1e9
             print(f"\n{name} {dtype}: {count:,.1f} GFLOP a step; one large product {top:,.0f} GFLOP/s")
             print("rates, GFLOP/s (forward, input's gradient, weight's gradient): " + "; ".join(lines))
             print(

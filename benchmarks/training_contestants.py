@@ -59,7 +59,8 @@ class How:
     dtype: str
     device: str
     threads: int
-    compile: bool
+    compile: bool = False
+    clock: str = "wall"
 
     def autocast(self) -> Any:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.dtype == "bf16")
@@ -73,22 +74,26 @@ def text() -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.asarray(tokenizer.encode(split[part]), np.int32) for part in ("train", "validation"))  # type: ignore[return-value]  # two
 
 
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+"""Seconds that pass, and seconds that this process was computing: on one thread of a busy machine the fairer of the two."""
+
+
 class Clock:
     """When steps ended. On a GPU the queue is emptied before the first and after the last look alone."""
 
-    def __init__(self, device: str, warm: int) -> None:
-        self.device, self.warm, self.ends = device, warm, list[float]()
+    def __init__(self, how: How, warm: int) -> None:
+        self.device, self.now, self.warm, self.ends = how.device, CLOCKS[how.clock], warm, list[float]()
 
     def tick(self) -> None:
         if self.device == "cuda" and len(self.ends) == self.warm:
             torch.cuda.synchronize()
-        self.ends.append(time.perf_counter())
+        self.ends.append(self.now())
 
     def seconds(self) -> float:
         """Of a step: the median, or on a GPU the mean over all after the warm ones."""
         if self.device == "cuda":
             torch.cuda.synchronize()
-            return (time.perf_counter() - self.ends[self.warm]) / (len(self.ends) - 1 - self.warm)
+            return (self.now() - self.ends[self.warm]) / (len(self.ends) - 1 - self.warm)
         return statistics.median(b - a for a, b in zip(self.ends[self.warm :], self.ends[self.warm + 1 :]))
 
 
@@ -111,7 +116,7 @@ def ours(how: How, ids: np.ndarray, steps: int, warm: int, *, bias: bool) -> tup
     """Seconds a step, and the number of parameters."""
     model = our_model(how.shape, bias=bias).to(how.device)
     rows = ContiguousRows(ids, how.shape.length, rows=(steps + warm) * how.shape.rows, seed=0)
-    clock = Clock(how.device, warm)
+    clock = Clock(how, warm)
     tick: Callback = lambda event, state: clock.tick() if event == "step" else None  # noqa: E731
     train(model, rows, our_spec(how, steps + warm), callbacks=[tick])
     return clock.seconds(), sum(p.numel() for p in model.parameters())
@@ -127,7 +132,8 @@ def gpt2(shape: Shape) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
 
     off = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0) | dict.fromkeys(("bos_token_id", "eos_token_id"), None)
     sizes = {"n_positions": shape.length, "n_embd": shape.width, "n_layer": shape.layers, "n_head": shape.heads}
-    config = GPT2Config(vocab_size=VOCABULARY, **sizes, **off, activation_function="gelu", use_cache=False, attn_implementation="sdpa")
+    kinds: dict[str, Any] = {"activation_function": "gelu", "use_cache": False, "attn_implementation": "sdpa"}
+    config = GPT2Config(vocab_size=VOCABULARY, **sizes, **off, **kinds)
     model = GPT2LMHeadModel(config)
     return model, lambda tokens: model(tokens, use_cache=False).logits
 
@@ -186,7 +192,7 @@ class Loop:
 def peer(name: str, how: How, ids: np.ndarray, steps: int, warm: int) -> tuple[float, int]:
     """Seconds a step, and the number of parameters."""
     torch.set_num_threads(how.threads)
-    loop, clock = Loop(name, how, ids), Clock(how.device, warm)
+    loop, clock = Loop(name, how, ids), Clock(how, warm)
     for _ in range(steps + warm):
         loss = loop.step()
         if how.device == "cpu":

@@ -37,8 +37,9 @@ def most_held(work: Any) -> int:
     """The most bytes that ``work`` held at once, beyond what was held before it."""
     with profile(profile_memory=True) as seen:
         work()
-    assert seen.kineto_results is not None
-    changes = [(event.start_ns(), event.nbytes()) for event in seen.kineto_results.events() if event.name() == "[memory]"]
+    whole: Any = seen
+    record = whole.kineto_results
+    changes = [(event.start_ns(), event.nbytes()) for event in record.events() if event.name() == "[memory]"]
     held = most = 0
     for _, change in sorted(changes, key=lambda one: one[0]):
         held += change

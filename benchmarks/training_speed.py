@@ -32,7 +32,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 from training_ceiling import ceiling, largest_rate, operations
-from training_contestants import PAIRS, SHAPES, How, measured, text
+from training_contestants import CLOCKS, PAIRS, SHAPES, How, measured, text
 from training_to_loss import time_to_loss
 
 PACKAGES = ("x-transformers==2.31.10", "einx==0.4.3", "loguru==0.7.3", "torch-einops-utils==0.2.0", "frozendict")
@@ -54,6 +54,7 @@ def alone(name: str, asked: argparse.Namespace) -> dict[str, dict[str, float]]:
     """One contestant in a process of its own, in all settings."""
     command = [sys.executable, "-W", "ignore", __file__, "--one", name, "--threads", str(asked.threads), "--device", asked.device]
     command += ["--shapes", *asked.shapes, "--dtypes", *asked.dtypes] + ([] if asked.compile else ["--no-compile"])
+    command += ["--clock", asked.clock]
     done = subprocess.run(command, env={**os.environ, "ASSAY_PEERS": str(asked.folder)}, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{name}: {done.stderr[-2000:]}")
@@ -66,7 +67,7 @@ def one(asked: argparse.Namespace) -> None:
     ids, out = text()[0], {}
     for shape in asked.shapes:
         for dtype in asked.dtypes:
-            how = How(SHAPES[shape], dtype, asked.device, asked.threads, asked.compile)
+            how = How(SHAPES[shape], dtype, asked.device, asked.threads, asked.compile, asked.clock)
             out[f"{shape} {dtype}"] = measured(asked.one, how, ids, *(ON_GPU if asked.device == "cuda" else STEPS[shape]))
     print(json.dumps(out))
 
@@ -121,7 +122,7 @@ def machine(asked: argparse.Namespace) -> str:
     packages = {name: version(name) for name in ("torch", "transformers", "numpy")}
     device = torch.cuda.get_device_name() if asked.device == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores"
     load = f", load {os.getloadavg()[0]:.1f} at the end" if hasattr(os, "getloadavg") else ""
-    return f"{device}, {asked.threads} threads{load}; {packages}, {PACKAGES[0]}; python {platform.python_version()}"
+    return f"{device}, {asked.threads} threads, {asked.clock} clock{load}; {packages}, {PACKAGES[0]}; python {platform.python_version()}"
 
 
 def parsed() -> Any:
@@ -131,6 +132,7 @@ def parsed() -> Any:
     parser.add_argument("--dtypes", nargs="+", choices=["float32", "bf16"], default=[])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="processor: for one thread of a busy machine")
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="on a GPU: layers as they are")
     parser.add_argument("--peak", type=float, default=0.0, help="on a GPU: its largest rate by data sheet, TFLOP/s; 0: measured")
     parser.add_argument("--peers", default="", help="the folder x-transformers is in, or is installed into")
@@ -151,9 +153,9 @@ def main() -> int:
         return 0
     began = time.monotonic()
     if asked.ceiling:
-        ceiling(asked.shapes, asked.dtypes, asked.device, asked.threads)
+        ceiling(asked.shapes, asked.dtypes, asked.device, asked.threads, asked.clock)
     elif asked.time_to_loss:
-        time_to_loss(asked.seeds, asked.threads, asked.device)
+        time_to_loss(asked.seeds, asked.threads, asked.device, asked.clock)
     else:
         asked.folder = peers_folder(asked.peers)
         race(asked)

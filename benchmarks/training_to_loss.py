@@ -7,12 +7,11 @@ clock stands still meanwhile.
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from typing import Any
 
 import torch
-from training_contestants import RATE, SHAPES, How, Loop, nll, text
+from training_contestants import CLOCKS, RATE, SHAPES, How, Loop, nll, text
 
 from workbench.data.text import ContiguousRows
 from workbench.lab.recipe import read
@@ -29,14 +28,15 @@ class Reached(Exception):
 class Stopwatch:
     """Seconds of training alone, and the validations."""
 
-    def __init__(self) -> None:
-        self.seconds, self.began, self.curve = 0.0, time.perf_counter(), list[tuple[int, float, float]]()
+    def __init__(self, clock: str) -> None:
+        self.now, self.seconds, self.curve = CLOCKS[clock], 0.0, list[tuple[int, float, float]]()
+        self.began = self.now()
 
     def stop(self) -> None:
-        self.seconds += time.perf_counter() - self.began
+        self.seconds += self.now() - self.began
 
     def go(self) -> None:
-        self.began = time.perf_counter()
+        self.began = self.now()
 
     def heard(self, event: str, state: Any) -> None:
         """A training's callback: the clock stands still from the end of a step until its validation is done."""
@@ -50,14 +50,14 @@ class Stopwatch:
             self.go()
 
 
-def plain(threads: int, device: str, seed: int) -> Stopwatch:
+def plain(threads: int, device: str, seed: int, clock: str) -> Stopwatch:
     """transformers' GPT-2 under the plain loop."""
     torch.set_num_threads(threads)
     ids, held = text()
     how = How(SHAPES["small"], "float32", device, threads, False)
     loop, rows = Loop("transformers", how, ids, seed), ContiguousRows(held, how.shape.length)
     rates = TrainSpec.parse({"steps": STEPS, "lr": RATE, "min_lr": RATE / 10, "warmup": 100})
-    watch = Stopwatch()
+    watch = Stopwatch(clock)
     for step in range(STEPS):
         for group in loop.optimizer.param_groups:
             group["lr"] = rates.lr_at(step)
@@ -84,21 +84,21 @@ def validated(loop: Loop, rows: ContiguousRows, size: int = 48) -> float:
     return total / count
 
 
-def shipped(threads: int, device: str, seed: int) -> Stopwatch:
+def shipped(threads: int, device: str, seed: int, clock: str) -> Stopwatch:
     """The recipe here."""
     how = {"seed": seed, "threads": threads, "validate_every": EVERY, "save_every": 0}
     recipe: Any = read(RECIPE, {"train": how})
-    ready, watch = recipe.prepare(), Stopwatch()
+    ready, watch = recipe.prepare(), Stopwatch(clock)
     with suppress(Reached):
         train(ready.model.to(device), ready.rows, recipe.train, validation=ready.validation, callbacks=[watch.heard])
     return watch
 
 
-def time_to_loss(seeds: list[int], threads: int, device: str) -> None:
+def time_to_loss(seeds: list[int], threads: int, device: str, clock: str) -> None:
     """Both, seed by seed."""
     print(f"| seed | | reached {WANTED} at step | seconds of training | validation loss there |\n|---|---|---|---|---|")
     for seed in seeds:
-        found = {f"here, {RECIPE}": shipped(threads, device, seed), "transformers' GPT-2": plain(threads, device, seed)}
+        found = {f"here, {RECIPE}": shipped(threads, device, seed, clock), "transformers' GPT-2": plain(threads, device, seed, clock)}
         for name, watch in found.items():
             step, loss, seconds = watch.curve[-1]
             print(f"| {seed} | {name} | {step if loss <= WANTED else f'not within {step}'} | {seconds:.1f} | {loss:.4f} |", flush=True)
