@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import streamlit as st
 
-from workbench.core.charts.frame import themed
+from workbench.core.charts.frame import theme, themed
 from workbench.core.errors import AssayError
 from workbench.reports.phrases import visible
 
@@ -33,3 +33,9 @@ def chart(drawing: Any, alt: str) -> None:
     picture = themed(drawing, dark=st.context.theme.type == "dark")
     picture.autosize = "pad"  # its own size: fitted, title and legend would be taken out of the plot
     st.altair_chart(picture, theme=None, width="content", alt=None if described else alt)
+
+
+def chart_of(drawn: Mapping[str, Any], alt: str) -> None:
+    """A chart that was written out before, as ``chart`` shows one: what is shown again and again need not be built each time."""
+    picture = {**drawn, "config": theme(dark=st.context.theme.type == "dark"), "autosize": "pad"}
+    st.vega_lite_chart(picture, theme=None, width="content", alt=None if drawn.get("description") else alt)

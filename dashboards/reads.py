@@ -31,6 +31,8 @@ from workbench.reports.phrases import tally_words
 from workbench.store.records import Event, RunRecord
 from workbench.store.runs import HOME, URL, Store
 
+REDRAWN_S = 6
+"""How old the curves of a running training may be; building them takes longer than sending them."""
 BASELINES = {
     "unknown-token": "padding token for every word",
     "zero": "zero embedding",
@@ -169,15 +171,15 @@ def course(name: str) -> Course:
     return courses.course(store(), name)
 
 
-def training_charts(found: Course) -> list[tuple[str, Any]]:
-    """Its curves so far, each with words for it; drawn again where there is a new line."""
-    return _training_charts(found.record.id, len(found.lines), found.lines[-1]["time"] if found.lines else 0.0, found)
+def training_charts(found: Course) -> list[tuple[str, dict[str, Any]]]:
+    """Its curves so far, written out, each with words for it; of a running one drawn anew every few seconds."""
+    return _training_charts(found.record.id, found.record.status, found)
 
 
-@st.cache_resource(show_spinner=False, max_entries=8)
-def _training_charts(run: str, count: int, last: float, _found: Course) -> list[tuple[str, Any]]:
-    del run, count, last
-    return courses.drawn(_found)
+@st.cache_resource(show_spinner=False, max_entries=8, ttl=REDRAWN_S)
+def _training_charts(run: str, status: str, _found: Course) -> list[tuple[str, dict[str, Any]]]:
+    del run, status
+    return [(words, drawing.to_dict()) for words, drawing in courses.drawn(_found)]
 
 
 def training_numbers(found: Course) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboards import reads
-from dashboards.elements import chart, plain, told
+from dashboards.elements import chart_of, plain, told
 from workbench.core.errors import StoreError
 from workbench.store.records import RunRecord
 
@@ -86,7 +86,7 @@ def curves(found: reads.Course) -> None:
     for first in range(0, len(drawn), 2):
         for place, (words, drawing) in zip(st.columns(2), drawn[first : first + 2], strict=False):
             with place:
-                chart(drawing, words)
+                chart_of(drawing, words)
     with st.expander("The numbers"):
         st.dataframe(reads.training_numbers(found), hide_index=True, alt="Loss, rate, gradient norm, tokens and speed by step")
 

@@ -107,6 +107,11 @@ def test_a_running_training_says_how_far_it_is_and_draws_its_lines(home: Trainin
     table = page.dataframe[1].value
     assert list(table["step"]) == [40, 30, 20, 10]
     assert [button.label for button in page.button] == ["Start", "Stop it; what it has done is kept"]
+    before = [(one.proto.spec, one.proto.datasets) for one in page.get("vega_lite_chart")]
+    settled(page.run())
+    assert [(one.proto.spec, one.proto.datasets) for one in page.get("vega_lite_chart")] == before, (
+        "drawing takes nothing from what is kept"
+    )
 
 
 @pytest.mark.slow
