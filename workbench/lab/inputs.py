@@ -88,12 +88,12 @@ class InputsSpec(Spec):
 
 def default_inputs(tool: Instrument, ref: str, store: Store | None = None) -> InputsSpec:
     """What ``tool`` asks of the world its model was trained on, as much of it as an audit asks. Raises UsageError where that is
-    not known. Of an instrument that reads weights alone, nothing."""
-    if not tool.needs.inputs:
-        return InputsSpec.parse({"weights": True})
+    not known. Of an instrument that needs no inputs, nothing where it is not known."""
     if (task := task_of(ref, store)) is not None and tool.needs.reads != ("tokens",):
         return InputsSpec.parse({**task, "count": TASK_ROWS})
     world = world_of(ref, store)
+    if world is None and not tool.needs.inputs:
+        return InputsSpec.parse({"weights": True})
     if world is None:
         raise UsageError(f"'{tool.name}' was given no inputs, and '{ref}' comes from no generated world. Give texts (`--text \"…\"`).")
     return InputsSpec.parse({"world": world, "count": usual_count(tool)})
