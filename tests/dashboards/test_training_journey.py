@@ -17,9 +17,10 @@ from workbench.lab.watch.metrics import of_event
 from workbench.store.runs import Store
 
 pytestmark = pytest.mark.full
+# Long enough that a free machine is still training when the button is pressed.
 SETTINGS = (
     "world.documents=1500 world.held_out=400 world.secrets=[1,2] world.unplanted=4 model.n_layers=2 model.d_model=32 model.n_heads=2 "
-    "model.vocabulary=400 train.steps=400 train.save_every=50 watch.measures=[induction] watch.every=50"
+    "model.vocabulary=400 train.steps=1000 train.save_every=50 watch.measures=[induction] watch.every=100"
 )
 
 
@@ -49,16 +50,16 @@ def test_start_stop_and_go_on(tmp_path: Path) -> None:
             page.get_by_text("Stopped.").wait_for()
             until(lambda: store.runs.get(record.id).status == "interrupted")
             stopped = course(store, record.id)
-            assert 50 <= stopped.checkpoint < 400
+            assert 50 <= stopped.checkpoint < 1000
             assert stopped.checkpoint == stopped.step, "the step it was in has its checkpoint"
             page.get_by_text(f"workbench train --resume {record.id}").wait_for()
             page.get_by_role("button", name="Go on with it").click()
-            page.get_by_text("Finished after 400 steps").wait_for()
+            page.get_by_text("Finished after 1,000 steps").wait_for(timeout=300_000)
             assert f"run={record.id}" in page.url
             page.locator("svg text", has_text="induction").first.wait_for()
             until(lambda: store.runs.get(record.id).status == "done")
             done = course(store, record.id)
             assert [line["step"] for line in of_event(done.lines, "begin")] == [0, stopped.checkpoint]
-            assert [line["step"] for line in of_event(done.lines, "watch")] == list(range(0, 401, 50))
+            assert [line["step"] for line in of_event(done.lines, "watch")] == list(range(0, 1001, 100))
             assert set(store.result_digests(record.id)) == {"training", "watched"}
             assert len(store.runs.list(kind="train")) == 1
