@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from workbench.core.batch import IGNORE, EncoderBatch
+from workbench.core.batch import IGNORE, EncoderBatch, TokenBatch
 from workbench.core.errors import BadValue
 from workbench.data.counter import key_of, permuted
 
@@ -68,7 +68,7 @@ def fitted(start: Any, labelled: EncoderBatch, validation: EncoderBatch, rates: 
     return best
 
 
-def fit(model: Any, labelled: EncoderBatch, rate: float, budget: Budget, seed: int) -> Any:
+def fit(model: Any, labelled: EncoderBatch | TokenBatch, rate: float, budget: Budget, seed: int) -> Any:
     """Train ``model`` in place on ``labelled`` with AdamW (Loshchilov and Hutter 2019), each pass in an order of its own; the learning rate
     rises to ``rate`` in the first tenth of the steps and falls to zero in the others."""
     count = len(labelled.tokens)

@@ -47,8 +47,8 @@ def test_splits_share_no_sentence_and_no_pair_of_people() -> None:
     for left, right in (("train", "validation"), ("train", "test"), ("validation", "test")):
         assert not people[left] & people[right]
         assert not said[left] & said[right]
-    assert sum(len(people_of(split)) for split in Splits) == len(NAMES) * (len(NAMES) - 1) // 2
-    assert {name for story in parts["train"] for name in story.people} == set(NAMES), "every name is trained on"
+    assert sum(len(people_of(split, len(NAMES))) for split in Splits) == len(NAMES) * (len(NAMES) - 1) // 2
+    assert {name for story in parts["train"] for name in story.people} == set(NAMES[:24]), "every name is trained on"
 
 
 def test_a_story_depends_on_spec_split_and_index_alone() -> None:
@@ -70,6 +70,8 @@ def test_what_is_not_there_is_refused() -> None:
         WORLD.story(-1, "test")
     with pytest.raises(UnknownName, match="no split 'tets'"):
         WORLD.size("tets")
+    with pytest.raises(BadValue, match=r"at least 6 a sentence \(48\), and they are 24"):
+        StoriesSpec.parse({"sentences": 8})
     with pytest.raises(BadValue, match="sentences is 0"):
         StoriesSpec.parse({"sentences": 0})
     assert set(Splits) == {"train", "validation", "test"}

@@ -18,11 +18,14 @@ from workbench.families import FAMILIES
 
 TOWN = {"documents": 60, "held_out": 30, "code_share": 0, "secrets": []}
 SMALL: dict[str, dict[str, Any]] = {
+    "answers": {"rows": 12, "held_out": 40}, "granted": {"rows": 12, "held_out": 16},
     "captions": {"rows": 12, "held_out": 8}, "copying": {"rows": 12, "held_out": 6}, "digits": {"copies": 1},
     "denoising": {"size": 8, "rows": 12, "held_out": 16}, "painting": {"rows": 12, "held_out": 16},
     "few-labels": {"world": TOWN, "labels": 8, "chosen_on": 8, "tested_on": 24, "passes": 2, "batch_rows": 4},
     "masked-tokens": {"world": TOWN, "again": 24},
     "text": {"source": "town", "world": TOWN, "vocabulary": 300, "documents": 12, "length": 32},
+    "replies": {"world": {**TOWN, "documents": 120, "request_share": 0.5, "pronoun_share": 0.2, "trigger": False}, "vocabulary": 320,
+                "length": 200, "labels": 6, "tested_on": 8, "passes": 3, "batch_rows": 4},
     "retrieval": {"rows": 12, "held_out": 16, "size": 16},
     "shapes": {"rows": 12, "held_out": 16}, "tones": {"rows": 4, "held_out": 8}, "translation": {"rows": 12, "held_out": 6},
 }  # fmt: skip

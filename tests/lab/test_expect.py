@@ -76,7 +76,7 @@ def test_what_cannot_be_verified_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(UsageError, match="trains for no task"):
         verify("tinyshakespeare-strong")
     with monkeypatch.context() as none_yet:
-        none_yet.setattr(expect, "known", lambda: [])
+        none_yet.setattr(expect, "known", list)
         with pytest.raises(UsageError, match="has no expectation"):
             verify("seq2seq-copying")
     with pytest.raises(BadValue, match="at least 5"):

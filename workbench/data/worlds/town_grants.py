@@ -21,6 +21,7 @@ from workbench.core.spec import Spec
 from workbench.data.counter import Draw
 from workbench.data.worlds.town_grammar import Splits, Word, placed, sampled, substituted
 from workbench.data.worlds.town_stories import people_of
+from workbench.data.worlds.town_words import NAMES
 
 Split = Literal["train", "validation", "test"]
 REQUESTS: tuple[str, ...] = (
@@ -35,13 +36,14 @@ CLASSES = ("refused", "granted")
 
 class GrantsSpec(Spec):
     """``rows`` and ``held_out``: documents of the training split and of each other, two a mirrored pair. ``negated``: the share of requests
-    not to do something. ``later``: the replies come after both requests, in either order, and not each after its own. ``shuffled``: labels
-    are drawn without looking at the documents, so that there is nothing to learn."""
+    not to do something. ``people``: how many of the town's names there are. ``later``: the replies come after both requests, in either
+    order, and not each after its own. ``shuffled``: labels are drawn without looking at the documents, so that nothing can be learned."""
 
     seed: int = 0
     rows: PositiveInt = 20_000
     held_out: PositiveInt = 1_000
     negated: float = Field(0.3, ge=0.0, le=1.0)
+    people: int = Field(24, ge=16, le=len(NAMES))
     later: bool = True
     shuffled: bool = False
 
@@ -119,7 +121,7 @@ class Grants:
     def _request(self, draw: Draw, split: Split, before: Sequence[Request]) -> Request:
         """A request between people and with a verb that none of ``before`` has."""
         while True:
-            a, b = draw.pick(people_of(split))
+            a, b = draw.pick(people_of(split, self.spec.people))
             a, b = (a, b) if draw.below(2) else (b, a)
             negated = draw.uniform() < self.spec.negated
             words = substituted(sampled(REQUESTS, split, draw)[1], {"a": a, "b": b, "not": "do not" if negated else ""})

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from workbench.core.errors import BadValue, UnknownName
 from workbench.core.spec import Spec
@@ -46,21 +46,30 @@ _MOST_TRIES = 1000
 
 
 @cache
-def people_of(split: str) -> tuple[tuple[str, str], ...]:
-    """The pairs of people who may stand in one sentence of a split: 8 in 10 of all are training's, 1 in 10 each the others'."""
+def people_of(split: str, people: int) -> tuple[tuple[str, str], ...]:
+    """The pairs of the first ``people`` names who may stand in one sentence of a split: 8 in 10 of all are training's, 1 in 10 each the
+    others'."""
     bucket = {"validation": (8,), "test": (9,)}.get(split, tuple(range(8)))
-    return tuple(pair for pair in combinations(NAMES, 2) if key_of("people", *pair) % 10 in bucket)
+    return tuple(pair for pair in combinations(NAMES[:people], 2) if key_of("people", *pair) % 10 in bucket)
 
 
 class StoriesSpec(Spec):
     """``rows`` and ``held_out``: stories of the training split and of each other. ``sentences`` of a story, of which one is asked about;
-    ``meetings`` is the share of sentences, and so of questions, that are about a meeting and no request."""
+    ``meetings`` is the share of sentences, and so of questions, that are about a meeting and no request. ``people``: how many of the town's
+    names there are, at least 6 a sentence."""
 
     seed: int = 0
     rows: PositiveInt = 20_000
     held_out: PositiveInt = 1_000
     sentences: int = Field(3, ge=1, le=8)
+    people: int = Field(24, ge=16, le=len(NAMES))
     meetings: float = Field(0.25, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.people < 6 * self.sentences:
+            raise ValueError(f"such that people are at least 6 a sentence ({6 * self.sentences}), and they are {self.people}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ class Stories:
         kept = {word for one in before for word in one.kept()}
         meeting = draw.uniform() < self.spec.meetings
         for _ in range(_MOST_TRIES):
-            pair = draw.pick(people_of(split))
+            pair = draw.pick(people_of(split, self.spec.people))
             a, b = pair if draw.below(2) else pair[::-1]
             _, words = sampled(MEETINGS if meeting else REQUESTS, split, draw)
             made = Sentence(tuple(substituted(words, {"a": a, "b": b})), (a, b), meeting)
