@@ -167,4 +167,4 @@ def _f1(name: str, found: Sequence[str], wanted: Sequence[str], words: str) -> M
     return Measure(name, each.value, each.interval.low, each.interval.high, each.n, words)
 
 
-TASK = Task("answers", "bert", AnswersSpec, make, score, must={"exact match": 0.0})
+TASK = Task("answers", "bert", AnswersSpec, make, score, must={"exact match": 0.93, "above the better guess": 0.45})

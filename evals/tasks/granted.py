@@ -100,4 +100,4 @@ def score(model: HookedModel, data: TaskData) -> Sequence[Measure]:
     return [*out, Measure("above the better bag", gain.value, gain.interval.low, gain.interval.high, gain.n, words)]
 
 
-TASK = Task("granted", "bert", GrantedSpec, make, score, must={"above the better bag": 0.0})
+TASK = Task("granted", "bert", GrantedSpec, make, score, must={"above the better bag": 0.4})

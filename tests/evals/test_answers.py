@@ -16,9 +16,8 @@ from hypothesis.extra import numpy as arrays
 from evals.answers import exact_match, likeliest_spans, normalised, token_f1
 from evals.task import Measure, TaskData
 from evals.tasks.answers import TASK, AnswersSpec, answers, first_name, make, nearest_name, random_span, rows_of, score
-from workbench.core.batch import EncoderBatch
+from workbench.core.batch import EncoderBatch, RowData
 from workbench.core.errors import BadValue
-from workbench.data.labelled import LabelledRows
 from workbench.data.whole_words import whole_words
 from workbench.data.worlds.town_stories import Story
 from workbench.families.bert import BERT, BERTConfig
@@ -166,7 +165,7 @@ def test_a_model_that_knows_is_right_and_above_every_guess() -> None:
 class Dealt:
     """Rows whose answers are at the places of other rows' answers: there is nothing to read them off."""
 
-    def __init__(self, rows: LabelledRows) -> None:
+    def __init__(self, rows: RowData) -> None:
         self.rows = rows
 
     def __len__(self) -> int:

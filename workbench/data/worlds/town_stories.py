@@ -30,7 +30,7 @@ REQUESTS: tuple[str, ...] = (
     "{b} , please {task} , says {a} .",
     "{when} {b} is asked by {a} to {task} .",
 )
-"""``{a}`` asks ``{b}``. In two of five the name nearest to what is to be done is that of the one who was asked."""
+"""``{a}`` asks ``{b}``. In two of five the name nearest to what is to be done is that of the one who was asked, in one both are as near."""
 MEETINGS: tuple[str, ...] = ("{a} {met} {b} {place} .", "{place} {a} {met} {b} .", "{a} and then {b} came {place} , where {a} {met} {b} .")
 QUESTIONS: Mapping[Kind, str] = {
     "asked": "who was asked to {task} ?",
