@@ -17,10 +17,11 @@ from evals.spans import THRESHOLDS, Marked, character_f1, threshold
 from evals.task import Measure, TaskData
 from evals.tasks.toxic_spans import TASK, ToxicSpansSpec, pieces, prepared, score, word_scores
 from workbench.core.batch import IGNORE, EncoderBatch
-from workbench.core.errors import BadValue
+from workbench.core.errors import BadValue, MissingData
+from workbench.data import sources
 from workbench.data.counter import Draw
 from workbench.data.subwords import subwords
-from workbench.data.toxic_spans import Post, words_of
+from workbench.data.toxic_spans import NAME, Post, runs, splits, words_of
 from workbench.families.bert import BERT, BERTConfig
 from workbench.training.loop import train
 from workbench.training.spec import TrainSpec
@@ -202,3 +203,18 @@ def test_the_measures_of_a_tagger_that_knows_are_one() -> None:
     assert data.train.digest() == task(planted=True).train.digest()
     with pytest.raises(BadValue, match="at least one"):
         prepared({"train": data.held_out.posts["train"], "validation": [], "test": []}, SPEC)
+
+
+@pytest.mark.slow
+def test_the_real_posts_make_a_task_and_no_measure_quotes_one() -> None:
+    if not sources.available(NAME):
+        pytest.skip(str(MissingData(NAME, [])))
+    posts = {name: part[:n] for (name, part), n in zip(splits().items(), (600, 100, 100), strict=True)}
+    data = prepared(posts, ToxicSpansSpec.parse({"vocabulary": 600, "length": 64}))
+    model = BERT(BERTConfig.parse({"n_layers": 1, "d_model": 8, "n_heads": 2, **data.shape}), data.tokenizer).eval()
+    by = {one.name: one for one in TASK.score(model, data)}
+    assert by["span F1"].count == 100
+    assert by["above the lexicon"].high < 0, "an untrained tagger is below a list of words"
+    assert by["nothing marked"].value == pytest.approx(sum(not post.toxic for post in posts["test"]) / 100)
+    told = " ".join(map(str, by.values()))
+    assert not any(word in told.split() for post in posts["test"] for start, end in runs(post.toxic) for word in [post.text[start:end]])
