@@ -19,7 +19,7 @@ def chart(result: Any) -> Any:
     names = list(dict.fromkeys(result.values.component.values.tolist()))
     panels = [_panel(result, name) for name in names[:MOST_PANELS]]
     kind = result.spec["replacement"]
-    title = f"Activation patching: {kind}{', ' + result.spec['direction'] if kind == 'counterfactual' else ''}"
+    title = f"{result.kind.replace('-', ' ').capitalize()}: {kind}{', ' + result.spec['direction'] if kind == 'counterfactual' else ''}"
     shown = "" if len(panels) == len(names) else f", {len(panels)} of {len(names)} components"
     return panels[0] if len(panels) == 1 else joined(panels, title + shown, columns=2)
 
