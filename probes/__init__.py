@@ -26,5 +26,6 @@ INSTRUMENTS = Catalog(
         ),
         "saliency": ("probes.saliency:INSTRUMENT", "where a small change would move the answer most", "standard"),
         "input-x-gradient": ("probes.input_x_gradient:INSTRUMENT", "first-order effect of taking each token's embedding away", "standard"),
+        "explanation-quality": ("probes.explanation_quality:INSTRUMENT", "what an attribution is worth beside random ones", "headline"),
     },
 )

@@ -39,12 +39,15 @@ SPECS: dict[str, dict[str, Any]] = {
     "probing": {"draws": 2, "resamples": 400},
     "head-scores": {"sequences": 3, "period": 4},
     "activation-patching": {"replacement": "zero"},  # the inputs of a contract have no corrupt twin
+    "edge-attribution-patching": {"replacement": "zero", "confirm": 3},
+    "attribution-patching": {"replacement": "zero"},
     "tuned-lens": {"steps": 2, "resamples": 400},
     "composition-scores": {"draws": 20},
+    "explanation-quality": {"method": "saliency", "draws": 3, "points": 4, "subsets": 8, "nudges": 2},
 }
 WEIGHTS_ALONE = {"composition-scores"}
 """Instruments that are given nothing: any input is an error."""
-REFUSED = {("direct-logit-attribution", "post-norm"), ("composition-scores", "post-norm")}
+REFUSED = {(name, "post-norm") for name in ("direct-logit-attribution", "composition-scores", "edge-attribution-patching")}
 """What an instrument and a kind of model say they cannot do together."""
 Make = Callable[[], Inputs]
 
