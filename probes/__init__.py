@@ -16,7 +16,13 @@ INSTRUMENTS = Catalog(
         "tuned-lens": ("probes.tuned_lens:INSTRUMENT", "each layer read in the last layer's terms, fitted", "standard"),
         "composition-scores": ("probes.composition_scores:INSTRUMENT", "which heads can feed which later heads, by weights", "standard"),
         "value-norms": ("probes.value_norms:INSTRUMENT", "how much each head brings from each token", "standard"),
+        "edge-attribution-patching": ("probes.edge_attribution_patching:INSTRUMENT", "which edges between parts carry the answer", "headline"),
         "activation-patching": ("probes.activation_patching:INSTRUMENT", "which activations carry the answer between two runs", "headline"),
+        "attribution-patching": (
+            "probes.attribution_patching:INSTRUMENT",
+            "the same for all cells at once, by slope",
+            "headline",
+        ),
         "attention-pattern": ("probes.attention_pattern:INSTRUMENT", "which earlier tokens each head reads from", "standard"),
         "attention-rollout": ("probes.attention_rollout:INSTRUMENT", "attention followed back through all layers", "standard"),
         "head-scores": (

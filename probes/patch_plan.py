@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probes.patch_cells import Choice, Place, sites_of
+from probes.patch_cells import WHOLE, Choice, Place, sites_of
 from probes.patch_given import ROWS, Given, Side, Source, donors_of, means_of, of_means, read_given
 from probes.patch_metric import Metric, Read
 from probes.patch_spec import PatchSpec
@@ -45,6 +45,11 @@ class Plan:
         side = self.given.clean if self.noising else self.given.other
         assert side is not None
         return side
+
+    def real(self, place: Place, rows: slice) -> np.ndarray:
+        """For which of some items ``[batch]`` a cell is at a real position, or at none."""
+        real = self.side.items.real[rows].numpy()
+        return real[:, place.pos] if place.pos != WHOLE and own(place) else np.ones(len(real), dtype=bool)
 
     def parts(self, also: Sequence[Site] = ()) -> Iterator[tuple[slice, Source]]:
         """Items in parts, with what replaces their activations at the cells' sites and at ``also``; for a counterfactual its trace has the

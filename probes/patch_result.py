@@ -45,7 +45,7 @@ def _flat(found: Found) -> np.ndarray:
 
 
 def patch_values(plan: Plan, found: Found, more: Mapping[str, np.ndarray] | None = None) -> xr.Dataset:
-    """The table of a patching; ``more`` are further columns ``[cell, batch]``."""
+    """The table of a patching; ``more`` are further columns ``[cell, batch]`` or ``[cell]``."""
     items, places = plan.given.clean.items, plan.places
     scale, flat = found.clean - found.corrupt, _flat(found)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -60,7 +60,7 @@ def patch_values(plan: Plan, found: Found, more: Mapping[str, np.ndarray] | None
             "value": (("cell", "batch"), found.value),
             "effect": (("cell", "batch"), found.value - found.base),
             "score": (("cell", "batch"), score),
-            **{name: (("cell", "batch"), values) for name, values in (more or {}).items()},
+            **{name: (("cell", "batch")[: values.ndim], values) for name, values in (more or {}).items()},
             "clean": ("batch", found.clean),
             "corrupt": ("batch", found.corrupt),
         },

@@ -29,3 +29,5 @@ class PatchSpec(Spec):
     stack: str = Field(default="", description="whose layers, in a family of several stacks; '' is the first")
     bos: bool = Field(default=True, description="put a BOS before text (ids are taken as they are)")
     seed: int = Field(default=0, ge=0, description="draws the rows of 'resample'")
+    max_cells: int = Field(default=200_000, ge=1, description="edited runs at most, items counted")
+    memory_mib: int = Field(default=1024, ge=1, description="memory of the edited runs at most, by estimate")

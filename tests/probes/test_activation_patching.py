@@ -14,6 +14,8 @@ from probes.activation_patching import INSTRUMENT, ActivationPatchingResult, Act
 from probes.patch_cells import COMPONENTS
 from tests.families.models import build, logits, tokens
 from tests.families.test_every_family import tiny
+from tests.probes.lookup import induction, swapped
+from tests.probes.twins import noisy, pair
 from workbench.core.batch import EncoderBatch
 from workbench.core.errors import AssayError, BadValue, UnknownName
 from workbench.core.protocol import FromTrace, Inputs, Replace, Zero
@@ -21,20 +23,13 @@ from workbench.core.result import Result
 from workbench.core.tolerance import gap
 from workbench.engine import sweep
 from workbench.families import FAMILIES
-from workbench.families.gpt import GPT, GPTConfig
+from workbench.families.gpt import GPT
 
 SLOW = pytest.mark.slow
 
 
 def spec(**fields: Any) -> ActivationPatchingSpec:
     return ActivationPatchingSpec.parse(fields)
-
-
-def pair(model: GPT, rows: int = 3, length: int = 7, since: int = 2) -> Inputs:
-    """Items and corrupt twins that differ from position ``since`` on."""
-    ids, corrupt = tokens(model, rows, length), tokens(model, rows, length, seed=9)
-    corrupt[:, :since] = ids[:, :since]
-    return Inputs(ids, reference=corrupt, targets=torch.arange(rows), foils=torch.arange(rows) + rows)
 
 
 def difference(answers: Tensor, inputs: Inputs) -> np.ndarray:
@@ -192,7 +187,7 @@ def test_every_family_and_every_stack(name: str) -> None:
     rows = len(next(iter(vars(batch).values())))
     twin = batch.rows(list(range(rows))[::-1])
     if name in ("seq2seq", "whisper", "dalle", "imagen", "bert", "gpt"):  # rows of one length: twins are compared place by place
-        batch, twin = batch.rows([0] * rows), _noisy(batch.rows([0] * rows))
+        batch, twin = batch.rows([0] * rows), noisy(batch.rows([0] * rows))
     if name == "gpt":
         batch, twin = batch.tokens, twin.tokens
     inputs = Inputs(batch, reference=twin, targets=torch.arange(rows))
@@ -207,62 +202,13 @@ def test_every_family_and_every_stack(name: str) -> None:
     assert whole.values.value.shape == (1, rows)
 
 
-def _noisy(batch: Any) -> Any:
-    """Other content of the same shape: images with noise, tokens turned round."""
-    draw = torch.Generator().manual_seed(5)
-    out = {}
-    for name, value in vars(batch).items():
-        if value is None or name in ("mask", "step", "types", "positions", "segments", "targets"):
-            out[name] = value
-        elif value.is_floating_point():
-            out[name] = value + torch.randn(value.shape, generator=draw, dtype=value.dtype)
-        else:
-            out[name] = value.flip(1) if value.ndim == 2 else value
-    return type(batch)(**out)
-
-
 # --- planted ----------------------------------------------------------------------------------------------------
 
 
-def looked_up(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Rows of distinct words with one repeated at the end: what followed it the first time comes next (induction). And where that was."""
-    draw = np.random.default_rng(seed)
-    rows = np.stack([draw.permutation(24)[:8] for _ in range(count)])
-    where = draw.integers(1, 7, count)
-    rows[:, 7] = rows[np.arange(count), where - 1]
-    return torch.from_numpy(rows), torch.from_numpy(where)
-
-
-@pytest.fixture(scope="module")
-def induction() -> GPT:
-    """Two layers that learned to look up what followed the last word before."""
-    config = GPTConfig(
-        n_layers=2, d_model=48, n_heads=2, d_vocab=24, n_ctx=8, act="none", norm="rms", positions="learned", tied=False, init_std=0.14
-    )
-    model = GPT(config, seed=0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
-    for step in range(700):
-        ids, where = looked_up(64, step)
-        loss = torch.nn.functional.cross_entropy(logits(model.run(ids, logits="last", grad=True))[:, 0], ids[torch.arange(64), where])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval()
-
-
-def swapped(count: int, seed: int) -> tuple[Inputs, Tensor]:
-    """Clean rows, and twins in which another word follows the repeated one; and where that word stands."""
-    ids, where = looked_up(count, seed)
-    rows, corrupt = torch.arange(count), ids.clone()
-    instead = torch.tensor([next(w for w in range(24) if w not in row) for row in ids.tolist()])
-    corrupt[rows, where] = instead
-    return Inputs(ids, reference=corrupt, targets=ids[rows, where], foils=instead), where
-
-
 @pytest.mark.slow
-def test_a_planted_lookup_is_found_where_it_is_and_an_untrained_copy_is_silent(induction: GPT) -> None:
+def test_a_planted_lookup_is_found_where_it_is_and_an_untrained_copy_is_silent() -> None:
     inputs, where = swapped(32, 999)
-    result = patch(induction, inputs, quantity="logit-difference", components=["resid_pre", "v", "z"], per=["pos"])
+    result = patch(induction(), inputs, quantity="logit-difference", components=["resid_pre", "v", "z"], per=["pos"])
     v: Any = result.values
     scale = v.clean.values - v.corrupt.values
     assert np.median(scale) > 4
@@ -273,7 +219,9 @@ def test_a_planted_lookup_is_found_where_it_is_and_an_untrained_copy_is_silent(i
     assert (grid("z", 1)[7] > 0.8).mean() > 0.9
     assert np.median(np.abs(grid("z", 0)[7])) < 0.15
     # Untrained, the same cells move the answer by a small part of that: scores would magnify it, since its scale is as small.
-    blank: Any = patch(GPT(induction.config, seed=5).eval(), inputs, quantity="logit-difference", components=["v", "z"], per=["pos"]).values
+    blank: Any = patch(
+        GPT(induction().config, seed=5).eval(), inputs, quantity="logit-difference", components=["v", "z"], per=["pos"]
+    ).values
     second = np.abs(blank.effect.values[blank["layer"].values == 1]).reshape(2, 8, 32)  # component pos item
     assert np.median(second[0, where.numpy(), np.arange(32)]) < 0.02 * np.median(scale)
     assert second.max() < 0.1 * np.median(scale)
