@@ -16,7 +16,7 @@ INSTRUMENTS = Catalog(
         "tuned-lens": ("probes.tuned_lens:INSTRUMENT", "each layer read in the last layer's terms, fitted", "standard"),
         "composition-scores": ("probes.composition_scores:INSTRUMENT", "which heads can feed which later heads, by weights", "standard"),
         "value-norms": ("probes.value_norms:INSTRUMENT", "how much each head brings from each token", "standard"),
-        "edge-attribution-patching": ("probes.edge_attribution_patching:INSTRUMENT", "which edges between parts carry the answer", "headline"),
+        "edge-attribution-patching": ("probes.edge_attribution_patching:INSTRUMENT", "which edges between parts carry answers", "headline"),
         "activation-patching": ("probes.activation_patching:INSTRUMENT", "which activations carry the answer between two runs", "headline"),
         "attribution-patching": (
             "probes.attribution_patching:INSTRUMENT",
