@@ -32,6 +32,10 @@ INSTRUMENTS = Catalog(
         ),
         "saliency": ("probes.saliency:INSTRUMENT", "where a small change would move the answer most", "standard"),
         "input-x-gradient": ("probes.input_x_gradient:INSTRUMENT", "first-order effect of taking each token's embedding away", "standard"),
+        "occlusion": ("probes.occlusion:INSTRUMENT", "what the answer loses without a token or group", "standard"),
+        "shapley": ("probes.shapley:INSTRUMENT", "what each token adds, over all orders of coming in", "standard"),
+        "gradient-shap": ("probes.gradient_shap:INSTRUMENT", "expected gradients between drawn baselines and a noisy input", "standard"),
+        "smooth-grad": ("probes.smooth_grad:INSTRUMENT", "saliency averaged over noisy copies of the input", "standard"),
         "explanation-quality": ("probes.explanation_quality:INSTRUMENT", "what an attribution is worth beside random ones", "headline"),
     },
 )

@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from probes.places import Places
 from probes.token_items import TokenItems
 from workbench.core.errors import BadValue
 
 
-def slot_names(items: TokenItems, labels: Any) -> np.ndarray:
+def slot_names(items: TokenItems | Places, labels: Any) -> np.ndarray:
     """``[batch, pos]`` objects: the slot of each content token, None at the frame.
 
     Raises BadValue for labels of another shape or kind, content at padding or control tokens, and an item without content.

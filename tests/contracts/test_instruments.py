@@ -43,7 +43,10 @@ SPECS: dict[str, dict[str, Any]] = {
     "attribution-patching": {"replacement": "zero"},
     "tuned-lens": {"steps": 2, "resamples": 400},
     "composition-scores": {"draws": 20},
-    "explanation-quality": {"method": "saliency", "draws": 3, "points": 4, "subsets": 8, "nudges": 2},
+    "explanation-quality": {"method": "saliency", "draws": 2, "points": 3, "subsets": 4, "nudges": 1},
+    "shapley": {"samples": 4},
+    "gradient-shap": {"samples": 2},
+    "smooth-grad": {"samples": 2},
 }
 WEIGHTS_ALONE = {"composition-scores"}
 """Instruments that are given nothing: any input is an error."""
