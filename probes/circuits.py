@@ -25,7 +25,7 @@ def greedy_order(graph: EdgeGraph, score: np.ndarray) -> np.ndarray:
     for edge, (_, v) in enumerate(graph.pairs):
         into[v].append(edge)
     opened = [False] * len(graph.readers)
-    inputs, pairs = graph.inputs_of(), graph.pairs
+    inputs, pairs = graph.inputs_of, graph.pairs
     waiting: list[tuple[float, int]] = []
 
     def open_reader(v: int) -> None:
@@ -49,7 +49,7 @@ def live(graph: EdgeGraph, inside: np.ndarray) -> np.ndarray:
     u, v = graph.ends
     grid = np.zeros(graph.allowed.shape, dtype=bool)
     grid[u, v] = inside
-    inputs = graph.inputs_of()
+    inputs = graph.inputs_of
     fed = np.zeros(len(graph.writers), dtype=bool)
     fed[0] = True  # the embedding
     for k in range(1, len(fed)):
@@ -88,9 +88,9 @@ def counts_of(graph: EdgeGraph, sizes: Sequence[float]) -> list[int]:
 
 
 def jaccard(first: np.ndarray, second: np.ndarray) -> float:
-    """What two circuits share of what they hold together; 1 for two empty ones."""
+    """What two circuits share of what they hold together; NaN for two empty ones."""
     union = int((first | second).sum())
-    return 1.0 if union == 0 else int((first & second).sum()) / union
+    return float("nan") if union == 0 else int((first & second).sum()) / union
 
 
 def areas(sizes: Sequence[float], faithfulness: np.ndarray) -> dict[str, float]:

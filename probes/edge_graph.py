@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -59,32 +60,32 @@ class EdgeGraph:
     writers: tuple[End, ...]
     readers: tuple[End, ...]
 
-    @property
+    @cached_property
     def allowed(self) -> Bool[np.ndarray, "writer reader"]:
         return np.array([u.stage for u in self.writers])[:, None] < np.array([v.stage for v in self.readers])[None, :]
 
-    @property
+    @cached_property
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
         """Of each edge the number of its writer and of its reader."""
         v, u = np.nonzero(self.allowed.T)
         return u, v
 
-    @property
+    @cached_property
     def pairs(self) -> list[tuple[int, int]]:
         """Of each edge the number of its writer and of its reader, as one."""
         u, v = self.ends
         return list(zip(u.tolist(), v.tolist(), strict=True))
 
-    @property
+    @cached_property
     def names(self) -> list[tuple[str, str]]:
         """Of each edge its writer and its reader."""
         return [(self.writers[u].name, self.readers[v].name) for u, v in self.pairs]
 
-    @property
+    @cached_property
     def writer_sites(self) -> tuple[Site, ...]:
         return tuple(dict.fromkeys(end.site for end in self.writers))
 
-    @property
+    @cached_property
     def reader_sites(self) -> tuple[Site, ...]:
         return tuple(dict.fromkeys(end.site for end in self.readers))
 
@@ -112,6 +113,7 @@ class EdgeGraph:
         """The number of a reader; UnknownName."""
         return _number(self.readers, name, "reader")
 
+    @cached_property
     def inputs_of(self) -> list[list[int]]:
         """Of each writer the numbers of its readers."""
         return [[k for k, v in enumerate(self.readers) if u.name in v.of] for u in self.writers]
