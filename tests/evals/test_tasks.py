@@ -21,6 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "answers": {"rows": 12, "held_out": 40}, "granted": {"rows": 12, "held_out": 16},
     "captions": {"rows": 12, "held_out": 8}, "copying": {"rows": 12, "held_out": 6}, "digits": {"copies": 1},
     "denoising": {"size": 8, "rows": 12, "held_out": 16}, "painting": {"rows": 12, "held_out": 16},
+    "gifts": {"rows": 800, "held_out": 12, "people": 16, "vocabulary": 700}, "repeats": {"held_out": 60},
     "few-labels": {"world": TOWN, "labels": 8, "chosen_on": 8, "tested_on": 24, "passes": 2, "batch_rows": 4},
     "masked-tokens": {"world": TOWN, "again": 24},
     "text": {"source": "town", "world": TOWN, "vocabulary": 300, "documents": 12, "length": 32},
