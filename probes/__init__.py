@@ -18,6 +18,7 @@ INSTRUMENTS = Catalog(
         "value-norms": ("probes.value_norms:INSTRUMENT", "how much each head brings from each token", "standard"),
         "edge-attribution-patching": ("probes.edge_attribution_patching:INSTRUMENT", "which edges between parts carry answers", "headline"),
         "circuit-discovery": ("probes.circuit_discovery:INSTRUMENT", "which few edges give the answer alone, how faithfully", "headline"),
+        "path-patching": ("probes.path_patching:INSTRUMENT", "what one part sends to another on the direct way", "standard"),
         "activation-patching": ("probes.activation_patching:INSTRUMENT", "which activations carry the answer between two runs", "headline"),
         "attribution-patching": (
             "probes.attribution_patching:INSTRUMENT",

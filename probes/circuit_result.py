@@ -14,8 +14,8 @@ from workbench.core.errors import BadValue
 from workbench.core.result import Result
 
 AREAS = ("cpr", "cmd", "cpr_log", "cmd_log")
-ENOUGH = 0.9
-"""The faithfulness a summary looks for."""
+NEAR = 0.1
+"""How near to 1 the circuit that a summary looks for is, and all larger ones."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,14 @@ class CircuitDiscoveryResult(Result):
         return list(zip(v.writer.values[inside].tolist(), v.reader.values[inside].tolist(), strict=True))
 
     def summary(self) -> str:
-        """The smallest circuit that is faithful enough, the areas, and what random circuits reach."""
+        """The smallest circuit from which on all are faithful, the areas, and what random circuits reach."""
         v: Any = self.values
         found: Any = self.curve()
         rest: Any = self.curve("complement")
         total = int(v.edges.values[v.kind.values == "all"][0])
         lines = [f"{self.kind}: {total} edges, {len(v.batch)} items, {self.spec['method']}, {self.spec['replacement']}."]
-        enough = found[found.faithfulness >= ENOUGH]
+        near = ((found.faithfulness - 1).abs() <= NEAR).to_numpy()
+        enough = found[np.logical_and.accumulate(near[::-1])[::-1]]
         if len(enough):
             first = enough.iloc[0]
             left = float(rest.faithfulness[rest["size"] == first["size"]].iloc[0])
@@ -74,7 +75,7 @@ class CircuitDiscoveryResult(Result):
                 f"without them {number(left)} is left{again}."
             )
         else:
-            lines.append(f"No circuit up to {100 * float(found['size'].max()):g} % keeps {ENOUGH:g} of the answer.")
+            lines.append(f"No circuit up to {100 * float(found['size'].max()):g} % keeps the answer to {100 * NEAR:g} %.")
         if (v.kind.values == "pruned").any():
             one: Any = self.curve("pruned").iloc[0]
             lines.append(f"Pruning kept {int(one.edges)} edges: faithfulness {number(float(one.faithfulness))}.")

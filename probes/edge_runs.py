@@ -210,7 +210,7 @@ def run_circuits(part: Part, inside: Bool[np.ndarray, "circuit edge"], memory: i
         chunk = outside[start : start + most]
         edits = _Rebuilt(part, chunk).edits()
         with torch.no_grad():
-            batch, asked = _repeated(part, len(chunk))
+            batch, asked = repeated(part, len(chunk))
             trace = part.model.run(batch, edit=edits, logits=asked)
         assert trace.logits is not None
         for k in range(len(chunk)):
@@ -221,7 +221,7 @@ def run_circuits(part: Part, inside: Bool[np.ndarray, "circuit edge"], memory: i
     return np.stack(found)
 
 
-def _repeated(part: Part, count: int) -> tuple[Any, Any]:
+def repeated(part: Part, count: int) -> tuple[Any, Any]:
     """Batch and positions asked for, ``count`` times over."""
     rows = list(range(len(part.clean))) * count
     batch = part.batch[rows] if isinstance(part.batch, Tensor) else part.batch.rows(rows)

@@ -40,6 +40,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "head-scores": {"sequences": 3, "period": 4},
     "activation-patching": {"replacement": "zero"},  # the inputs of a contract have no corrupt twin
     "edge-attribution-patching": {"replacement": "zero", "confirm": 3},
+    "path-patching": {"replacement": "zero"},
     "circuit-discovery": {"replacement": "zero", "steps": 2, "nulls": 1, "resamples": 2},
     "attribution-patching": {"replacement": "zero"},
     "tuned-lens": {"steps": 2, "resamples": 400},
@@ -51,9 +52,8 @@ SPECS: dict[str, dict[str, Any]] = {
 }
 WEIGHTS_ALONE = {"composition-scores"}
 """Instruments that are given nothing: any input is an error."""
-REFUSED = {
-    (name, "post-norm") for name in ("direct-logit-attribution", "composition-scores", "edge-attribution-patching", "circuit-discovery")
-}
+ADDED_UP = ("direct-logit-attribution", "composition-scores", "edge-attribution-patching", "circuit-discovery", "path-patching")
+REFUSED = {(name, "post-norm") for name in ADDED_UP}
 """What an instrument and a kind of model say they cannot do together."""
 Make = Callable[[], Inputs]
 
