@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from probes.places import Places, answers_of, embedding_of, is_own_batch, place_target, read_places, stack_of
+from probes.prefixes import can_share, prefix_values
 from probes.target import EMBEDDING, Quantity, Target, device_of, embeddings_of, gradients_of, read_target, values_of
 from probes.token_items import TokenItems, read_items, rows_a_pass, slices
 from workbench.core.batch import EncoderBatch
@@ -65,16 +66,20 @@ class Asked:
         """Positions that may be taken away: real, and no control token."""
         return self.items.real & ~self.items.control
 
+    @property
+    def matters(self) -> Bool[Tensor, "batch pos"]:
+        """Positions that can move an item's scalar: real ones, and of a token decoder none behind the position that is read."""
+        if not isinstance(self.items, TokenItems):
+            return self.items.real
+        return self.items.real & (torch.arange(self.items.width) <= self.target.positions[:, None])
+
     def values(self, rows: Int[Tensor, " n"], embeddings: Float[Tensor, "n pos d_model"]) -> Float[Tensor, " n"]:
         """The scalar of the items ``rows`` (repeats allowed) with these embeddings, float64 on the CPU, or BadValue."""
         if isinstance(self.items, TokenItems):
             width = int(self.items.lengths[rows].max())
             ids = self.items.ids[rows, :width]
             return values_of(self.model, ids, embeddings[:, :width], self.target.rows(rows), self.tokens_a_pass).double().cpu()
-        found = self._scalars(rows, embeddings, grad=False).detach().double().cpu()
-        if not bool(torch.isfinite(found).all()):
-            raise BadValue("the target's value", "NaN or infinity", "finite", do="The model's weights or what was put there are broken.")
-        return found
+        return finite(self._scalars(rows, embeddings, grad=False).detach().double().cpu())
 
     def gradients(self, rows: Int[Tensor, " n"], embeddings: Float[Tensor, "n pos d_model"]) -> Float[Tensor, "n pos d_model"]:
         """d(scalar of a row)/d(its embeddings), one pass; zero past the end of an item."""
@@ -94,16 +99,20 @@ class Asked:
     def kept_values(
         self, rows: Int[Tensor, " n"], kept: Bool[Tensor, "n pos"], start: Float[Tensor, "batch pos d_model"]
     ) -> Float[Tensor, " n"]:
-        """The scalar of each row with ``start`` at the positions that are not ``kept``. Equal rows run once, untouched ones not at all."""
-        real = self.items.real[rows]
-        keys = np.packbits((kept | ~real).numpy(), axis=1)
+        """The scalar of each row with ``start`` at the positions that are not ``kept``. Equal rows run once, untouched ones not at all,
+        and what the rows of a token decoder share before their first difference is computed once."""
+        kept = kept | ~self.matters[rows]
+        keys = np.packbits(kept.numpy(), axis=1)
         keys = np.concatenate([rows.numpy().astype(">i8").view(np.uint8).reshape(len(rows), 8), keys], axis=1)
         _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
         chosen = torch.from_numpy(first)
         found = torch.empty(len(chosen), dtype=torch.float64)
-        whole = (kept | ~real)[chosen].all(1)
+        whole = kept[chosen].all(1)
         found[whole] = self.value[rows[chosen[whole]]]
         todo = chosen[~whole]
+        if isinstance(self.items, TokenItems) and can_share(self.model) and len(todo):
+            found[~whole] = finite(prefix_values(self, rows[todo], kept[todo], start))
+            return found[torch.from_numpy(inverse.reshape(-1))]
         order = self.items.lengths[rows[todo]].argsort(stable=True)  # short items share passes
         todo, parts = todo[order], []
         for part in self.passes(len(todo)):
@@ -140,6 +149,13 @@ class Asked:
         if by_position:
             logits = logits[torch.arange(len(logits), device=logits.device), where.to(logits.device)]
         return target.read(logits)
+
+
+def finite(found: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The same; raises BadValue for NaN or infinity."""
+    if not bool(torch.isfinite(found).all()):
+        raise BadValue("the target's value", "NaN or infinity", "finite", do="The model's weights or what was put there are broken.")
+    return found
 
 
 def _logit_axes(model: HookedModel) -> tuple[str, ...]:

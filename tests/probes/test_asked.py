@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 import torch
 
+from probes import prefixes
 from probes.asked import ask
 from probes.gradient_once import GradientSpec, gradient_at_input
 from probes.removal import replacement_of
+from tests.families.models import build
 from tests.probes.standin import StandIn
 from tests.probes.test_places import tiny
 from workbench.core.errors import BadValue
@@ -83,3 +86,60 @@ def test_what_is_removed_is_replaced_as_named() -> None:
     vit = ask(*question("vit", ""))
     with pytest.raises(BadValue, match="'zero' or 'mean' where positions are not"):
         replacement_of(vit, "token", 3)
+
+
+# --- what versions share ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", ["plain", "grouped", "one_kv", "post", "attention_only_bare"])
+@pytest.mark.parametrize("position", [None, 2])
+def test_shared_beginnings_change_no_number(config: str, position: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefixes, "ENOUGH", 8)
+    model, draw = build(config, dtype=torch.float64), torch.Generator().manual_seed(1)
+    ids, lengths = torch.randint(0, 17, (4, 10), generator=draw), torch.tensor([10, 3, 9, 6])
+    asked = ask(model, Inputs(ids, lengths=lengths, targets=torch.arange(4)), GradientSpec(position=position, tokens_a_pass=150))
+    rows, kept = torch.randint(0, 4, (90,), generator=draw), torch.rand(90, 10, generator=draw) > 0.3
+    start = torch.randn(asked.x.shape, generator=draw, dtype=torch.float64)
+    found = prefixes.prefix_values(asked, rows, kept, start)
+    plain = asked.values(rows, torch.where(kept[..., None], asked.x[rows], start[rows]))
+    assert torch.allclose(found, plain, atol=1e-11)
+    assert torch.allclose(asked.kept_values(rows, kept, start), plain, atol=1e-11)
+
+
+def test_stages_cover_every_position_once() -> None:
+    for count, shortest, longest in [(1, 1, 1), (1, 5, 9), (400, 3, 3), (4000, 64, 64), (4000, 1, 64)]:
+        edges = prefixes.cuts(count, shortest, longest)
+        assert edges[0] == 0
+        assert edges[-1] == longest
+        assert all(a < b for a, b in itertools.pairwise(edges))
+        assert edges[-2] < shortest  # so that every version is read in the last stage
+    assert len(prefixes.cuts(4000, 64, 64)) == prefixes.STAGES + 1
+
+
+class Counted:
+    """A model that counts the tokens it is run on."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.tokens = model, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def run(self, batch: Any, **rest: Any) -> Any:
+        self.tokens += batch.numel()
+        return self.model.run(batch, **rest)
+
+
+def test_fewer_tokens_are_run_than_one_run_a_version_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefixes, "ENOUGH", 8)
+    counted: Any = Counted(build(dtype=torch.float64))
+    asked = ask(counted, Inputs(torch.arange(12)[None], targets=torch.tensor([3])), GradientSpec())
+    counted.tokens = 0
+    found = asked.kept_values(torch.zeros(12).long(), ~torch.eye(12, dtype=torch.bool), torch.zeros_like(asked.x))
+    assert torch.isfinite(found).all()
+    assert counted.tokens < 0.65 * 12 * 12  # half, and what the stages are coarse by
+    counted.tokens = 0
+    early = ask(counted, Inputs(torch.arange(12)[None], targets=torch.tensor([3])), GradientSpec(position=2))
+    counted.tokens = 0
+    early.kept_values(torch.zeros(12).long(), ~torch.eye(12, dtype=torch.bool), torch.zeros_like(asked.x))
+    assert counted.tokens <= 1 + 3 * 3  # nothing behind the position that is read
