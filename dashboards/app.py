@@ -11,6 +11,7 @@ st.navigation(
         st.Page(PAGES / "runs.py", title="Runs", default=True),
         st.Page(PAGES / "training.py", title="Training"),
         st.Page(PAGES / "lab.py", title="Lab"),
+        st.Page(PAGES / "instruments.py", title="Instruments"),
     ],
     position="top",
 ).run()

@@ -17,10 +17,11 @@ import streamlit as st
 
 from workbench.core.errors import StoreError
 from workbench.core.finding import Finding, Verdict
+from workbench.core.measure import Instrument
 from workbench.core.protocol import HookedModel
 from workbench.core.result import Result
 from workbench.core.spec import digest_of
-from workbench.lab import jobs, live, started
+from workbench.lab import asking, jobs, live, started
 from workbench.lab import trainings as courses
 from workbench.lab.recipe import shipped
 from workbench.lab.refs import load
@@ -117,6 +118,11 @@ def plot(of: Result) -> Any:
         return of.plot()
     except NotImplementedError:
         return None
+
+
+def table(of: Result, most: int = 5000) -> pd.DataFrame:
+    """The result's numbers, a row a cell; the first ``most`` where there are more."""
+    return of.to_frame().head(most)
 
 
 @dataclass(frozen=True)
@@ -261,6 +267,22 @@ def next_tokens(ref: str, fingerprint: str, text: str, most: int) -> live.NextTo
     """What the model expects next (``lab.live.next_tokens``)."""
     del fingerprint
     return live.next_tokens(model(ref), text, most=most)
+
+
+def offers(ref: str, fingerprint: str) -> tuple[asking.Offer, ...]:
+    """Every instrument, and why a model cannot be asked some of them."""
+    return _offers(ref, fingerprint)
+
+
+@st.cache_resource(show_spinner="Opening the instruments …", max_entries=16)
+def _offers(ref: str, fingerprint: str) -> tuple[asking.Offer, ...]:
+    del fingerprint
+    return asking.offers(model(ref))
+
+
+def instrument(name: str) -> Instrument:
+    """An instrument of the catalogue."""
+    return asking.instrument(name)
 
 
 def vocabulary(model: HookedModel) -> int:

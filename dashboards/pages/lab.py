@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from dashboards import reads
-from dashboards.elements import chart, plain, told
+from dashboards.elements import NO_MODEL, chart, pick, plain, told, which_model
 from workbench.core.charts.heat import shown
 from workbench.core.protocol import HookedModel
-from workbench.core.spec import digest_of
 from workbench.lab import live
 
 PROMPT = "the nurse visited the visitor by the big market because"  # a sentence of the town, which the shipped models know
@@ -19,21 +17,10 @@ NO_FOIL = "no foil"
 def page() -> None:
     st.set_page_config(page_title="Lab · Assay", layout="wide")
     st.title("Lab")
-    words = {choice.ref: choice.words for choice in reads.models()}
-    ref = st.selectbox(
-        "Model: choose one, or type a checkpoint folder or another reference",
-        list(words),
-        format_func=lambda one: f"{one} ({words[one]})" if one in words else one,
-        index=0 if words else None,
-        accept_new_options=True,
-        placeholder="path/to/checkpoint or run:ID",
-        key="model",
-    )
+    ref = which_model(reads.models())
     text = st.text_area("Prompt", PROMPT, key="prompt", height=80)
     if not ref:
-        st.info(
-            "There is no trained model in this store yet. `workbench audit` or `workbench train` makes one; a folder can be typed above."
-        )
+        st.info(NO_MODEL)
         return
     with told():
         model = reads.model(ref)
@@ -80,16 +67,6 @@ def show_attention(ref: str, shape: live.Shape, text: str) -> None:
     )
     with st.expander("Attention as a table"):
         st.dataframe(live.attention_table(result), alt="Attention weights: a row a reading token, a column a token read from")
-
-
-def pick(place: DeltaGenerator, name: str, label: str, options: list[str], *, about: tuple[str, str], first: int = 0) -> str:
-    """A token, chosen or typed. What the user chose stays through prompts and models; a default follows what is listed."""
-    chosen = st.session_state.get(f"chosen-{name}")
-    offered = options if chosen is None or chosen in options else [chosen, *options]
-    index = offered.index(chosen) if chosen is not None else min(first, len(offered) - 1) if offered else None
-    key = f"{name}-{digest_of(list(about))}"
-    keep = lambda: st.session_state.update({f"chosen-{name}": st.session_state[key]})  # noqa: E731
-    return place.selectbox(label, offered, index=index, accept_new_options=True, key=key, on_change=keep) or ""
 
 
 def show_attribution(ref: str, text: str, answers: tuple[str, ...]) -> None:

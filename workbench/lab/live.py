@@ -124,23 +124,35 @@ def shape_of(model: HookedModel) -> Shape:
 # --- what is asked ------------------------------------------------------------------------------------------
 
 
-def ask(model: HookedModel, instrument: str, text: str, *, target: str = "", foil: str = "", **fields: Any) -> Result:
-    """One instrument on one text. Raises UsageError and Incompatible, as ``lab.run.probe`` does; nothing is stored."""
+def ask(model: HookedModel, instrument: str, text: str, *, target: str = "", foil: str = "", corrupt: str = "", **fields: Any) -> Result:
+    """One instrument on one text, with its ``corrupt`` twin where it compares two; an instrument of weights alone is given none. Raises
+    UsageError and Incompatible, as ``lab.run.probe`` does; nothing is stored."""
     tool = INSTRUMENTS.load(instrument)
     spec = tool.spec.parse(fields, what=f"instrument '{instrument}'")
     if reasons := tool.explain_incompatibility(model):
         raise Incompatible(instrument, f"this {model.family} model", reasons)
-    tokens_of(model, text)
-    given = InputsSpec.of({"texts": [text], "targets": [target] if target else [], "foils": [foil] if foil else []})
-    return with_origin(tool(model, make_inputs(tool, model, given, spec), spec), model=reference_of(model))
+    given: dict[str, Any] = {"weights": True}
+    if tool.needs.inputs:
+        tokens_of(model, text)
+        named = {"targets": target, "foils": foil, "corrupt": corrupt}
+        given = {"texts": [text], **{name: [one] if one else [] for name, one in named.items()}}
+    inputs = make_inputs(tool, model, InputsSpec.of(given), spec)
+    return with_origin(tool(model, inputs, spec), model=reference_of(model))
 
 
-def again(instrument: str, ref: str, text: str, *, target: str = "", foil: str = "", **fields: Any) -> str:
+def again(instrument: str, ref: str, text: str, *, target: str = "", foil: str = "", corrupt: str = "", **fields: Any) -> str:
     """The command that asks the same and keeps the answer as a run."""
-    words = ["workbench", "probe", instrument, "--model", ref, "--text", text]
-    words += [part for name, value in (("--target", target), ("--foil", foil)) if value for part in (name, value)]
-    words += [part for name, value in fields.items() for part in ("--set", f"{name}={list(value) if isinstance(value, tuple) else value}")]
+    words = ["workbench", "probe", instrument, "--model", ref]
+    named = (("--text", text), ("--target", target), ("--foil", foil)) if INSTRUMENTS.load(instrument).needs.inputs else ()
+    words += [part for name, value in named if value for part in (name, value)]
+    words += ["--set", f"inputs.corrupt={corrupt}"] if corrupt and named else []
+    words += [part for name, value in fields.items() for part in ("--set", f"{name}={_typed(value)}")]
     return shlex.join(words)
+
+
+def _typed(value: Any) -> str:
+    """A field's value as it is typed behind ``--set``."""
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple | list) else str(value)
 
 
 @dataclass(frozen=True)
