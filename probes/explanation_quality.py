@@ -23,7 +23,7 @@ from probes.asked import Asked, ask
 from probes.attribution import AttributionResult
 from probes.gradient_once import ANSWERS
 from probes.quality_infidelity import infidelity, subsets
-from probes.quality_mask import is_mask, mask_of, mass, pointing
+from probes.quality_mask import average_precision, is_mask, mask_of, mass, overlap, pointing
 from probes.quality_randomisation import cascade, rank_correlation
 from probes.quality_removal import placed, removed
 from probes.quality_result import ExplanationQualityResult
@@ -118,7 +118,9 @@ def compute(model: HookedModel, inputs: Inputs, spec: ExplanationQualitySpec, pr
     scores, curves = by_removal(asked, start, everyone, candidate, spec, rng)
     if mask is not None:
         strength = everyone if spec.order == "signed" else np.abs(everyone)
-        scores["pointing"] = pointing(placed(strength, candidate, rng), mask)
+        place = placed(strength, candidate, rng)
+        scores["pointing"] = pointing(place, mask)
+        scores["overlap"], scores["average_precision"] = (fn(place, candidate, mask) for fn in (overlap, average_precision))
         scores["mass"] = mass(everyone, candidate, mask)
     progress(2, 4, "removal")
     scores["sensitivity_max"] = _steadiness(asked, method, everyone, candidate, spec)
@@ -232,7 +234,7 @@ def _notes(model: HookedModel, mask: Any, spec: ExplanationQualitySpec) -> list[
     if spec.randomise != "none" and not isinstance(model, nn.Module):
         out.append("Not asked on random weights: this model's weights cannot be copied.")
     if mask is None:
-        out.append("No mask was given (`labels` as booleans), so pointing and mass are left out.")
+        out.append("No mask was given (`labels` as booleans), so what is measured against one is left out.")
     return out
 
 

@@ -2,11 +2,14 @@
 
     pointing  = 1 where the strongest candidate lies inside the mask, else 0
     mass      = (sum of the positive attributions inside) / (sum of all positive attributions)
+    overlap   = share of the first m candidates inside, where the mask holds m: precision, recall and F1 at once
+    average_precision = mean over the mask's candidates of the precision down to each: the area under precision over recall
 
-A random order points inside with the mask's share of the candidates; that share and the random attributions stand beside both.
+A random order points inside with the mask's share of the candidates; the random attributions stand beside all four.
 
 Sources: Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016 (arXiv:1608.00507), the pointing game; Arras, Osman and
-Samek, CLEVR-XAI, Information Fusion 2022 (arXiv:2003.07258), relevance mass accuracy.
+Samek, CLEVR-XAI, Information Fusion 2022 (arXiv:2003.07258), relevance mass and rank accuracy (``overlap``); DeYoung et al., ERASER, ACL
+2020 (arXiv:1911.03429), section 4, agreement with human rationales.
 """
 
 from __future__ import annotations
@@ -53,3 +56,23 @@ def mass(
     total = positive.sum(-1)
     with np.errstate(invalid="ignore"):
         return np.where(total > 0, (positive * mask).sum(-1) / total, np.nan)
+
+
+def overlap(
+    place: Int[np.ndarray, "scored batch pos"], candidate: Bool[np.ndarray, "batch pos"], mask: Bool[np.ndarray, "batch pos"]
+) -> Float[np.ndarray, "scored batch"]:
+    """Of the first m candidates, the share inside a mask of m."""
+    inside = mask & candidate
+    count = inside.sum(1)
+    return ((place < count[:, None]) & inside).sum(-1) / count
+
+
+def average_precision(
+    place: Int[np.ndarray, "scored batch pos"], candidate: Bool[np.ndarray, "batch pos"], mask: Bool[np.ndarray, "batch pos"]
+) -> Float[np.ndarray, "scored batch"]:
+    """The mean, over the mask's candidates, of the share inside the mask among all that stand no later."""
+    inside = mask & candidate
+    order = np.argsort(place, axis=-1)
+    hit = np.take_along_axis(np.broadcast_to(inside, place.shape), order, axis=-1)
+    precision = hit.cumsum(-1) / np.arange(1, place.shape[-1] + 1)
+    return (precision * hit).sum(-1) / inside.sum(1)

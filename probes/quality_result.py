@@ -21,6 +21,8 @@ MEASURES: dict[str, tuple[str, int]] = {
     "infidelity_scaled": ("the same at the best scale, as a share", -1),
     "pointing": ("what comes first lies inside the mask", 1),
     "mass": ("share of positive attribution inside the mask", 1),
+    "overlap": ("share of as many first as the mask holds inside it", 1),
+    "average_precision": ("area under precision over recall of the mask", 1),
     "sensitivity_max": ("relative change when the input hardly changes", 0),
     "randomised": ("rank correlation left on random weights", 0),
 }

@@ -11,13 +11,14 @@ import pytest
 import torch
 from captum.metrics import infidelity as captum_infidelity
 from captum.metrics import sensitivity_max as captum_sensitivity
+from sklearn.metrics import average_precision_score
 
 import probes.explanation_quality as quality
 from probes import INSTRUMENTS
 from probes.asked import Asked, ask
 from probes.gradient_once import GradientSpec
 from probes.quality_infidelity import infidelity, subsets
-from probes.quality_mask import mask_of, mass, pointing
+from probes.quality_mask import average_precision, mask_of, mass, overlap, pointing
 from probes.quality_randomisation import cascade, groups, rank_correlation
 from probes.quality_removal import placed, removed
 from probes.quality_stability import Stood, nudges, sensitivity_max
@@ -98,6 +99,13 @@ def test_where_an_attribution_points() -> None:
     place = placed(attribution, candidate, np.random.default_rng(0))
     assert pointing(place, mask).tolist() == [[1.0, 1.0]]
     assert pointing(placed(np.abs(attribution), candidate, np.random.default_rng(0)), mask).tolist() == [[0.0, 0.0]]
+    assert overlap(place, candidate, mask).tolist() == [[1.0, 1.0]]
+    wide = np.array([[True, False, True, False], [False, False, True, True]])
+    assert overlap(place, candidate, wide).tolist() == [[0.5, 0.0]]
+    own = average_precision(place, candidate, wide)
+    assert own[0].tolist() == pytest.approx([(1 / 2 + 2 / 3) / 2, (1 / 3 + 2 / 4) / 2])
+    for row, keep in enumerate(candidate):
+        assert own[0, row] == pytest.approx(average_precision_score(wide[row, keep], attribution[0, row, keep]))
     found = mass(attribution, candidate, mask)
     assert found[0, 0] == 0.75
     assert np.isnan(found[0, 1])
