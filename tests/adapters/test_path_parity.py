@@ -1,8 +1,10 @@
-"""Path patching as it is written by hand with TransformerLens's hooks, run on our weights, beside the instrument."""
+"""Path patching as it is written by hand with TransformerLens's hooks, run on our weights, beside the instrument; and the edges of
+its models."""
 
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from probes import INSTRUMENTS
 from probes.path_patching import INSTRUMENT, PathPatchingSpec
+from tests.adapters.test_transformer_lens import bridge_of, gpt2, neox, taken_in
 from tests.families.models import build, tokens
 from workbench.adapters import transformer_lens as tl
+from workbench.core.errors import Incompatible
 from workbench.core.protocol import Inputs
 
 pytest.importorskip("transformer_lens")
@@ -59,3 +64,26 @@ def test_the_same_paths_as_by_their_hooks(through: str) -> None:
             ours: Any = INSTRUMENT(model, Inputs(clean, reference=corrupt, targets=targets), spec).values
             assert np.abs(ours.value.values[0] - theirs).max() < 1e-12
             assert np.abs(ours.effect.values).max() > 1e-3
+
+
+@pytest.mark.full
+def test_edges_of_their_models_are_those_of_ours(tmp_path: Path) -> None:
+    """The same weights in a bridge: every edge, a circuit at each size, and the paths into the logits. Parts side by side are refused."""
+    theirs = gpt2(torch.float64)
+    ours = taken_in(theirs, tmp_path / "theirs")
+    models = (tl.load(bridge_of(theirs)), ours)
+    clean, corrupt = tokens(ours, 3, 6), tokens(ours, 3, 6, seed=9)
+    inputs = Inputs(clean, reference=corrupt, targets=torch.tensor([1, 2, 3]))
+    for name, fields in (
+        ("edge-attribution-patching", {"method": "eap-ig-activations", "steps": 2, "confirm": 5}),
+        ("circuit-discovery", {"by": "exact", "nulls": 1, "resamples": 2}),
+        ("path-patching", {"through": "mlps"}),
+    ):
+        tool = INSTRUMENTS.load(name)
+        one, two = (tool(model, inputs, tool.spec.parse(fields)).values for model in models)
+        for variable in one.data_vars:
+            if variable != "joins":
+                assert np.allclose(one[variable], two[variable], atol=1e-9, equal_nan=True), (name, variable)
+    beside = tl.load(bridge_of(neox()))
+    with pytest.raises(Incompatible, match="the MLP of layer 0 does not read what its attention has written"):
+        INSTRUMENTS.load("path-patching")(beside, inputs)
