@@ -11,7 +11,7 @@ from streamlit.testing.v1.element_tree import Selectbox
 
 import dashboards
 
-FOLDER = Path(dashboards.__file__).parent / "pages"
+FOLDER = Path(dashboards.__file__).parent / "views"
 WIDGETS = ("selectbox", "text_area", "text_input", "slider", "button", "download_button", "expander")
 
 

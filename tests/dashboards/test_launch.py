@@ -78,12 +78,15 @@ def test_pages_hold_no_numerics_and_no_access_of_their_own() -> None:
         "streamlit",
         "dashboards",
         "workbench.core",
+        "collections.abc",
+        "typing",
+        "workbench.lab.asking",
         "workbench.lab.live",
         "workbench.reports",
         "workbench.store.records",
         "__future__",
     }
-    for page in sorted((FOLDER / "pages").glob("*.py")):
+    for page in sorted((FOLDER / "views").glob("*.py")):
         for node in ast.walk(ast.parse(page.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [f"{node.module}.{a.name}" for a in node.names] if isinstance(node, ast.ImportFrom) else []
@@ -95,3 +98,9 @@ def test_the_entry_is_only_a_router() -> None:
     lines = [line for line in (FOLDER / "app.py").read_text().splitlines() if line.strip()]
     assert len(lines) < 25
     assert "st.navigation(" in "\n".join(lines)
+
+
+def test_a_link_to_a_page_runs_the_entry_first() -> None:
+    """Streamlit serves the files of a folder ``pages`` beside the app by themselves, without the app's navigation, until the app has run once."""
+    assert not (FOLDER / "pages").exists()
+    assert (FOLDER / "views").is_dir()
