@@ -101,6 +101,6 @@ def test_the_entry_is_only_a_router() -> None:
 
 
 def test_a_link_to_a_page_runs_the_entry_first() -> None:
-    """Streamlit serves the files of a folder ``pages`` beside the app by themselves, without the app's navigation, until the app has run once."""
+    """Until the app has run once, Streamlit serves the files of a folder ``pages`` beside it by themselves, without its navigation."""
     assert not (FOLDER / "pages").exists()
     assert (FOLDER / "views").is_dir()
