@@ -56,6 +56,11 @@ class AttributionResult(Result):
         left = len(self.values.batch) - len(lines)
         return "\n".join([f"{self.kind}:", *lines, *([f"and {left} more items"] if left else []), *self.notes])
 
+    @property
+    def next_step(self) -> str:
+        """How to learn what the attribution is worth, for whoever asked on the command line."""
+        return f"What it is worth beside random ones: workbench probe explanation-quality --set method={self.kind} (and the same inputs)"
+
     def account(self, item: Any) -> str:
         """What the attributions of an item are measured against."""
         return f"the answer is {float(item.value):.3g}"

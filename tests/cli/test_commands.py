@@ -124,6 +124,7 @@ def test_probe_answers_about_a_text(call: Call, trained: str, home: Path) -> Non
     said = call(*words)
     assert said.code == 0
     assert "stands first" in said.out
+    assert "explanation-quality --set method=input-x-gradient" in said.out
     assert "run " in said.out.splitlines()[-1]
     document = call(*words, "--set", "tokens_a_pass=64", "--json").document
     assert document["result"]["spec"]["tokens_a_pass"] == 64

@@ -62,7 +62,8 @@ def probe(
     run = found.provenance.volatile["run"]
     document = {"run": run, "digest": found.digest(), "summary": found.summary(), "result": json.loads(found.canonical())}
     summary = found.summary()
-    show(document, [summary, *(note for note in found.notes if note not in summary), f"run {run}"])
+    after = getattr(found, "next_step", "")
+    show(document, [summary, *(note for note in found.notes if note not in summary), *([after] if after else []), f"run {run}"])
 
 
 def _matrix(cells: Mapping[str, Mapping[str, list[str]]]) -> None:
