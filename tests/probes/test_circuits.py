@@ -70,7 +70,7 @@ def live_by_paths(g: EdgeGraph, inside: np.ndarray) -> np.ndarray:
     return out
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.02, 0.25))
 def test_live_edges_are_those_on_a_way_through(seed: int, share: float) -> None:
     g = graph()
@@ -78,7 +78,7 @@ def test_live_edges_are_those_on_a_way_through(seed: int, share: float) -> None:
     assert np.array_equal(live(g, inside), live_by_paths(g, inside))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_chosen_circuits_are_in_one_piece_nested_and_no_larger_than_asked(seed: int) -> None:
     g = graph()
@@ -127,7 +127,7 @@ def test_small_words() -> None:
 # --- pruning ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("threshold", [0.02, 0.2])
+@pytest.mark.parametrize("threshold", [0.2, pytest.param(0.02, marks=pytest.mark.slow)])
 def test_pruning_is_one_edge_at_a_time(threshold: float) -> None:
     """Twin: the plain loop of Conmy et al., one run an edge."""
     model = build("grouped", dtype=torch.float64)
@@ -162,6 +162,7 @@ def distances_of(result: CircuitDiscoveryResult) -> float:
     return float(np.abs(v.value.values[v.kind.values == "pruned"] - v.value.values[v.kind.values == "all"]).mean())
 
 
+@pytest.mark.slow
 def test_a_pruned_circuit_is_run_beside_those_of_each_size() -> None:
     model = build("grouped", dtype=torch.float64)
     inputs = pair(model, rows=6)
@@ -182,7 +183,7 @@ def test_a_pruned_circuit_is_run_beside_those_of_each_size() -> None:
 # --- the result -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("by", ["exact", "eap", "eap-ig-activations"])
+@pytest.mark.parametrize("by", ["eap", *(pytest.param(name, marks=pytest.mark.slow) for name in ("exact", "eap-ig-activations"))])
 def test_a_result_holds_what_its_circuits_are_worth(by: str) -> None:
     model = build("grouped", dtype=torch.float64)
     inputs = pair(model, rows=6)

@@ -174,7 +174,8 @@ def test_on_a_linear_model_the_slope_is_exact() -> None:
     assert np.abs(score(bent, inputs).values.effect.values - twisted).max() > 1e-2  # where attention reads, a slope is an estimate
 
 
-@pytest.mark.parametrize("kind", ["grouped", pytest.param("no_norm", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["grouped", "no_norm"])
 def test_integrated_slopes_add_up_to_what_they_integrate(kind: str) -> None:
     """Along its own way a group of writers brings, over all its edges, what patching the group brings; the input, all there is."""
     model = build(kind, dtype=torch.float64)
