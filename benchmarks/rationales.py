@@ -18,8 +18,8 @@ import torch
 METHODS = ("saliency", "input-x-gradient", "smooth-grad", "gradient-shap", "occlusion", "shapley")
 SETTINGS: dict[str, dict[str, Any]] = {
     "gradient-shap": {"baseline": "mean"},
-    "occlusion": {"replacement": "token"},
-    "shapley": {"replacement": "token", "samples": 12},
+    "occlusion": {"filler": "token"},
+    "shapley": {"filler": "token", "samples": 12},
 }
 
 

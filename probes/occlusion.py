@@ -33,8 +33,8 @@ from workbench.core.protocol import HookedModel, Inputs, Progress
 class OcclusionSpec(GradientSpec):
     """What is explained, what is taken away together, and what stands in its place."""
 
-    replacement: Replacement = Field(default="zero", description="what stands where a position was taken away")
-    replacement_id: int | None = Field(default=None, description="the id of the replacement 'token'; None is the mask or padding id")
+    filler: Replacement = Field(default="zero", description="what stands where a position was taken away")
+    filler_id: int | None = Field(default=None, description="the id of the filler 'token'; None is the mask or padding id")
     window: int = Field(default=1, ge=1, description="neighbouring positions taken away together")
     stride: int = Field(default=1, ge=1, description="positions from one window to the next")
 
@@ -59,7 +59,7 @@ def compute(model: HookedModel, inputs: Inputs, spec: OcclusionSpec, progress: P
         raise BadValue("window", spec.window, "1 where `labels` name the groups")
     asked = ask(model, inputs, spec)
     players = players_of(asked, inputs.labels)
-    start, said = replacement_of(asked, spec.replacement, spec.replacement_id)
+    start, said = replacement_of(asked, spec.filler, spec.filler_id)
     gone = [windows(players, row, spec) for row in range(len(asked))]
     rows = np.repeat(np.arange(len(asked)), [len(one) for one in gone])
     found = asked.kept_values(torch.from_numpy(rows), torch.from_numpy(~np.concatenate(gone)), start).numpy()

@@ -26,7 +26,7 @@ Replacement = Literal["zero", "token", "mean"]
 def replacement_of(asked: Asked, name: Replacement, given: int | None = None) -> tuple[Float[Tensor, "batch pos d_model"], str]:
     """The embeddings that take the place of what is removed, and a sentence about them. Raises BadValue for what is missing."""
     if name != "token" and given is not None:
-        raise BadValue("replacement_id", given, f"left out for the replacement '{name}'", do="Ask for 'token' to use it.")
+        raise BadValue("filler_id", given, f"left out for the filler '{name}'", do="Ask for 'token' to use it.")
     if name == "zero":
         return torch.zeros_like(asked.x), "Removed means: the zero embedding in its place."
     if name == "mean":
@@ -38,15 +38,15 @@ def replacement_of(asked: Asked, name: Replacement, given: int | None = None) ->
 def _token(asked: Asked, given: int | None) -> tuple[Tensor, str]:
     model, items = asked.model, asked.items
     if isinstance(items, Places) and not isinstance(items.batch, EncoderBatch):
-        raise BadValue("replacement", "token", "'zero' or 'mean' where positions are not the ids of one text")
+        raise BadValue("filler", "token", "'zero' or 'mean' where positions are not the ids of one text")
     tokenizer = model.tokenizer
     held = [getattr(tokenizer, name, None) for name in ("mask_id", "pad_id")] if tokenizer is not None else []
     neutral = given if given is not None else next((one for one in held if one is not None), None)
     if neutral is None:
-        raise BadValue("replacement_id", None, "a token id, since this model's tokenizer offers no mask or padding id")
+        raise BadValue("filler_id", None, "a token id, since this model's tokenizer offers no mask or padding id")
     size = vocabulary_size(model)
     if neutral < 0 or (size is not None and neutral >= size):
-        raise BadValue("replacement_id", neutral, f"from 0 to {size - 1 if size is not None else '…'}, the model's vocabulary")
+        raise BadValue("filler_id", neutral, f"from 0 to {size - 1 if size is not None else '…'}, the model's vocabulary")
     words = f"Removed means: the token {neutral} in its place."
     if isinstance(items, TokenItems):
         return embeddings_of(model, torch.full_like(items.ids, neutral), asked.tokens_a_pass), words

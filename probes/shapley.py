@@ -38,8 +38,8 @@ from workbench.core.protocol import HookedModel, Inputs, Progress
 class ShapleySpec(GradientSpec):
     """What is explained, what stands for the absent, and how the mean over orders is taken."""
 
-    replacement: Replacement = Field(default="zero", description="what stands where a position is absent")
-    replacement_id: int | None = Field(default=None, description="the id of the replacement 'token'; None is the mask or padding id")
+    filler: Replacement = Field(default="zero", description="what stands where a position is absent")
+    filler_id: int | None = Field(default=None, description="the id of the filler 'token'; None is the mask or padding id")
     estimator: Literal["permutation", "kernel", "exact"] = Field(default="permutation", description="how the mean over orders is taken")
     samples: int = Field(default=24, ge=4, le=100_000, description="orders an item, or, for 'kernel', coalitions for each of its positions")
     antithetic: bool = Field(default=True, description="each order with its reverse, each coalition with its complement")
@@ -53,7 +53,7 @@ def compute(model: HookedModel, inputs: Inputs, spec: ShapleySpec, progress: Pro
     most = int(players.count.max())
     if spec.estimator == "exact" and most > MOST:
         raise BadValue("estimator", "exact", f"'permutation' or 'kernel' with more than {MOST} players, and an item has {most}")
-    start, said = replacement_of(asked, spec.replacement, spec.replacement_id)
+    start, said = replacement_of(asked, spec.filler, spec.filler_id)
     shape = (len(asked), asked.items.width)
     out = {"attribution": np.zeros(shape), "standard_error": np.full(shape, np.nan)}
     begun, evaluations = np.zeros(len(asked)), np.zeros(len(asked), dtype=int)

@@ -77,9 +77,9 @@ def test_what_is_removed_is_replaced_as_named() -> None:
     assert torch.allclose(mean[0, 0], asked.x[asked.features].mean(0))
     assert torch.equal(mean[0, 0], mean[1, 2])
     assert torch.allclose(token[0, 0], model.weight("W_E")[3])
-    with pytest.raises(BadValue, match="left out for the replacement 'zero'"):
+    with pytest.raises(BadValue, match="left out for the filler 'zero'"):
         replacement_of(asked, "zero", 3)
-    with pytest.raises(BadValue, match="replacement_id"):
+    with pytest.raises(BadValue, match="filler_id"):
         replacement_of(asked, "token", -1)
     with pytest.raises(BadValue, match="offers no mask or padding id"):
         replacement_of(ask(StandIn(), Inputs(torch.ones(1, 3).long(), targets=torch.tensor([1])), GradientSpec()), "token")

@@ -282,11 +282,11 @@ def test_a_trained_decoders_planted_word_is_scored_and_an_untrained_ones_is_not(
     mask = torch.zeros(batch.tokens.shape, dtype=torch.bool)
     mask[torch.arange(32), torch.from_numpy(where)] = True
     inputs = Inputs(batch.tokens, targets=batch.targets[:, -1], labels=mask)
-    found = better(score("saliency", model, inputs, replacement="mean"))
+    found = better(score("saliency", model, inputs, filler="mean"))
     assert found["pointing"][0] >= 0.8
     assert found["pointing"][1] == pytest.approx(1 / 9, abs=0.06)
     assert all(found[name][2] == 0.05 for name in ("pointing", "mass", *COMPARED) if name != "infidelity"), found
-    null = better(score("saliency", GPT(config, seed=1), inputs, replacement="mean"))
+    null = better(score("saliency", GPT(config, seed=1), inputs, filler="mean"))
     assert null["pointing"][0] <= 0.375
 
 
@@ -302,7 +302,7 @@ def test_a_trained_decoders_planted_word_is_scored_and_an_untrained_ones_is_not(
         ({"settings": {"quantity": "logprob"}}, BadValue, "Give quantity beside `method`"),
         ({"settings": {"steps": 3}}, Exception, "settings of input-x-gradient"),
         ({"method": "integrated-gradients", "stack": "encoder"}, Exception, "stack"),
-        ({"replacement_id": 3}, BadValue, "left out for the replacement 'zero'"),
+        ({"filler_id": 3}, BadValue, "left out for the filler 'zero'"),
         ({"shares": ()}, Exception, "shares"),
     ],
 )
