@@ -131,7 +131,7 @@ def test_a_circuit_is_what_edits_by_hand_make_layer_by_layer() -> None:
 # --- edges one by one -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["grouped", "attention_only_bare"])
+@pytest.mark.parametrize("kind", [pytest.param("grouped", marks=pytest.mark.slow), "attention_only_bare"])
 def test_exact_is_one_run_an_edge(kind: str) -> None:
     """Twin: one edge at a time, by an edit made by hand; with one position, and with circuits that lack one edge."""
     model = build(kind, dtype=torch.float64)
@@ -163,7 +163,7 @@ def test_exact_is_one_run_an_edge(kind: str) -> None:
 
 def test_on_a_linear_model_the_slope_is_exact() -> None:
     model, bent = linear(), build("attention_only_bare", dtype=torch.float64)
-    inputs = pair(model)
+    inputs = pair(model, rows=2)
     for replacement, per in (("counterfactual", []), ("zero", []), ("mean", []), ("counterfactual", ["pos"])):
         given = inputs if replacement == "counterfactual" else replace(inputs, reference=None)
         exact = score(model, given, method="exact", replacement=replacement, per=per).values.effect.values
@@ -229,18 +229,18 @@ def test_each_replacement_puts_what_it_says() -> None:
     assert all(np.abs(every[:, i] - donors[0][i]).min() < 1e-12 for i in range(3))
 
 
-def test_padding_has_no_edges_and_does_not_matter() -> None:
+@pytest.mark.parametrize("method", ["eap", pytest.param("exact", marks=pytest.mark.slow)])
+def test_padding_has_no_edges_and_does_not_matter(method: str) -> None:
     model = build("grouped", dtype=torch.float64)
     inputs = pair(model)
     longer: dict[str, Any] = {name: torch.cat([getattr(inputs, name), torch.zeros(3, 2).long()], 1) for name in ("batch", "reference")}
     padded = Inputs(**longer, lengths=torch.tensor([7, 7, 7]), targets=inputs.targets)
-    for method in ("eap", "exact"):
-        alone, wide = (score(model, one, method=method, per=["pos"]).values for one in (inputs, padded))
-        count = len(alone.edge) // 7
-        found = wide.effect.values.reshape(count, 9, 3)
-        assert np.isnan(found[:, 7:]).all()
-        assert np.abs(found[:, :7] - alone.effect.values.reshape(count, 7, 3)).max() < 1e-12
-        assert np.abs(score(model, padded, method=method).values.effect - score(model, inputs, method=method).values.effect).max() < 1e-12
+    alone, wide = (score(model, one, method=method, per=["pos"]).values for one in (inputs, padded))
+    count = len(alone.edge) // 7
+    found = wide.effect.values.reshape(count, 9, 3)
+    assert np.isnan(found[:, 7:]).all()
+    assert np.abs(found[:, :7] - alone.effect.values.reshape(count, 7, 3)).max() < 1e-12
+    assert np.abs(score(model, padded, method=method).values.effect - score(model, inputs, method=method).values.effect).max() < 1e-12
 
 
 def test_pixels_are_followed_too_and_stacks_of_several_are_not() -> None:
