@@ -3,8 +3,8 @@
     python benchmarks/capture_cost.py [--rounds 60] [--threads 2]
 
 The model without sites is the generated twin of ``listening_cost.py``: the same sources with every site taken out; logits are compared
-to the bit first. Passes of all of them alternate in one process on the same weights and tokens, and each is divided by its neighbour without
-sites. The last is TransformerLens's own bridge (GPT-2 of the same shape, its fastest kernel) over the model that it wraps, bare
+to the bit first. Passes of all of them alternate in one process on the same weights and tokens, and each is divided by its neighbour
+without sites. The last is TransformerLens's own bridge (GPT-2 of the same shape, its fastest kernel) over the model that it wraps, bare
 and with its cache. Prints medians of ratios with bootstrap intervals (95 %).
 """
 

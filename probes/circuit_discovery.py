@@ -314,6 +314,6 @@ INSTRUMENT = Instrument(
     name="circuit-discovery",
     question="Which few edges give the answer alone, and how faithfully?",
     spec=CircuitDiscoverySpec,
-    needs=Needs(abilities=frozenset({"logits", "edit", "grad"}), sites=NEEDED, additive=True, inputs=("batch", "targets")),
+    needs=Needs(abilities=frozenset({"logits", "edit", "grad"}), sites=NEEDED, additive=True, one_stack=True, inputs=("batch", "targets")),
     compute=compute,
 )

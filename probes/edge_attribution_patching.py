@@ -280,6 +280,6 @@ INSTRUMENT = Instrument(
     name="edge-attribution-patching",
     question="Which edges between heads and MLPs bring the answer about?",
     spec=EdgeAttributionPatchingSpec,
-    needs=Needs(abilities=frozenset({"logits", "edit", "grad"}), sites=NEEDED, additive=True, inputs=("batch", "targets")),
+    needs=Needs(abilities=frozenset({"logits", "edit", "grad"}), sites=NEEDED, additive=True, one_stack=True, inputs=("batch", "targets")),
     compute=compute,
 )

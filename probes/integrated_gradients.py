@@ -1,8 +1,8 @@
-"""Integrated gradients: how much each input token moved the answer, from a named baseline.
+"""Integrated gradients: how much each input token, patch or frame moved the answer, from a named baseline.
 
     attribution_j = sum_d (x - x0)_jd * integral over a in [0, 1] of d f(x0 + a (x - x0)) / d x_jd
 
-on the embedding site ``hook_embed``, with f the target's scalar. Completeness, sum_j attribution_j = f(x) - f(x0), is
+on the embedding site of a stack, with f the target's scalar. Completeness, sum_j attribution_j = f(x) - f(x0), is
 what the quadrature is judged by: steps double until the gap is small, and gap and steps are part of the result.
 
 Source: Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks, ICML 2017 (arXiv:1703.01365).
@@ -20,14 +20,19 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from probes.asked import Asked, ask
 from probes.attribution import AttributionResult, attribution_values
-from probes.baselines import BaselineName, make_baseline
-from probes.target import EMBEDDING, Quantity, Target, embeddings_of, gradients_of, read_target, values_of
-from probes.token_items import TokenItems, origin, read_items, rows_a_pass, slices
+from probes.baselines import Baseline, BaselineName, make_baseline
+from probes.gradient_once import ANSWERS
+from probes.pictures import with_picture
+from probes.places import noise_note
+from probes.removal import replacement_of
+from probes.target import Quantity
+from probes.token_items import TokenItems, origin, rows_a_pass, slices
 from workbench.core.errors import BadValue
 from workbench.core.measure import Instrument, Needs
 from workbench.core.protocol import HookedModel, Inputs, Progress
-from workbench.core.spec import Spec
+from workbench.core.spec import Spec, later
 
 Rule = Literal["left", "right", "trapezoid", "midpoint", "gauss-legendre"]
 
@@ -48,6 +53,7 @@ class IntegratedGradientsSpec(Spec):
     )
     tolerance: float = Field(default=1e-3, gt=0, description="largest completeness gap, as a share of |f(x) - f(x0)|")
     neutral_id: int | None = Field(default=None, description="the id of the 'unknown-token' baseline; None is the padding id")
+    stack: str = later("", description="whose input is asked about, in a family of several stacks; '' is the first")
     bos: bool = Field(default=True, description="put a BOS before text (ids are taken as they are)")
     tokens_a_pass: int = Field(default=4096, ge=1, description="tokens in one forward pass at most")
 
@@ -95,26 +101,24 @@ def quadrature(rule: Rule, steps: int, focus: float = 1.0) -> tuple[np.ndarray, 
 class Path:
     """The straight line each item walks, from ``start`` to ``end``, and what is read along it."""
 
-    model: HookedModel
-    items: TokenItems
-    target: Target
+    asked: Asked
     start: Float[Tensor, "batch pos d_model"]
-    end: Float[Tensor, "batch pos d_model"]
-    tokens_a_pass: int
 
     def attribution(self, chosen: Tensor, rule: Rule, steps: int, focus: float) -> Float[Tensor, "item pos"]:
         """Attribution of the ``chosen`` items at a fixed number of steps, in float64; (item, step) pairs share passes."""
         nodes, weights = (torch.from_numpy(a) for a in quadrature(rule, steps, focus))
-        change = (self.end - self.start)[chosen.to(self.end.device)]
+        x, items = self.asked.x, self.asked.items
+        change = (x - self.start)[chosen.to(x.device)]
         mean_gradient = torch.zeros(change.shape, dtype=torch.float64, device=change.device)
         pairs = torch.cartesian_prod(torch.arange(len(chosen)), torch.arange(steps))
-        for part in slices(len(pairs), rows_a_pass(self.tokens_a_pass, int(self.items.lengths[chosen].max()))):
+        for part in slices(len(pairs), rows_a_pass(self.asked.tokens_a_pass, int(items.lengths[chosen].max()))):
             which, step = pairs[part].unbind(1)
             rows = chosen[which]
-            width = int(self.items.lengths[rows].max())  # no work on columns that are padding in all of these rows
+            # No work on columns that are padding in all of these rows; a family's own batch is run as it is.
+            width = int(items.lengths[rows].max()) if isinstance(items, TokenItems) else items.width
             alpha = nodes[step].to(change)[:, None, None]
             points = self.start[rows.to(change.device), :width] + alpha * change[which.to(change.device), :width]
-            gradient = gradients_of(self.model, self.items.ids[rows, :width], points, self.target.rows(rows))
+            gradient = self.asked.gradients(rows, points)
             weighted = gradient.double() * weights[step].to(change.device)[:, None, None]
             mean_gradient[:, :width].index_add_(0, which.to(change.device), weighted)
         return (mean_gradient * change.double()).sum(-1)
@@ -126,7 +130,7 @@ def integrate(path: Path, difference: Float[Tensor, "batch"], spec: IntegratedGr
     Items whose gap is too large are done again with twice the steps, the others are left as they are. An item keeps the
     round with its smallest gap, and is given up once two doublings together have not halved it.
     """
-    batch, width = path.items.ids.shape
+    batch, width = path.asked.x.shape[:2]
     wanted = difference.double().cpu().numpy()
     attribution, gap = np.zeros((batch, width)), np.full(batch, np.inf)
     steps_used, evaluations = np.zeros(batch, dtype=np.int64), np.zeros(batch, dtype=np.int64)
@@ -153,13 +157,12 @@ def integrate(path: Path, difference: Float[Tensor, "batch"], spec: IntegratedGr
 
 def compute(model: HookedModel, inputs: Inputs, spec: IntegratedGradientsSpec, progress: Progress) -> IntegratedGradientsResult:
     """Integrated gradients of every item. Raises BadValue for inputs that cannot be meant, NaN included."""
-    items = read_items(model, inputs, bos=spec.bos)
-    target = read_target(model, items, inputs, spec.quantity, spec.position)
-    x = embeddings_of(model, items.ids, spec.tokens_a_pass)
-    base = make_baseline(spec.baseline, model, items, inputs, x, neutral_id=spec.neutral_id, bos=spec.bos, tokens_a_pass=spec.tokens_a_pass)
-    value = values_of(model, items.ids, x, target, spec.tokens_a_pass).double()
-    start = values_of(model, items.ids, base.embeddings, target, spec.tokens_a_pass).double()
-    found = integrate(Path(model, items, target, base.embeddings, x, spec.tokens_a_pass), value - start, spec, progress)
+    asked = ask(model, inputs, spec)
+    items, target, value = asked.items, asked.target, asked.value.double()
+    base = _baseline(asked, inputs, spec)
+    every = torch.arange(len(asked))
+    start = torch.cat([asked.values(every[part], base.embeddings[part.start : part.stop]) for part in asked.passes(len(asked))])
+    found = integrate(Path(asked, base.embeddings), value - start, spec, progress)
     candidate = base.moved & items.real & ~items.control
     extra = {
         "baseline_value": ("batch", start.cpu().numpy()),
@@ -168,23 +171,37 @@ def compute(model: HookedModel, inputs: Inputs, spec: IntegratedGradientsSpec, p
     }
     return IntegratedGradientsResult(
         kind=INSTRUMENT.name,
-        values=attribution_values(items, target, found["attribution"], value, candidate, extra),
+        values=with_picture(attribution_values(items, target, found["attribution"], value, candidate, extra), model, items),
         spec=spec.model_dump(mode="json"),
-        provenance=origin(model, seed=None, dtype=x.dtype, ids=items.ids, lengths=items.lengths, targets=target.ids, foils=target.foils,
-                          positions=target.positions, baseline=base.embeddings),
-        notes=_notes(base.notes, items, found, (value - start).cpu().numpy(), spec),
+        provenance=origin(model, seed=None, dtype=asked.x.dtype, targets=target.ids, foils=target.foils, positions=target.positions,
+                          baseline=base.embeddings, **items.data()),
+        notes=(*_notes(base.notes, asked, found, (value - start).numpy(), spec), *noise_note(items)),
     )  # fmt: skip
 
 
+def _baseline(asked: Asked, inputs: Inputs, spec: IntegratedGradientsSpec) -> Baseline:
+    """Where the path starts. Raises BadValue for what a baseline needs and did not get, and for one that only tokens read one way have."""
+    if isinstance(asked.items, TokenItems):
+        return make_baseline(spec.baseline, asked.model, asked.items, inputs, asked.x, neutral_id=spec.neutral_id, bos=spec.bos,
+                             tokens_a_pass=spec.tokens_a_pass)  # fmt: skip
+    if inputs.reference is not None or spec.baseline not in ("zero", "unknown-token"):
+        raise BadValue("baseline", spec.baseline, "'zero' or 'unknown-token', without inputs.reference, for this family's own batches")
+    name = "zero" if spec.baseline == "zero" else "token"
+    there, _ = replacement_of(asked, name, spec.neutral_id)
+    moved = asked.items.real if name == "zero" else asked.features
+    words = "the zero embedding at every position" if name == "zero" else "the mask or padding token at every position that is no control"
+    return Baseline(torch.where(moved.to(asked.x.device)[..., None], there.to(asked.x), asked.x), moved, (f"Baseline: {words}.",))
+
+
 def _notes(
-    notes: tuple[str, ...], items: TokenItems, found: dict[str, np.ndarray], difference: np.ndarray, spec: IntegratedGradientsSpec
+    notes: tuple[str, ...], asked: Asked, found: dict[str, np.ndarray], difference: np.ndarray, spec: IntegratedGradientsSpec
 ) -> tuple[str, ...]:
-    out = [*notes, items.added]
+    out = [*notes, *([asked.items.added] if isinstance(asked.items, TokenItems) else [])]
     left = int((~found["converged"]).sum())
     if left:
         share = found["gap"] / np.maximum(np.abs(difference), np.finfo(float).tiny)
         out.append(
-            f"The completeness gap stays above {spec.tolerance:g} of the effect in {left} of {len(items)} items "
+            f"The completeness gap stays above {spec.tolerance:g} of the effect in {left} of {len(asked)} items "
             f"at up to {int(found['steps'].max())} steps (largest gap {found['gap'].max():.3g}, median share {np.median(share):.3g}): "
             "their attributions do not add up to the effect."
         )
@@ -222,9 +239,7 @@ INSTRUMENT = Instrument(
     name="integrated-gradients",
     question="How much did each input token move the answer, starting from a named baseline?",
     spec=IntegratedGradientsSpec,
-    needs=Needs(
-        reads=("tokens",), one_way=True, abilities=frozenset({"logits", "edit", "grad"}), sites=(EMBEDDING,), inputs=("batch", "targets")
-    ),
+    needs=Needs(reads=ANSWERS, abilities=frozenset({"logits", "edit", "grad"}), sites=("*hook_embed",), inputs=("batch", "targets")),
     compute=compute,
     floors={"organism": "town", "first_hit_rate": 0.9, "null": "clean twin at chance"},
 )

@@ -3,59 +3,46 @@ ones that are known to be silent have one. What the benchmark prints is what is 
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.adapters.test_compiled import previous, written
 from tests.adapters.test_compiled_patching import AROUND, KNOWN, SILENT
+from tests.scripts import script
 from workbench.adapters.compiled import load
-
-ROOT = Path(__file__).parents[2]
-
-
-def benchmark() -> Any:
-    """The script that prints the table."""
-    found = importlib.util.spec_from_file_location("compiled_edges", ROOT / "benchmarks" / "compiled_edges.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("folder", AROUND)
 def test_edges_against_the_structural_truth(folder: Path) -> None:
-    script, model = benchmark(), load(folder)
+    table, model = script("compiled_edges"), load(folder)
     truth = set(model.truth.edges)
     for replacement, method in (("zero", "exact"), ("zero", "eap"), ("mean", "exact")):
-        found: dict[tuple[str, str], float] = script.effects(model, replacement, method)
+        found: dict[tuple[str, str], float] = table.effects(model, replacement, method)
         assert truth <= set(found)
-        assert {edge: size for edge, size in found.items() if edge not in truth and size > script.EFFECT} == {}
+        assert {edge: size for edge, size in found.items() if edge not in truth and size > table.EFFECT} == {}
         if method != "exact":  # estimates inside can be as small as rounding where attention is sharp
             continue
-        silent = {edge for edge in truth if found[edge] <= script.EFFECT}
+        silent = {edge for edge in truth if found[edge] <= table.EFFECT}
         if model.truth.name in KNOWN and replacement == "zero":
             assert silent == {edge for edge in SILENT.get(model.truth.name, set()) if isinstance(edge, tuple)}
         if len(truth) < len(found):
-            assert script.area(found, truth) == pytest.approx(1 - 0.5 * len(silent) / len(truth))
+            assert table.area(found, truth) == pytest.approx(1 - 0.5 * len(silent) / len(truth))
 
 
 @pytest.mark.slow
 def test_a_circuit_by_hand_and_a_wrong_one(tmp_path: Path) -> None:
-    script = benchmark()
+    table = script("compiled_edges")
     meta, arrays = previous()
     model = load(written(tmp_path / "hand", meta, arrays))
     true = {("embed", f"L0H0.{word}") for word in "qkv"}
-    for method in script.METHODS:
-        found = script.effects(model, "zero", method)
-        seen = {edge for edge, size in found.items() if size > script.EFFECT}
+    for method in table.METHODS:
+        found = table.effects(model, "zero", method)
+        seen = {edge for edge, size in found.items() if size > table.EFFECT}
         assert seen == true if method == "exact" else seen <= true  # where attention is sharp, its slope is lost
-        assert script.area(found, seen) == 1.0
-        assert script.area(found, {("L0H0", "L1MLP")}) < 0.5  # a wrong circuit is noticed
-    one = script.row(model, ("zero", "mean"))
+        assert table.area(found, seen) == 1.0
+        assert table.area(found, {("L0H0", "L1MLP")}) < 0.5  # a wrong circuit is noticed
+    one = table.row(model, ("zero", "mean"))
     assert (one["zero exact"], one["zero silent"], one["zero exact lost"], one["zero eap lost"]) == (
         0.875,
         1,

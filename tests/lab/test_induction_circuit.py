@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.scripts import script
 from workbench.lab.run import train
-
-ROOT = Path(__file__).parents[2]
-
-
-def script() -> Any:
-    """What finds it."""
-    found = importlib.util.spec_from_file_location("induction_circuit", ROOT / "benchmarks" / "induction_circuit.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.slow
 def test_the_twin_hides_what_followed() -> None:
-    inputs = script().strings(20, 3)
+    inputs = script("induction_circuit").strings(20, 3)
     clean, corrupt = inputs.batch, inputs.reference
     assert clean.shape == (20, 24)
     assert ((clean != corrupt).sum(1) == 1).all()
@@ -38,7 +25,7 @@ def test_the_twin_hides_what_followed() -> None:
 
 @pytest.mark.full
 def test_the_head_of_previous_tokens_feeds_the_keys_of_the_second_layer() -> None:
-    book = script()
+    book = script("induction_circuit")
     model: Any = train("gpt-repeats", settings={"train": {"seed": 1}}, store=None).model
     inputs = book.strings(32, 0)
     for ranking in ("exact", "greedy-pruning"):

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from functools import cache
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
-
-@cache
-def textbook() -> Any:
-    """The script that finds them."""
-    found = importlib.util.spec_from_file_location("textbook", ROOT / "benchmarks" / "textbook.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules["textbook"] = module
-    found.loader.exec_module(module)
-    return module
+from tests.scripts import script
 
 
 @pytest.mark.full
 def test_induction_heads_form_and_carry_the_repeats() -> None:
-    book = textbook()
+    book = script("textbook")
     model = book.trained("gpt-repeats", 1, None)
     found = book.induction(model)
     assert (found.previous[0], found.induction[0]) == (0, 1)
@@ -44,7 +26,7 @@ def test_induction_heads_form_and_carry_the_repeats() -> None:
 
 @pytest.mark.full
 def test_one_head_lowers_the_giver_and_another_copies_the_recipient() -> None:
-    book = textbook()
+    book = script("textbook")
     model = book.trained("gpt-gifts", 1, None)
     found = book.gifts(model)
     assert found.plain > 5

@@ -14,6 +14,7 @@ from probes.attention_pattern import INSTRUMENT as ATTENTION
 from probes.attention_pattern import AttentionPatternSpec
 from probes.input_x_gradient import INSTRUMENT as PRODUCT
 from probes.integrated_gradients import INSTRUMENT as INTEGRATED
+from probes.integrated_gradients import IntegratedGradientsSpec
 from probes.saliency import INSTRUMENT as SALIENCY
 from probes.saliency import SaliencySpec
 from workbench.core.errors import BadValue, UnknownName
@@ -150,7 +151,29 @@ def test_an_encoder_does_not_read_padding() -> None:
     both = SALIENCY(model, Inputs(ids, lengths, targets=torch.tensor([3, 4])), SaliencySpec.parse({}))
     one = SALIENCY(model, Inputs(ids[1:, :5], targets=torch.tensor([4])), SaliencySpec.parse({}))
     assert np.allclose(both.values.attribution.values[1, :5], one.values.attribution.values[0], atol=1e-12)
-    assert any("read what comes after them" in why for why in INTEGRATED.explain_incompatibility(model))
+    fields: Any = {"steps": 4, "max_steps": 8}
+    both = INTEGRATED(model, Inputs(ids, lengths, targets=torch.tensor([3, 4])), IntegratedGradientsSpec.parse(fields))
+    one = INTEGRATED(model, Inputs(ids[1:, :5], targets=torch.tensor([4])), IntegratedGradientsSpec.parse(fields))
+    assert np.allclose(both.values.attribution.values[1, :5], one.values.attribution.values[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [n if n == "vit" else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES])
+def test_integrated_gradients_add_up_on_every_stack(name: str) -> None:
+    """The sum over positions is the answer less the baseline's, whatever is read: patches, frames, words, pairs or noise."""
+    model, batch = tiny(name)
+    rows = len(next(iter(vars(batch).values())))
+    inputs = Inputs(batch.tokens if name == "gpt" else batch, targets=torch.arange(rows))
+    for stack in dict.fromkeys(site.stack for site in model.sites().values() if site.layer is not None):
+        fields = {"steps": 64, "max_steps": 1024, **({"stack": stack} if stack and name != "gpt" else {})}
+        result = INTEGRATED(model, inputs, IntegratedGradientsSpec.parse(fields))
+        v: Any = result.values
+        change = (v.value - v.baseline_value).values
+        assert np.allclose(v.attribution.sum("pos").values, change, atol=2e-3 * np.abs(change).max())
+        assert name == "imagen" or np.abs(change).max() > 0  # of a fresh denoiser every gate is zero
+        assert result.plot().to_dict()
+    if name != "gpt":
+        with pytest.raises(BadValue, match="baseline is 'template-mean', but it must be 'zero' or 'unknown-token'"):
+            INTEGRATED(model, inputs, IntegratedGradientsSpec.parse({"baseline": "template-mean"}))
 
 
 def test_what_does_not_fit_is_said() -> None:

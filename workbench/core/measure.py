@@ -22,7 +22,7 @@ class Needs:
 
     ``abilities`` of the model; ``sites`` patterns that must match; ``additive`` residual stream; ``inputs`` names the fields of ``Inputs``
     that must be given; ``tokenizer`` where text is used; ``reads`` what the model must read (empty: anything); ``one_way`` where no token
-    may read what comes after it; ``families`` restricts (empty: any).
+    may read what comes after it; ``one_stack`` where all layers must be of one stack; ``families`` restricts (empty: any).
     """
 
     abilities: frozenset[str] = frozenset()
@@ -32,6 +32,7 @@ class Needs:
     tokenizer: bool = False
     reads: tuple[str, ...] = ()
     one_way: bool = False
+    one_stack: bool = False
     families: tuple[str, ...] = ()
 
     def objections(self, model: HookedModel) -> list[str]:
@@ -49,6 +50,9 @@ class Needs:
             out.append(f"the model does not offer {', '.join(missing)}" + (f" ({'; '.join(why)})" if why else ""))
         if self.tokenizer and model.tokenizer is None and not isinstance(model, Answering):
             out.append("the model has no tokenizer")
+        stacks = list(dict.fromkeys(site.stack for site in model.sites().values() if site.layer is not None)) if self.one_stack else []
+        if len(stacks) > 1:
+            return [*out, f"its layers are in {len(stacks)} stacks ({', '.join(stacks)}), and what is asked is within one"]
         if self.sites or self.additive:
             table = model.sites()
             for pattern in self.sites:
