@@ -254,7 +254,7 @@ def test_pixels_are_followed_too_and_stacks_of_several_are_not() -> None:
     assert np.abs(none - part.corrupt).max() < 1e-10
     assert np.abs(whole - part.clean).max() < 1e-10
     assert Result.from_json(score(model, inputs).to_json()).plot().to_dict()
-    for name, words in (("bert", "not additive"), ("seq2seq", "hook_q_input"), ("clip", "hook_q_input")):
+    for name, words in (("bert", "not additive"), ("seq2seq", "in 2 stacks"), ("clip", "in 2 stacks")):
         foreign, theirs = tiny(name)
         with pytest.raises(Incompatible, match=words):
             INSTRUMENT(foreign, Inputs(theirs, targets=torch.zeros(1).long()))
