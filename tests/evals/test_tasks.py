@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evals import judge
 from evals.task import Measure, TaskData
 from evals.tasks import TASKS
 from evals.transcripts import distance, error_rate, exact
@@ -60,7 +61,10 @@ def made(name: str) -> tuple[TaskData, Any]:
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
-def test_a_task_trains_and_scores_its_family(name: str) -> None:
+def test_a_task_trains_and_scores_its_family(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A judge of few pictures judges paintings as it must here, which nobody looks at; ``test_judge`` has the whole one.
+    for constant, few in (("ROWS", 256), ("STEPS", 30), ("TRIED", 64)):
+        monkeypatch.setattr(judge, constant, few)
     data, model = made(name)
     total, count = model.loss(data.train.batch([0, 1]))
     assert count > 0

@@ -27,7 +27,7 @@ class Listener:
     site has (UnknownName). Recorded tensors are detached unless ``grad``.
     """
 
-    __slots__ = ("_at", "_captured", "_edits", "_prefix", "grad", "sites")
+    __slots__ = ("_above", "_at", "_captured", "_edits", "_prefix", "grad", "sites")
 
     def __init__(self, sites: SiteTable, capture: Sequence[Site], edits: Sequence[Edit], grad: bool) -> None:
         self.sites, self.grad, self._prefix = sites, grad, ""
@@ -39,14 +39,15 @@ class Listener:
                 for word in edit.at:
                     site.axis(word)
                 self._edits.setdefault(site.name, []).append(edit)
+        self._above = _beginnings((*self._captured, *self._edits))
 
     def under(self, prefix: str) -> Listener | None:
         """The same listener with ``prefix`` before every name, or None where nothing below it was selected."""
         whole = self._prefix + prefix
-        if not any(name.startswith(whole) for name in (*self._captured, *self._edits)):
+        if whole not in self._above:
             return None
         view = object.__new__(Listener)
-        view.sites, view.grad, view._prefix = self.sites, self.grad, whole
+        view.sites, view.grad, view._prefix, view._above = self.sites, self.grad, whole, self._above
         view._captured, view._edits, view._at = self._captured, self._edits, self._at
         return view
 
@@ -89,6 +90,11 @@ class Listener:
                 raise BadValue("the selection", name, "sites this run passes: it lies before its start or after its stop")
         at = {name: value for name in chosen if (value := self._at[name]) is not None}
         return at, {name: chosen[name] for name in at}
+
+
+def _beginnings(names: Sequence[str]) -> frozenset[str]:
+    """What the names begin with up to each of their dots: asked for at every layer of every run, so it is one look-up."""
+    return frozenset(name[: at + 1] for name in names for at, sign in enumerate(name) if sign == ".")
 
 
 def _applied(edit: Edit, tensor: Tensor, site: Site) -> Tensor:
