@@ -32,13 +32,19 @@ Head = tuple[int, int]
 
 
 def trained(recipe: str, seed: int, store: Store | None) -> Any:
-    """The model of a recipe, and its task's spec."""
+    """The model of a recipe."""
     return train(recipe, settings={"train": {"seed": seed}}, store=store).model
 
 
 def fresh(model: Any, seed: int) -> Any:
     """The same shape with its first weights."""
     return type(model)(model.config, model.tokenizer, seed=seed).eval()
+
+
+def compared(recipe: str, seed: int, store: Store | None) -> list[tuple[str, Any]]:
+    """The trained model and its first weights, with words for each."""
+    model = trained(recipe, seed, store)
+    return [(f"{recipe}, seed {seed}", model), ("its first weights", fresh(model, seed))]
 
 
 def values_of(name: str, model: Any, inputs: Inputs, **fields: Any) -> Any:
@@ -227,8 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     told = parser.parse_args(argv)
     store = Store.open(told.home)
     for seed in told.seeds:
-        model = trained("gpt-repeats", seed, store)
-        for words, one in ((f"gpt-repeats, seed {seed}", model), ("its first weights", fresh(model, seed))):
+        for words, one in compared("gpt-repeats", seed, store):
             it = induction(one)
             print(
                 f"{words}: previous-token {named(it.previous)} {it.scores[0]:.2f}, induction {named(it.induction)} {it.scores[1]:.2f}, "
@@ -237,8 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 flush=True,
             )
     for seed in told.seeds:
-        model = trained("gpt-gifts", seed, store)
-        for words, one in ((f"gpt-gifts, seed {seed}", model), ("its first weights", fresh(model, seed))):
+        for words, one in compared("gpt-gifts", seed, store):
             got = gifts(one)
             print(
                 f"{words}: logit difference {got.plain:.2f}; recipient raised by {ranked(got.raised)}; giver lowered by "

@@ -31,7 +31,7 @@ from probes.false_negatives import LEVEL, bounds
 from probes.first_order import FirstOrder
 from probes.patch_metric import Read
 from probes.patch_plan import Plan, read_plan
-from probes.patch_result import Found, PatchResult, patch_notes, patch_origin, patch_values
+from probes.patch_result import Found, PatchResult, known_mean, patch_notes, patch_origin, patch_values
 from probes.patch_spec import PatchSpec
 from probes.patch_sweep import swept
 from probes.places import is_own_batch, stack_of
@@ -72,18 +72,16 @@ def attributed(
     plan = read_plan(model, inputs, spec, metric)
     _check(plan, model, inputs, spec)
     found, reach = _estimated(plan, spec, progress)
-    strength = np.nanmean(np.abs(found.value - found.base) if reach is None else reach, axis=1)
+    strength = _strength(found.value - found.base, reach)
     order = np.argsort(-np.nan_to_num(strength), kind="stable")
     chosen, rest = np.sort(order[: spec.verify]), np.sort(order[spec.verify :])
-    more: dict[str, np.ndarray] = {} if reach is None else {"reach": reach}
+    more = {"reach": reach, "exact": np.full(found.value.shape, np.nan), "bound": np.full(len(plan.places), np.nan)}
     notes = [*patch_notes(plan, inputs, found, name or ("the given metric" if metric is not None else "")), _how(spec)]
     if spec.verify:
-        more["exact"] = np.full(found.value.shape, np.nan)
         exact, words, stopped = swept(replace(plan, places=[plan.places[k] for k in chosen]), spec.memory_mib << 20, progress)
         more["exact"][chosen] = exact.value - exact.base
         notes += [f"The {len(chosen)} strongest cells were patched exactly; {words}." + (" Interrupted: some were not." if stopped else "")]
     if spec.subsets:
-        more["bound"] = np.full(len(plan.places), np.nan)
         more["bound"][rest] = bounds(plan, [plan.places[k] for k in rest], spec.subsets, spec.memory_mib << 20, progress)
         notes += [
             f"With {LEVEL:.0%} confidence none of the {len(rest)} other cells moves the answer by more than "
@@ -116,11 +114,11 @@ def _check(plan: Plan, model: HookedModel, inputs: Inputs, spec: AttributionPatc
         )
 
 
-def _estimated(plan: Plan, spec: AttributionPatchingSpec, progress: Progress) -> tuple[Found, np.ndarray | None]:
-    """The unedited values with first-order ones, and the reach of each cell where it is asked for."""
+def _estimated(plan: Plan, spec: AttributionPatchingSpec, progress: Progress) -> tuple[Found, np.ndarray]:
+    """The unedited values with first-order ones, and the reach of each cell (NaN where it is not asked for)."""
     first = FirstOrder(plan, spec.qk_fix, spec.steps)
     shape = (len(plan.places), len(plan.given.clean))
-    found, reach = Found.of(*shape), np.full(shape, np.nan) if spec.grad_drop else None
+    found, reach = Found.of(*shape), np.full(shape, np.nan)
     model = plan.given.clean.model
     stack = stack_of(model, spec.stack)
     layers = sorted({site.layer for site in model.sites().values() if site.layer is not None and site.stack == stack})
@@ -133,7 +131,7 @@ def _estimated(plan: Plan, spec: AttributionPatchingSpec, progress: Progress) ->
         if plan.counterfactual:
             (found.corrupt if plan.noising else found.clean)[rows] = plan.there(metric, source)
         found.value[:, rows] = np.where(real, base + effect, np.nan)
-        if reach is not None:
+        if spec.grad_drop:
             reach[:, rows] = np.where(real, _reach(first, rows, source, layers, at, np.abs(effect)), np.nan)
         progress(rows.stop, shape[1], "items")
     return found, reach
@@ -148,6 +146,11 @@ def _reach(first: FirstOrder, rows: slice, source: Any, layers: list[int], at: n
     return total / len(layers)
 
 
+def _strength(effect: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """What cells are ranked by, ``[cell]``: the mean reach where there is any, else the mean |effect|."""
+    return known_mean(reach if np.isfinite(reach).any() else np.abs(effect))
+
+
 def _how(spec: AttributionPatchingSpec) -> str:
     slope = "the run that is patched" if spec.steps == 1 else f"{spec.steps} points between the two inputs"
     fixed = "; queries and keys are judged through their pattern" if spec.qk_fix else ""
@@ -159,29 +162,29 @@ def _how(spec: AttributionPatchingSpec) -> str:
 
 @dataclass(frozen=True)
 class AttributionPatchingResult(PatchResult):
-    """``PatchResult`` whose ``value``, ``effect`` and ``score`` are first-order estimates. Where asked for: ``reach``, the mean |effect|
-    with each other layer's slope dropped; ``exact``, the effect in a run of its own (NaN: not run); ``bound``, how large a cell's mean
-    effect could still be (NaN: verified)."""
+    """``PatchResult`` whose ``value``, ``effect`` and ``score`` are first-order estimates. NaN where not asked for: ``reach``, the mean
+    |effect| with each other layer's slope dropped; ``exact``, the effect in a run of its own; ``bound``, how large the mean effect of
+    a cell that was not verified could still be."""
 
-    more: ClassVar[tuple[str, ...]] = ("reach", "exact", "bound")
+    columns: ClassVar[tuple[str, ...]] = (*PatchResult.columns, "reach", "exact", "bound")
 
     def strength(self) -> np.ndarray:
-        """What cells are ranked by, ``[cell]``: reach where there is one, else the mean |effect|."""
+        """What cells are ranked by, ``[cell]``."""
         v: Any = self.values
-        return np.nanmean(v.reach.values if "reach" in v else np.abs(v.effect.values), axis=1)
+        return _strength(v.effect.values, v.reach.values)
 
     def summary(self) -> str:
         """The strongest cells; where cells were verified, how near their estimates were."""
         out, v = super().summary(), self.values
-        if "exact" in v:
-            known = np.isfinite(v.exact.values)
+        known = np.isfinite(v.exact.values)
+        if known.any():
             estimate, exact = v.effect.values[known], v.exact.values[known]
             if len(exact) > 1 and estimate.std() > 0 and exact.std() > 0:
                 agreed = f"correlation {np.corrcoef(estimate, exact)[0, 1]:.3f}"
             else:
-                agreed = f"largest difference {number(float(np.abs(estimate - exact).max()))}" if len(exact) else "none"
+                agreed = f"largest difference {number(float(np.abs(estimate - exact).max()))}"
             out += f" Estimate against exact effect, {known.any(1).sum()} cells: {agreed}."
-        if "bound" in v:
+        if np.isfinite(v.bound.values).any():
             out += f" No other cell above {number(float(np.nanmax(v.bound.values)))} ({LEVEL:.0%})."
         return out
 

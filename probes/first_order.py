@@ -24,7 +24,7 @@ from probes.patch_metric import Metric
 from probes.patch_plan import Plan, finite
 from probes.places import embedding_of, stack_of
 from workbench.core.errors import BadValue
-from workbench.core.protocol import Add, Apply, Edit, Replace, Trace
+from workbench.core.protocol import Apply, Edit, Replace, Trace
 from workbench.core.sites import Site
 from workbench.core.tolerance import agree
 
@@ -106,30 +106,31 @@ class FirstOrder:
         self, rows: slice, metric: Metric, sites: Sequence[Site], edits: Sequence[Edit], drop: int | None, *, slopes: bool = True
     ) -> Slopes:
         given, side = self.plan.given, self.plan.side
-        shapes = {site.name: None for site in sites}
-        with torch.no_grad():
-            plain = side.model.run(side.batch(rows), capture=sites, logits=given.logits(rows), edit=edits)
-        assert plain.logits is not None
-        value = finite(metric(plain.logits), "clean" if self.plan.noising else "corrupt")
+        which = "clean" if self.plan.noising else "corrupt"
         if not slopes:
-            return Slopes(value, plain, {})
+            plain = side.model.run(side.batch(rows), capture=sites, logits=given.logits(rows), edit=edits)
+            assert plain.logits is not None
+            return Slopes(finite(metric(plain.logits), which), plain, {})
+        leaves: dict[str, Tensor] = {}
+
+        def zero(value: Tensor, site: Site) -> Tensor:
+            # Adding zeros makes the slope one of a leaf, whether or not the fast path would have used what was heard.
+            leaves[site.name] = torch.zeros_like(value).requires_grad_(True)
+            return value + leaves[site.name]
+
         with torch.enable_grad():
-            # Adding zeros at a site makes the slope there one of a leaf, whether or not the fast path would have used what was heard.
-            leaves = {name: torch.zeros_like(plain[name]).requires_grad_(True) for name in shapes}
-            added = [Add(name, value=leaf) for name, leaf in leaves.items()]
-            asked = [*edits, *added, *self._dropped(drop)]
-            logits = side.model.run(side.batch(rows), edit=asked, logits=given.logits(rows), grad=True).logits
-            assert logits is not None
-            values = metric(logits)
+            asked = [*edits, *(Apply(site.name, fn=zero) for site in sites), *self._dropped(drop)]
+            trace = side.model.run(side.batch(rows), capture=sites, edit=asked, logits=given.logits(rows), grad=True)
+            assert trace.logits is not None
+            values = metric(trace.logits)
+            wanted = list(leaves.values())
             if not given.together:
-                found = torch.autograd.grad(values.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
+                found = torch.autograd.grad(values.sum(), wanted, allow_unused=True, materialize_grads=True)
             else:
-                each = [
-                    torch.autograd.grad(one, list(leaves.values()), retain_graph=True, allow_unused=True, materialize_grads=True)
-                    for one in values
-                ]
-                found = [torch.stack(slopes) for slopes in zip(*each, strict=True)]
-        return Slopes(value, plain, dict(zip(leaves, found, strict=True)))
+                each = [torch.autograd.grad(one, wanted, retain_graph=True, allow_unused=True, materialize_grads=True) for one in values]
+                found = [torch.stack(of_each) for of_each in zip(*each, strict=True)]
+        plain = Trace(None, {name: value.detach() for name, value in trace.at.items()}, trace.sites)
+        return Slopes(finite(values, which), plain, dict(zip(leaves, found, strict=True)))
 
     def _dropped(self, drop: int | None) -> list[Edit]:
         if drop is None:

@@ -129,10 +129,10 @@ class PatchResult(Result):
         v: Any = self.values
         of = of or self.of
         if of != "score":
-            return _mean(v[of].values)
+            return known_mean(v[of].values)
         known = np.isfinite(v.score.values)
-        above = _mean(np.where(known, v.value.values - v.corrupt.values, np.nan))
-        scale = _mean(np.where(known, (v.clean - v.corrupt).values, np.nan))
+        above = known_mean(np.where(known, v.value.values - v.corrupt.values, np.nan))
+        scale = known_mean(np.where(known, (v.clean - v.corrupt).values, np.nan))
         with np.errstate(invalid="ignore", divide="ignore"):
             return above / scale
 
@@ -177,7 +177,7 @@ class PatchResult(Result):
         return chart(self)
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
+def known_mean(values: np.ndarray) -> np.ndarray:
     """The mean over known items, NaN where none is."""
     known = np.isfinite(values)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -227,6 +227,18 @@ def test_the_bound_holds_as_often_as_it_says_and_sees_what_is_large() -> None:
     assert (upper(member, np.zeros(64)) == 0).all()
 
 
+def test_a_place_that_is_padding_in_every_item_has_no_strength_and_no_column_depends_on_what_was_asked() -> None:
+    model = build("plain", dtype=torch.float64)
+    inputs = replace(pair(model), foils=None, lengths=torch.tensor([5, 6, 6]))  # of seven columns
+    plain, asked = (estimate(model, inputs, verify=3 * more, grad_drop=bool(more)) for more in (0, 1))
+    assert list(plain.to_frame().columns) == list(asked.to_frame().columns)
+    assert np.isnan(plain.values.reach.values).all()
+    last = plain.values["pos"].values == 6
+    assert np.isnan(plain.strength()[last]).all()
+    assert np.isfinite(plain.strength()[~last]).all()
+    assert not np.isfinite(asked.values.exact.values[last]).any()
+
+
 @pytest.mark.slow
 def test_a_planted_lookup_is_found_and_an_untrained_copy_is_silent() -> None:
     inputs, where = swapped(32, 999)
