@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -109,6 +109,7 @@ class DiffusionBatch(Batch):
     targets: Float[Tensor, "batch channel height width"] | None = None
 
 
+@runtime_checkable
 class RowData(Protocol):
     """Rows a training loop can draw by number, as the batch type of the family that is trained."""
 
