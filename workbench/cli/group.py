@@ -23,6 +23,7 @@ COMMANDS = Catalog(
         "audit": ("workbench.cli.audit:app", "train, look inside, evaluate and report: the whole audit", "headline"),
         "train": ("workbench.cli.train:app", "train a model by a recipe", "headline"),
         "probe": ("workbench.cli.probe:app", "ask one instrument about a model", "headline"),
+        "harvest": ("workbench.cli.harvest:app", "keep a model's activations on a corpus", "standard"),
         "eval": ("workbench.cli.eval:app", "run evaluation suites on a model", "headline"),
         "report": ("workbench.cli.report:app", "write the report of a finished run", "headline"),
         "compare": ("workbench.cli.compare:app", "compare two runs of one suite, pair by pair", "standard"),
