@@ -38,6 +38,7 @@ INSTRUMENTS = Catalog(
         "shapley": ("probes.shapley:INSTRUMENT", "what each token adds, over all orders of coming in", "standard"),
         "gradient-shap": ("probes.gradient_shap:INSTRUMENT", "expected gradients between drawn baselines and a noisy input", "standard"),
         "smooth-grad": ("probes.smooth_grad:INSTRUMENT", "saliency averaged over noisy copies of the input", "standard"),
+        "generation-attribution": ("probes.generation_attribution:INSTRUMENT", "what each token a model writes was read from", "standard"),
         "explanation-quality": ("probes.explanation_quality:INSTRUMENT", "what an attribution is worth beside random ones", "headline"),
     },
 )

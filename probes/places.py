@@ -109,12 +109,22 @@ def _before_picture(model: HookedModel, batch: Batch, stack: str, shape: tuple[i
 
 def stack_of(model: HookedModel, stack: str) -> str:
     """The stack meant by ``stack``, checked."""
-    known = list(dict.fromkeys(site.stack for site in model.sites().values() if site.layer is not None))
+    known = stacks_of(model)
     if not stack:
         return known[0]
     if stack not in known:
         raise UnknownName("stack", stack, known, where=f"of this {model.family} model")
     return stack
+
+
+def stacks_of(model: HookedModel) -> list[str]:
+    """The stacks that have layers, in the order they run."""
+    return list(dict.fromkeys(site.stack for site in model.sites().values() if site.layer is not None))
+
+
+def last_stack(model: HookedModel) -> str:
+    """The stack whose positions the logits lie along."""
+    return stacks_of(model)[-1]
 
 
 def prefix_of(stack: str) -> str:

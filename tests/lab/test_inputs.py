@@ -221,6 +221,20 @@ def test_rows_of_a_task_can_be_asked_about(family: str, task: str, stack: str) -
         assert (values.position.values == values.sizes["pos"] - 1).all()
 
 
+def test_what_a_model_writes_about_rows_of_a_task_is_its_own() -> None:
+    """A source and what the decoder begins from, without the row's answer: all that is written is explained, not its first token alone."""
+    one = TASKS.load("copying")
+    data = {"rows": 12, "held_out": 12}
+    small = {"n_layers_encoder": 1, "n_layers_decoder": 1, "d_model": 16, "n_heads": 2}
+    made: Any = FAMILIES.load("seq2seq")
+    model = made(made.config_type.parse({**one.make(one.spec.parse(data), 3).shape, **small})).eval()
+    tool = INSTRUMENTS.load("generation-attribution")
+    chosen = tool.spec.parse({"most": 4})
+    inputs = make_inputs(tool, model, InputsSpec.parse({"task": "copying", "data": data, "count": 3}), chosen)
+    assert inputs.targets is None
+    assert tool(model, inputs, chosen).values.sizes["generated"] == 4
+
+
 def test_an_instrument_of_weights_needs_no_inputs_and_one_that_fits_takes_many(store: Store, trained: str, model: Any) -> None:
     scores, lens = INSTRUMENTS.load("composition-scores"), INSTRUMENTS.load("tuned-lens")
     given = default_inputs(scores, "family:vit", store)  # no world, no task

@@ -115,7 +115,8 @@ def make_inputs(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: 
     if spec.weights:
         raise UsageError(f"'{tool.name}' reads more than weights. Leave `inputs.weights` out, or give texts.")
     if spec.task:
-        return task_rows(spec, model)
+        made = task_rows(spec, model)
+        return replace(made, targets=None) if "most" in tool.spec.model_fields else made  # what a model writes is its own answer
     bos = bool(getattr(chosen, "bos", True))
     if spec.labels:
         if "labels" not in tool.needs.inputs:
