@@ -61,6 +61,13 @@ class Adapted(nn.Linear):
         return functional.linear(input, self.frozen, self.bias) + self.scale * low
 
 
+class Sharded(Adapted):
+    """An adapted map whose tensors are divided among processes and gathered while it runs (FSDP). In between its weight is this process's
+    part of the frozen one, which is what FSDP looks for by that name."""
+
+    weight: Any = property(lambda self: self.frozen if hasattr(self.frozen, "to_local") else Adapted.weight.fget(self))
+
+
 @dataclass(frozen=True)
 class Attached:
     """What ``attach`` did: the adapted maps by module path with their public names, and which parameters trained before."""

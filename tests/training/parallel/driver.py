@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from workbench.blocks.init import generator_of
 from workbench.core.batch import IGNORE
 from workbench.core.errors import AssayError, BadValue
 from workbench.families import FAMILIES
+from workbench.training.adapter_files import save_adapter
 from workbench.training.loop import train
+from workbench.training.lora import Adapted, LoRASpec, Sharded, attach, base_digest, merge
 from workbench.training.parallel import team
 from workbench.training.parallel.team import Team
 from workbench.training.parallel.world import joined
@@ -71,12 +74,20 @@ class Many:
 
 def answer(job: Mapping[str, Any]) -> dict[str, Any]:
     """Train as ``job`` says: ``family``, ``dtype``, ``train`` (fields of TrainSpec), and optionally ``config`` (fields of the family's
-    config), ``out``, ``stop`` (steps to end after, as if cut off), ``copy`` (where ``out`` is copied to then), ``broken``, ``fails``,
-    ``fault`` (of rank 1 alone: other ``data``, or ``rows`` that cannot be read)."""
+    config), ``lora`` (fields of LoRASpec), ``stir`` (additions begin with values), ``adapter`` (where rank 0 saves them), ``out``, ``stop``
+    (steps to end after, as if cut off), ``copy`` (where ``out`` is copied to then), ``broken``, ``fails``, ``fault`` (of rank 1 alone:
+    other ``data``, or ``rows`` that cannot be read)."""
     family = FAMILIES.load(job["family"])
     tiny, batch = family.tiny(seed=0)
     model = family(tiny.config.override(job.get("config", {})), seed=0).to(getattr(torch, job["dtype"]))
+    if "lora" in job:
+        attach(model, LoRASpec.parse(job["lora"]))
+    for name, parameter in model.named_parameters() if job.get("stir") else ():
+        if name.endswith("lora_b"):
+            nn.init.normal_(parameter, std=0.1, generator=generator_of("stir", name))
+    base = base_digest(model)
     seen: list[float] = []
+    learning: set[str] = set()
     amid: dict[str, float] = {}
     spec = TrainSpec.parse(TRAIN | job["train"])
     rows, held = Many(batch, 1), Many(batch, 2, rows=7)
@@ -84,6 +95,7 @@ def answer(job: Mapping[str, Any]) -> dict[str, Any]:
     def note(event: str, state: Any) -> None:
         if event == "step":
             seen.append(state["loss"])
+            learning.update(name for name, parameter in state["model"].named_parameters() if parameter.grad is not None)
         if event == "step" and state["step"] == 15 and spec.parallel.kind in ("none", "ddp"):
             amid.update(heard(state["model"], held))
 
@@ -105,7 +117,19 @@ def answer(job: Mapping[str, Any]) -> dict[str, Any]:
             raise
         return {"losses": seen, "error": f"{type(error).__name__}: {error}"}
     keep = ("record", "validation", "weights", "tokens", "resumed_from")
-    return {"losses": seen, "heard": heard(model, held), "amid": amid} | {name: history[name] for name in keep}
+    found = {"losses": seen, "heard": heard(model, held), "amid": amid} | {name: history[name] for name in keep}
+    return found | (adapted(model, base, learning, job.get("adapter", "")) if "lora" in job else {})
+
+
+def adapted(model: Any, base: str, learning: set[str], folder: str) -> dict[str, Any]:
+    """What became of a model with adapters: whether its base is as it was, which parameters had gradients, and, as numbers, its weights
+    as they are shown and after merging. ``folder``: where the adapters are saved by rank 0."""
+    if folder and os.environ.get("RANK", "0") == "0":
+        save_adapter(model, folder)
+    found = {"base": base_digest(model) == base, "learning": sorted(learning)}
+    found |= {"shown": {name: _number(value) for name, value in model.named_weights().items()}}
+    merge(model)
+    return found | {"merged": {name: _number(value) for name, value in model.named_weights().items()}}
 
 
 def heard(model: Any, rows: Many) -> dict[str, float]:
@@ -124,18 +148,23 @@ def _number(value: torch.Tensor) -> float:
 @contextmanager
 def broken(how: str) -> Iterator[None]:
     """A fault planted in the sharing of work: ``mean``, each process divides by its own number of targets; ``apart``, each compares its
-    own pairs alone; ``order``, a share has the other's rows twice."""
-    kept = Team.summed, team.contrastive, Team.share
+    own pairs alone; ``order``, a share has the other's rows twice; ``summands``, of an adapter that all hold each learns from its own part;
+    ``veiled``, FSDP is shown an adapted map's whole weight where it looks for the frozen one."""
+    kept = Team.summed, team.contrastive, Team.share, team.whole_gradients, Sharded.weight
     if how == "mean":
         Team.summed = lambda self, total, count: (total, count)
     if how == "apart":
         team.contrastive = lambda model: False
     if how == "order":
         Team.share = lambda self, rows: kept[2](self, [rows[0]] * len(rows))
+    if how == "summands":
+        team.whole_gradients = lambda parameters: None
+    if how == "veiled":
+        Sharded.weight = Adapted.weight
     try:
         yield
     finally:
-        Team.summed, team.contrastive, Team.share = kept
+        Team.summed, team.contrastive, Team.share, team.whole_gradients, Sharded.weight = kept
 
 
 class _Enough(Exception):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import socket
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from tests.training.parallel.driver import answer
 from tests.training.setting import Copying, model, spec
@@ -17,7 +18,6 @@ from workbench.core.errors import BadValue, Incompatible, LostRank, UsageError
 from workbench.families import FAMILIES
 from workbench.lab.recipe import TaskRecipe, plan_of, read, shipped, training_of
 from workbench.training.loop import train
-from workbench.training.lora import LoRASpec, attach
 from workbench.training.parallel.plan import layers_changed
 from workbench.training.parallel.spec import ParallelSpec
 from workbench.training.parallel.team import Team
@@ -139,15 +139,34 @@ def test_more_processes_than_rows_are_refused(alone_in_a_world: None) -> None:
             Team(model(), spec(batch_rows=4, accumulate=2, parallel={"kind": "ddp"}), world, changes)
 
 
-@pytest.mark.parametrize(("kind", "words"), [("fsdp", r"'stack\.blocks\.0\.attn\.q' computes its weight from others"), ("ddp", "")])
-def test_adapters_are_for_whole_models(alone_in_a_world: None, kind: str, words: str) -> None:
-    adapted = model()
-    attach(adapted, LoRASpec(rank=2))
-    with joined(parallel(kind=kind)) as world, ExitStack() as changes:
+@pytest.mark.parametrize("kind", ["ddp", "fsdp", "tp"])
+def test_adapters_alone_learn_in_a_world_of_one(alone_in_a_world: None, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = {"family": "gpt", "dtype": "float64", "train": {"steps": 4}, "lora": {"rank": 2, "select": ["*"]}}
+    found = answer(job | {"train": job["train"] | {"parallel": {"kind": kind}}})
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name)
+    expected = answer(job)
+    assert found["losses"] == pytest.approx(expected["losses"], abs=1e-12)
+    assert found["merged"] == pytest.approx(expected["merged"], abs=1e-10)
+    assert found["base"]
+    assert found["learning"] == expected["learning"]
+    assert {name.rpartition(".")[2] for name in found["learning"]} == {"lora_a", "lora_b"}
+
+
+class Doubled(nn.Linear):
+    """A map that computes the weight it shows."""
+
+    weight: Any = property(lambda self: 2 * self._parameters["weight"])
+
+
+def test_maps_that_are_not_what_they_show_are_refused(alone_in_a_world: None) -> None:
+    odd = model()
+    odd.get_submodule("stack.blocks.0.attn.q").__class__ = Doubled
+    with joined(parallel(kind="fsdp")) as world, ExitStack() as changes:
         assert world is not None
-        with pytest.raises(Incompatible, match=words) if words else nullcontext():
-            Team(adapted, spec(parallel={"kind": kind}), world, changes)
-    assert "is no plain linear map" in objections(adapted, 2)[0]
+        with pytest.raises(Incompatible, match=r"'stack\.blocks\.0\.attn\.q' computes its weight from others"):
+            Team(odd, spec(parallel={"kind": "fsdp"}), world, changes)
+    assert objections(odd, 2)[0] == "'stack.blocks.0.attn.q' is no plain linear map"
 
 
 def test_a_codebook_that_learns_is_refused(alone_in_a_world: None) -> None:

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from workbench.blocks.stack import Block, Left
 from workbench.core.errors import Incompatible
+from workbench.training.lora import Adapted, Sharded
 from workbench.training.parallel.spec import ParallelSpec
 from workbench.training.parallel.tensor import share_layers
 from workbench.training.parallel.world import World
@@ -83,10 +84,12 @@ def _shard(model: nn.Module, world: World) -> None:
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
     if veiled := [name for name, module in model.named_modules() if _veils(module)]:
-        why = f"'{veiled[0]}' computes its weight from others (an adapter does), and FSDP would shard the wrong one"
+        why = f"'{veiled[0]}' computes its weight from others, and FSDP would shard the wrong one"
         raise Incompatible("fsdp", f"this {model.family} model", [why], do="Take parallel.kind=ddp.")
     mesh = world.mesh["dp"]
     for module in list(model.modules()):
+        if type(module) is Adapted:
+            module.__class__ = Sharded
         if isinstance(module, Block):
             module.forward = partial(_stream, module.forward)  # type: ignore[method-assign]  # of a copy
             fully_shard(module, mesh=mesh)
@@ -99,8 +102,10 @@ def _shard(model: nn.Module, world: World) -> None:
 
 
 def _veils(module: nn.Module) -> bool:
-    """Whether a parameter of ``module`` is another tensor than what is read by its name."""
-    return any(own is not None and getattr(module, name) is not own for name, own in module._parameters.items())
+    """Whether a parameter of ``module`` is another tensor than what is read by its name (an adapted map knows what FSDP asks it)."""
+    return not isinstance(module, Adapted) and any(
+        own is not None and getattr(module, name) is not own for name, own in module._parameters.items()
+    )
 
 
 def _stream(forward: Callable[..., tuple[Tensor, Left]], *arguments: Any, **named: Any) -> tuple[Tensor, Left]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,13 @@ def whole(tensor: Any) -> Tensor:
         return tensor.full_tensor()
     finally:
         speaking.setLevel(level)
+
+
+def whole_gradients(parameters: Iterable[Any]) -> None:
+    """Sum the gradients of which each process has a summand, where those who share a layer all hold the parameter."""
+    for parameter in parameters:
+        if is_cut(parameter.grad) and parameter.grad.placements != parameter.placements:
+            parameter.grad = parameter.grad.redistribute(placements=parameter.placements)
 
 
 def part_of(full: Tensor, like: Any) -> Tensor:

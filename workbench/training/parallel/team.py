@@ -21,7 +21,7 @@ from workbench.training import checkpoint
 from workbench.training.optimizer import MOMENTS, state_of
 from workbench.training.parallel.pairs import contrastive, gathered
 from workbench.training.parallel.plan import arranged, loose
-from workbench.training.parallel.shards import holders, local, part_of, read_shards, whole, write_shards
+from workbench.training.parallel.shards import holders, local, part_of, read_shards, whole, whole_gradients, write_shards
 from workbench.training.parallel.world import World
 from workbench.training.precision import computing
 from workbench.training.spec import TrainSpec
@@ -83,6 +83,7 @@ class Team:
     def settle(self, divisor: float) -> None:
         """Turn this step's gradients, summed over all processes, into those over ``divisor``."""
         kind = self.world.spec.kind
+        whole_gradients(self.parameters)
         missing = self.parameters if kind == "tp" else loose(self.model) if kind == "fsdp" else []
         if self.world.dp > 1:
             for parameter in missing:  # whose gradients nobody has summed yet
