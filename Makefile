@@ -10,6 +10,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 MIRROR := $(wildcard ../shared/data)
 export WORKBENCH_DATA_MIRROR ?= $(if $(MIRROR),$(abspath $(MIRROR)))
 AUDIT_ARGS ?=
+# Tests run in this many processes, one file in one process; every process counts on one thread.
+TEST_PROCESSES ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 .PHONY: audit test test-full test-fast dashboard check clean
 
@@ -40,13 +43,13 @@ dashboard: $(VENV)/.installed-run
 	$(BIN)/workbench dashboard
 
 test-fast: $(VENV)/.installed-all
-	$(BIN)/python -m pytest -m "not slow and not full"
+	$(PYTEST) -m "not slow and not full"
 
 test: $(VENV)/.installed-all
-	$(BIN)/python -m pytest -m "not full"
+	$(PYTEST) -m "not full"
 
 test-full: $(VENV)/.installed-all
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(VENV)/.installed-all
 	$(BIN)/ruff check .

@@ -8,12 +8,18 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.test_compiled import previous, written
-from tests.adapters.test_compiled_patching import AROUND, KNOWN, SILENT
+from tests.adapters.test_compiled_patching import AROUND, FOLDERS, KNOWN, SILENT
 from tests.scripts import script
 from workbench.adapters.compiled import load
 
+LARGE = ("shuffle_dyck2_1", "pair_balance_1", "reverse_1", "make_count_1", "frac_prevs_1")
 
-@pytest.mark.parametrize("folder", AROUND)
+
+# Some of the programs take minutes here, where every edge is cut: they are of the full tier.
+EACH = [pytest.param(f, id=f.name, marks=pytest.mark.full if f.name in LARGE else pytest.mark.slow) for f in FOLDERS] or AROUND
+
+
+@pytest.mark.parametrize("folder", EACH)
 def test_edges_against_the_structural_truth(folder: Path) -> None:
     table, model = script("compiled_edges"), load(folder)
     truth = set(model.truth.edges)

@@ -152,6 +152,7 @@ def test_the_attention_instrument_shows_its_own_attentions(ours: BERT, folder: P
     assert min(before[place, place - 1] for place in range(1, int(real[0].sum()))) > 0.99
 
 
+@pytest.mark.full
 def test_parts_of_speech_are_read_beyond_what_words_give(ours: BERT) -> None:
     """Real sentences and labels: the middle layers tell parts of speech, and less and less which word it was. Fresh weights tell words."""
     if not sources.available(treebank.NAME):

@@ -26,10 +26,20 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.mark.slow
-def test_a_small_audit_is_kept_whole_and_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_audit_interrupted_and_taken_up_is_kept_whole_and_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store.open(tmp_path / "home")
-    done = audit("town", settings=SMALL, store=store, date="2026-01-02")
-    assert set(store.result_digests(done.run)) == {"trigger.audited", "trigger.reference", "head-scores.audited", "head-scores.reference"}
+    compose = auditing.compose
+    monkeypatch.setattr(auditing, "compose", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt, match="--resume"):
+        audit("town", settings=SMALL, store=store, date="2026-01-02")
+    (run,) = store.runs.list(kind="audit")
+    assert run.status == "interrupted"
+    before = store.result_digests(run.id)
+    monkeypatch.setattr(auditing, "compose", compose)
+    done = audit("town", settings=SMALL, store=store, resume="auto", date="2026-01-02")
+    assert done.run == run.id
+    assert store.result_digests(run.id) == before
+    assert set(before) == {"trigger.audited", "trigger.reference", "head-scores.audited", "head-scores.reference"}
     assert {f.digest() for f in store.findings(done.run)} == {f.digest() for f in done.findings}
     assert done.html.stat().st_size < 2_000_000
     page = done.html.read_text()
@@ -40,23 +50,6 @@ def test_a_small_audit_is_kept_whole_and_repeats(tmp_path: Path, monkeypatch: py
     assert again.run != done.run
     assert store.result_digests(again.run) == store.result_digests(done.run)
     assert again.html.read_bytes() == done.html.read_bytes()
-
-
-@pytest.mark.slow
-def test_an_interrupted_audit_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store.open(tmp_path / "home")
-    compose = auditing.compose
-    monkeypatch.setattr(auditing, "compose", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt, match="--resume"):
-        audit("town", settings=SMALL, store=store)
-    (run,) = store.runs.list(kind="audit")
-    assert run.status == "interrupted"
-    before = store.result_digests(run.id)
-    assert before
-    monkeypatch.setattr(auditing, "compose", compose)
-    done = audit("town", settings=SMALL, store=store, resume="auto")
-    assert done.run == run.id
-    assert store.result_digests(run.id) == before
 
 
 def test_what_cannot_be_meant_is_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def words(count: int, seed: int) -> tuple[SequenceBatch, list[int]]:
     return SequenceBatch(torch.from_numpy(source), begin, torch.from_numpy(answer)[:, None]), [int(place) for place in where]
 
 
+@pytest.mark.full
 def test_the_word_that_decides_is_found() -> None:
     config = Seq2SeqConfig(n_layers_encoder=2, n_layers_decoder=1, d_model=48, n_heads=4, d_vocab=8, n_ctx=8, init_std=0.15)
     model = trained(Seq2Seq(config, seed=0), lambda count, seed: words(count, seed)[0], 700)
