@@ -1,0 +1,1 @@
+"""Sparse dictionaries of activations: autoencoders and transcoders, trained, measured, kept and exchanged."""
