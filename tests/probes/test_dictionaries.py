@@ -246,19 +246,42 @@ def test_a_training_goes_on_only_as_it_was_begun(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_dead_features_come_back_by_either_way() -> None:
-    for kind, way in (("topk", "auxiliary"), ("jumprelu", "resample")):
-        counts = {}
-        for revive in (way, "none"):
-            d = fresh(kind)
-            with torch.no_grad():
-                d.encoder_bias[:12] = -2.2
-            spec = TrainingSpec.parse({**SHORT, "steps": 200, "lr": 0.03, "revive": revive, "auxiliary": 1.0})
-            train(d, stream(), spec)
-            with torch.no_grad():
-                counts[revive] = int((d.encode(next(stream()(99)))[:, :12] > 0).any(0).sum())
-        assert counts["none"] <= 1
-        assert counts[way] >= 3, (kind, counts)
+def test_dead_features_come_back_by_the_auxiliary_loss() -> None:
+    counts = {}
+    for revive in ("auxiliary", "none"):
+        d = fresh("topk")
+        with torch.no_grad():
+            d.encoder_bias[:12] = -2.2
+        train(d, stream(), TrainingSpec.parse({**SHORT, "steps": 200, "lr": 0.03, "revive": revive, "auxiliary": 1.0}))
+        with torch.no_grad():
+            counts[revive] = int((d.encode(next(stream()(99)))[:, :12] > 0).any(0).sum())
+    assert counts["none"] == 0
+    assert counts["auxiliary"] >= 3
+
+
+@pytest.mark.parametrize("kind", ["jumprelu", "gated"])
+def test_dead_features_are_drawn_anew_from_what_is_left_over(kind: str) -> None:
+    d = fresh(kind)
+    trainer = Trainer(d, TrainingSpec.parse({**SHORT, "steps": 90}))
+    source = stream()(0)
+    for _ in range(9):
+        trainer.take(next(source))
+    trainer.fired[:] = trainer.rows
+    trainer.fired[[3, 7]] = -10_000
+    with torch.no_grad():
+        (d.gate_bias if kind == "gated" else d.encoder_bias)[[3, 7]] = -50.0
+    step = trainer.take(next(source))
+    left = step.residual / step.residual.norm(dim=1, keepdim=True)
+    near = (d.decoder @ left.T).max(1)[0]
+    drawn = torch.isclose(near, torch.ones(24))
+    assert drawn.nonzero()[:, 0].tolist() == [3, 7]
+    torch.testing.assert_close(d.encoder[3] / d.encoder[3].norm(), d.decoder[3])
+    for parameter in trainer.trained:
+        moment = trainer.optimizer.state[parameter]["exp_avg"]
+        if parameter is not d.decoder_bias:
+            assert not bool(moment[[3, 7]].any())
+            assert bool(moment[[2, 8]].any())
+    assert trainer.fired[[3, 7]].tolist() == [640, 640]
 
 
 def test_a_frozen_decoder_stays_as_it_was_drawn() -> None:
