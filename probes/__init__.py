@@ -29,7 +29,7 @@ INSTRUMENTS = Catalog(
         "attention-rollout": ("probes.attention_rollout:INSTRUMENT", "attention followed back through all layers", "standard"),
         "head-scores": (
             "probes.head_scores:INSTRUMENT",
-            "previous-token, duplicate-token and induction behaviour of each head",
+            "previous-token, duplicate, induction, positional behaviour and entropy of each head",
             "standard",
         ),
         "saliency": ("probes.saliency:INSTRUMENT", "where a small change would move the answer most", "standard"),

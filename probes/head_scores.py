@@ -1,4 +1,4 @@
-"""Head scores: how much each head behaves as a previous-token, duplicate-token or induction head.
+"""Head scores: how much each head behaves as a previous-token, duplicate-token, induction or positional head, and how even its rows are.
 
 With A[q, k] a head's pattern and t the tokens, the score is the mean over queries of the attention on the keys in question:
 
@@ -8,7 +8,8 @@ With A[q, k] a head's pattern and t the tokens, the score is the mean over queri
 
 Queries without such a key are not counted; control tokens count neither as query nor as key. Without a batch the instrument
 makes sequences [BOS] s s, with s distinct random tokens, on which induction can only come from the repeat. ``uniform`` is the
-score of a head that attends evenly to all it may see: the null beside every score.
+score of a head that attends evenly to all it may see: the null beside every score. ``positional`` and the entropies are defined in
+``probes.head_rows``.
 
 Source: Elhage et al., A Mathematical Framework for Transformer Circuits, 2021 (previous-token, induction); Olsson et al.,
 In-context Learning and Induction Heads, 2022 (arXiv:2209.11895; repeated random tokens, prefix matching); Wang et al.,
@@ -17,6 +18,7 @@ Interpretability in the Wild, 2022 (arXiv:2211.00593; duplicate-token heads).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -28,6 +30,7 @@ from pydantic import Field
 from torch import Tensor
 
 from probes.attention import PATTERNS, pattern_passes, pattern_sites
+from probes.head_rows import Positional, entropy_sums, offsets_of, positional, ratio_error, seen_keys
 from probes.panels import joined
 from probes.target import model_dtype
 from probes.token_items import TokenItems, control_ids, origin, read_items, vocabulary_size
@@ -36,9 +39,11 @@ from workbench.core.errors import BadValue
 from workbench.core.measure import Instrument, Needs
 from workbench.core.protocol import HookedModel, Inputs, Progress
 from workbench.core.result import Result
+from workbench.core.sites import Site
 from workbench.core.spec import Spec
 
-SCORES = ("previous-token", "duplicate-token", "induction")
+BY_KEY = ("previous-token", "duplicate-token", "induction")
+SCORES = (*BY_KEY, "positional")
 
 
 class HeadScoresSpec(Spec):
@@ -106,42 +111,75 @@ def compute(model: HookedModel, inputs: Inputs, spec: HeadScoresSpec, progress: 
         inputs = replace(inputs, batch=repeated_random(model, spec))
     items = read_items(model, inputs, bos=spec.bos)
     sites = pattern_sites(model, None)
-    asked = keys_in_question(items)
-    passes = pattern_passes(model, items, sites, spec.tokens_a_pass, progress)
-    sums = torch.cat([score_patterns(patterns, asked[:, part]) for part, patterns in passes], dim=-1).numpy()
-    queries = asked.any(-1).sum(-1).numpy().astype(np.float64)  # score batch
-    seen = torch.arange(1, items.ids.shape[1] + 1, dtype=torch.float64)
-    even = (asked.sum(-1) / seen).sum((-1, -2)).numpy()
-    total = queries.sum(1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        score = sums.sum(-1) / total[:, None, None]
-        uniform = even / total
-        se = _standard_error(sums, queries, score)
+    found = _measure(model, items, sites, spec.tokens_a_pass, progress)
     values = xr.Dataset(
         {
-            "attention": (("score", "layer", "head"), score),
-            "se": (("score", "layer", "head"), se),
-            "uniform": ("score", uniform),
-            "queries": ("score", total.astype(np.int64)),
+            "attention": (("score", "layer", "head"), np.concatenate([found.score, found.position.score[None]])),
+            "se": (("score", "layer", "head"), np.concatenate([found.se, found.position.error[None]])),
+            "uniform": ("score", np.append(found.uniform, found.position.uniform)),
+            "queries": ("score", np.append(found.queries, found.position.queries)),
+            "offset": (("layer", "head"), found.position.offset),
+            "entropy": (("layer", "head"), found.entropy[0]),
+            "entropy_se": (("layer", "head"), found.entropy[1]),
+            "entropy_share": (("layer", "head"), found.entropy[2]),
+            "rows": ("layer", found.rows),
+            "rows_left_out": ("layer", int(items.real.sum()) - found.rows),
         },
-        coords={"score": list(SCORES), "layer": [site.layer for site in sites], "head": np.arange(sums.shape[2])},
+        coords={"score": list(SCORES), "layer": [site.layer for site in sites], "head": np.arange(found.score.shape[2])},
     )
     return HeadScoresResult(
         kind=INSTRUMENT.name,
         values=values,
         spec=spec.model_dump(mode="json"),
         provenance=origin(model, seed=spec.seed if made else None, dtype=model_dtype(model), ids=items.ids, lengths=items.lengths),
-        notes=_notes(made, items, spec, total),
+        notes=_notes(made, items, spec, values.queries.values),
     )
 
 
-def _standard_error(sums: np.ndarray, queries: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Of the ratio (sum of attention) / (queries), sequences being the units drawn; NaN for fewer than two."""
-    n = int(queries.shape[1])
-    if n < 2:
-        return np.full_like(score, np.nan)
-    residual = sums - score[..., None] * queries[:, None, None, :]
-    return np.sqrt(n / (n - 1) * (residual**2).sum(-1)) / queries.sum(1)[:, None, None]
+@dataclass(frozen=True)
+class _Found:
+    """By score ``[score, layer, head]``, of positions, and entropy: its mean, its error, its mean share ``[3, layer, head]``."""
+
+    score: Float[np.ndarray, "score layer head"]
+    se: Float[np.ndarray, "score layer head"]
+    uniform: Float[np.ndarray, " score"]
+    queries: np.ndarray
+    position: Positional
+    entropy: Float[np.ndarray, "3 layer head"]
+    rows: np.ndarray
+
+
+def _measure(model: HookedModel, items: TokenItems, sites: Sequence[Site], tokens_a_pass: int, progress: Progress) -> _Found:
+    """One pass over the items: patterns are reduced and not kept."""
+    asked, seen = keys_in_question(items), seen_keys(model, items, sites)
+    offsets = offsets_of(items.real & ~items.control, asked[1:].any(-1).any(0), seen)
+    kept: list[tuple[Tensor, ...]] = []
+    for part, patterns in pattern_passes(model, items, sites, tokens_a_pass, progress):
+        real = items.real[part]
+        visible = seen[:, None] & real[:, None, :] & real[:, :, None]  # layer batch query key
+        room = visible.sum(-1)
+        even = (visible.double() / room.clamp_min(1)[..., None])[
+            :, :, None
+        ]  # a head that attends evenly: the null, as the mean of the layers
+        flat = [score_patterns(even, asked[:, part]), offsets.sums(even, part)]
+        flat = [one.mean((1, 2)) for one in flat]
+        kept.append((score_patterns(patterns, asked[:, part]), offsets.sums(patterns, part), *flat, *entropy_sums(patterns, room),
+                     (room > 1).sum(-1)[:, None]))  # fmt: skip
+    sums, at_offset, flat, flat_at, entropy, share, rows = (torch.cat(parts, -1).double().numpy() for parts in zip(*kept, strict=True))
+    queries = asked.any(-1).sum(-1).double().numpy()  # score batch
+    total = queries.sum(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        score, uniform = sums.sum(-1) / total[:, None, None], flat.sum(-1) / total
+        means = [each.sum(-1) / rows.sum(-1) for each in (entropy, share)]
+    return _Found(
+        score,
+        ratio_error(sums, queries[:, None, None]),
+        uniform,
+        total.astype(np.int64),
+        positional(at_offset, flat_at, offsets),
+        np.stack([means[0], ratio_error(entropy, rows), means[1]]),
+        rows.sum((1, 2)).astype(np.int64),
+    )
 
 
 def _notes(made: bool, items: TokenItems, spec: HeadScoresSpec, total: np.ndarray) -> tuple[str, ...]:
@@ -161,9 +199,14 @@ def _notes(made: bool, items: TokenItems, spec: HeadScoresSpec, total: np.ndarra
 @dataclass(frozen=True)
 class HeadScoresResult(Result):
     """``attention`` mean attention on the keys in question (0 to 1), its ``se`` over sequences, ``uniform`` the same for
-    an even head, ``queries`` how many were counted. NaN where no query counts."""
+    an even head, ``queries`` how many were counted. NaN where no query counts. ``offset`` (key minus query) is where the positional score
+    was found. Of each head's rows, ``entropy`` (nats) with its ``entropy_se``, and ``entropy_share`` of the most they could have;
+    ``rows`` were counted, ``rows_left_out`` may see a single key."""
 
-    columns: ClassVar[tuple[str, ...]] = ("score", "layer", "head", "attention", "se", "uniform", "queries")
+    columns: ClassVar[tuple[str, ...]] = (
+        "score", "layer", "head", "attention", "se", "uniform", "queries", "offset", "entropy", "entropy_se", "entropy_share", "rows",
+        "rows_left_out",
+    )  # fmt: skip
 
     def summary(self) -> str:
         """The strongest head of each kind beside the even head."""
@@ -175,10 +218,26 @@ class HeadScoresResult(Result):
                 continue
             layer, head = np.unravel_index(int(part.attention.values.argmax()), part.attention.shape)
             lines.append(
-                f"{name}: layer {int(part['layer'][layer])} head {int(part['head'][head])} with {float(part.attention.values.max()):.2f} "
+                f"{name}: layer {int(part['layer'][layer])} head {int(part['head'][head])} with {float(part.attention.values.max()):.2f}"
+                f"{f' at offset {int(part.offset.values[layer, head]):+d} ' if name == 'positional' else ' '}"
                 f"(an even head: {float(part.uniform):.2f}; {int(part.queries)} queries)"
             )
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*lines, self._evenness(), *self.notes])
+
+    def _evenness(self) -> str:
+        """How sharp the sharpest head is, and how even the evenest."""
+        v: Any = self.values
+        share = v.entropy_share.values
+        if not np.isfinite(share).any():
+            return "entropy: no row may see two keys"
+        ends = [np.unravel_index(int(find(share)), share.shape) for find in (np.nanargmin, np.nanargmax)]
+        said = [
+            f"layer {int(v['layer'][layer])} head {int(v['head'][head])} with {v.entropy.values[layer, head]:.2f} nats "
+            f"({share[layer, head]:.0%} of the most)"
+            for layer, head in ends
+        ]
+        rows, out = int(v.rows.values.max()), int(v.rows_left_out.values.min())
+        return f"entropy: from {said[0]} to {said[1]}, over {rows} rows ({out} that may see one key left out)"
 
     def plot(self) -> Any:
         """One layer-by-head grid a score."""
@@ -187,12 +246,14 @@ class HeadScoresResult(Result):
             grid(frame.query("score == @name"), "head", "layer", "attention", titles={"title": f"{name} score"}, signed=False)
             for name in SCORES
         ]
-        return joined(grids, "Attention of each head on the keys in question", columns=3)
+        even = {"title": "entropy, of the most it could be", "entropy_share": "share"}
+        grids.append(grid(frame.query("score == 'positional'"), "head", "layer", "entropy_share", titles=even, signed=False))
+        return joined(grids, "Attention of each head on the keys in question, and how even it is", columns=3)
 
 
 INSTRUMENT = Instrument(
     name="head-scores",
-    question="Which heads attend to the previous token, to duplicates, or to what followed an earlier occurrence?",
+    question="Which heads attend to the previous token, to duplicates, to what followed an earlier occurrence, or by position alone?",
     spec=HeadScoresSpec,
     needs=Needs(reads=("tokens",), sites=(PATTERNS,), inputs=()),
     compute=compute,
