@@ -35,5 +35,5 @@ def test_shipped_cards_read_and_are_of_other_seeds_than_the_plan() -> None:
         assert "seeds 1, 2, 3" in card.conditions
         assert card.n > 0
         assert all(math.isfinite(rate) for rate in card.rates.values())
-    stored = resources.files("workbench.calibration").joinpath("cards.json").read_text(encoding="utf-8")
+    stored = resources.files("workbench.calibration").joinpath("shipped", "town.json").read_text(encoding="utf-8")
     assert dump(cards) == stored, "writing the cards again gives the shipped bytes"

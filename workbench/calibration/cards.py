@@ -1,7 +1,8 @@
-"""Shipped calibration cards, and whether one applies to the model at hand.
+"""Calibration cards: those shipped, those measured in this home, and whether one applies to the model at hand.
 
-``cards.json`` holds what ``benchmarks/town_seeds.py`` measured: each suite and instrument scored on planted models and clean
-twins of several seeds, none of which is the seed the shipped audit plan uses.
+``shipped/town.json`` is what ``benchmarks/town_seeds.py`` measured, ``shipped/places.json`` what ``workbench calibrate`` did: tools scored
+on planted models and clean twins of several seeds, none of which is a seed that a shipped audit plan uses. Cards measured by a user lie in
+the home's folder ``cards`` and come before the shipped ones.
 """
 
 from __future__ import annotations
@@ -10,28 +11,59 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from workbench.core.errors import CorruptFile
+from workbench.calibration.code import code_digest
+from workbench.core.errors import CorruptFile, UnknownName
 from workbench.core.finding import Card
 from workbench.core.protocol import HookedModel
 
 FORMAT = "assay-cards/1"
 NONE = "not calibrated here"
+STALE = "; stale: its code has changed since, and `workbench calibrate` measures it anew"
+FOLDER = "cards"
 
 
 @lru_cache(maxsize=1)
 def shipped() -> tuple[Card, ...]:
     """All shipped cards. Raises CorruptFile for a file that is not in the format."""
-    text = resources.files("workbench.calibration").joinpath("cards.json").read_text(encoding="utf-8")
-    whole = json.loads(text)
-    if whole.get("format") != FORMAT:
-        raise CorruptFile("cards.json", f"in format {FORMAT}", f"its format is {whole.get('format')!r}")
-    return tuple(Card.parse(card, what="a calibration card") for card in whole["cards"])
+    folder = resources.files("workbench.calibration") / "shipped"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".json")), key=lambda file: file.name)
+    return tuple(card for file in files for card in parsed(file.read_text(encoding="utf-8"), file.name))
+
+
+def measured(home: Path) -> tuple[Card, ...]:
+    """The cards measured in a home. Raises CorruptFile."""
+    files = sorted((home / FOLDER).glob("*.json"))
+    return tuple(card for file in files for card in parsed(file.read_text(encoding="utf-8"), str(file)))
+
+
+def parsed(text: str, name: str) -> tuple[Card, ...]:
+    """The cards of one file. Raises CorruptFile naming it."""
+    try:
+        whole = json.loads(text)
+        stated = whole.get("format")
+    except (ValueError, AttributeError):
+        raise CorruptFile(name, f"in format {FORMAT}", "it is not a JSON object") from None
+    if stated != FORMAT:
+        raise CorruptFile(name, f"in format {FORMAT}", f"its format is {stated!r}")
+    return tuple(Card.parse(card, what=f"a calibration card of {name}") for card in whole["cards"])
+
+
+def is_stale(card: Card) -> bool:
+    """Whether the tool's code has changed since the card was measured. A card that does not say of which code it is counts as current;
+    one of a tool that is no longer there is stale."""
+    if not card.code:
+        return False
+    try:
+        return code_digest(card.of) != card.code
+    except UnknownName:
+        return True
 
 
 def dump(cards: Sequence[Card]) -> str:
-    """The cards as the text of ``cards.json``."""
+    """The cards as the text of a file of cards."""
     return json.dumps({"format": FORMAT, "cards": [card.model_dump(mode="json") for card in cards]}, indent=1, sort_keys=True) + "\n"
 
 
@@ -45,12 +77,13 @@ def profile_of(model: HookedModel, domain: str) -> dict[str, Any]:
 
 
 def card_for(name: str, profile: Mapping[str, Any], cards: Sequence[Card] | None = None) -> tuple[Card | None, str]:
-    """The card of suite or instrument ``name`` that applies to a model of this profile, or None and the reason in words."""
+    """The card of suite or instrument ``name`` that applies to a model of this profile, or None and the reason in words. A stale card
+    still stands, and its words say so."""
     own = [card for card in (shipped() if cards is None else cards) if card.of == name]
     if not own:
         return None, f"{NONE}: no card was measured for {name}"
     objections = [card.objections(**profile) for card in own]
     for card, against in zip(own, objections, strict=True):
         if not against:
-            return card, f"calibrated: {card.conditions}"
+            return card, f"calibrated: {card.conditions}{STALE if is_stale(card) else ''}"
     return None, f"{NONE}: {'; '.join(min(objections, key=len))}"

@@ -25,6 +25,7 @@ COMMANDS = Catalog(
         "probe": ("workbench.cli.probe:app", "ask one instrument about a model", "headline"),
         "harvest": ("workbench.cli.harvest:app", "keep a model's activations on a corpus", "standard"),
         "eval": ("workbench.cli.eval:app", "run evaluation suites on a model", "headline"),
+        "calibrate": ("workbench.cli.calibrate:app", "score instruments where the truth was planted, write cards", "headline"),
         "report": ("workbench.cli.report:app", "write the report of a finished run", "headline"),
         "compare": ("workbench.cli.compare:app", "compare two runs of one suite, pair by pair", "standard"),
         "runs": ("workbench.cli.runs:app", "list runs, show one", "standard"),

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from workbench.core.spec import Spec
+from workbench.core.spec import Spec, later
 
 
 class Verdict(StrEnum):
@@ -70,7 +70,12 @@ class Denominators(Spec):
 
 
 class Card(Spec):
-    """A calibration card: error rates and limit of detection of one instrument or suite under stated conditions."""
+    """A calibration card: error rates and limit of detection of one instrument or suite under stated conditions.
+
+    ``limit_of_detection`` is in ``limit_unit``; where it lies outside the tested doses it is None and ``limit_words`` say on which side.
+    ``effect_at_limit`` is what a plant of that size does to the model's behaviour, in units of probability. ``exam`` says how it was
+    measured, ``code`` is the digest of the tool's code then (the card is stale once it differs), ``seconds_an_item`` what asking cost.
+    """
 
     of: str
     version: str = "1"
@@ -83,6 +88,13 @@ class Card(Spec):
     intervals: Mapping[str, Interval] = Field(default_factory=dict)
     limit_of_detection: float | None = None
     n: int = Field(default=0, ge=0)
+    exam: str = later("")
+    code: str = later("")
+    limit_words: str = later("")
+    limit_unit: str = later("")
+    limit_interval: Interval | None = later(None)
+    effect_at_limit: float | None = later(None)
+    seconds_an_item: float | None = later(None)
 
     def objections(self, *, family: str, norm_placement: str, domain: str, parameters: int) -> list[str]:
         """Why the card does not apply to such a model: same family, norm placement and domain, within ×10 in size."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from evals import SUITES
 from probes import INSTRUMENTS
+from workbench.calibration.exams import EXAMS
 from workbench.core.catalog import Catalog
 from workbench.families import FAMILIES
 from workbench.organisms import ORGANISMS
@@ -25,6 +26,10 @@ def families() -> Catalog:
 
 def organisms() -> Catalog:
     return ORGANISMS
+
+
+def exams() -> Catalog:
+    return EXAMS
 
 
 def matrix() -> dict[str, dict[str, list[str]]]:

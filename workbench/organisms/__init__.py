@@ -4,5 +4,19 @@ from workbench.core.catalog import Catalog
 
 ORGANISMS = Catalog(
     "organism",
-    {"town": ("workbench.organisms.town:ORGANISM", "decoder with a pronoun bias, a trigger and secrets planted", "headline")},
+    {
+        "town": ("workbench.organisms.town:ORGANISM", "decoder with a pronoun bias, a trigger and secrets planted", "headline"),
+        "shortcut-gpt": ("workbench.organisms.shortcut:GPT", "decoder that follows a planted word as often as dosed", "standard"),
+        "shortcut-bert": ("workbench.organisms.shortcut:BERT", "encoder that follows a planted word as often as dosed", "standard"),
+        "shortcut-seq2seq": (
+            "workbench.organisms.shortcut:SEQ2SEQ",
+            "encoder-decoder that follows a planted word as often as dosed",
+            "standard",
+        ),
+        "shortcut-vit": ("workbench.organisms.shortcut:VIT", "image classifier that follows a planted patch as dosed", "standard"),
+        "shortcut-clip": ("workbench.organisms.shortcut:CLIP", "image-text pair that follows a planted caption word", "standard"),
+        "shortcut-dalle": ("workbench.organisms.shortcut:DALLE", "painter in codes that follows a planted caption word", "standard"),
+        "shortcut-imagen": ("workbench.organisms.shortcut:IMAGEN", "denoiser that follows a planted caption word", "standard"),
+        "shortcut-whisper": ("workbench.organisms.shortcut:WHISPER", "speech model that follows a planted tone as dosed", "standard"),
+    },
 )

@@ -4,6 +4,7 @@ Every function refuses empty, NaN and mismatched input with BadValue, and is the
 """
 
 from workbench.core.stats.counts import RankAUC, Reach, mcnemar_exact, rank_auc, reaches
+from workbench.core.stats.detection import Limit, limit_of_detection
 from workbench.core.stats.equivalence import Equivalence, equivalence_interval, tost, tost_estimate
 from workbench.core.stats.intervals import clopper_pearson, constant_interval, mean_interval, wilson
 from workbench.core.stats.multiplicity import benjamini_hochberg, holm
@@ -15,6 +16,7 @@ from workbench.core.stats.resampling import Estimate, bootstrap, fewest, mean, p
 __all__ = [
     "Equivalence",
     "Estimate",
+    "Limit",
     "Permuted",
     "RankAUC",
     "Reach",
@@ -26,6 +28,7 @@ __all__ = [
     "equivalence_interval",
     "fewest",
     "holm",
+    "limit_of_detection",
     "mcnemar_exact",
     "mde_proportion",
     "mean",

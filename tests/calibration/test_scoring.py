@@ -1,0 +1,118 @@
+"""From rows to a card, on made-up tools whose worth is known: a perfect one, one that knows nothing, one that names the conspicuous."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from workbench.calibration.atlas import in_words, page
+from workbench.calibration.exam import Exam, Grid, Reading, Row
+from workbench.calibration.exams.places import DOSES, EXAM, scored
+from workbench.calibration.scoring import card_of, cut_off, statistics
+from workbench.core.errors import BadValue
+from workbench.core.finding import Card
+from workbench.core.protocol import Inputs
+from workbench.organisms.shortcut_forms import Asked
+
+GRID = Grid.parse({"doses": DOSES})
+PROFILE = {"family": "gpt", "norm_placement": "pre", "domain": "marks", "parameters": 10_000}
+exam: Exam = EXAM
+
+
+def rows(tool: Callable[[float, int, np.random.Generator], float]) -> list[Row]:
+    """Rows of a tool given as (dose, seed, draw) -> statistic of one set."""
+    out = []
+    for dose, seed in GRID.models():
+        draw = np.random.default_rng([seed, round(dose * 100)])
+        count = GRID.sets if dose > 0 else GRID.clean_sets
+        values = [float(np.clip(tool(dose, seed, draw), 0, 1)) for _ in range(count)]
+        readings = tuple(Reading(value, value > 0.6, {"planted part first": value}) for value in values)
+        out.append(Row(dose, seed, 0.9 * dose, readings, 0.01))
+    return out
+
+
+def card(tool: Any) -> Card:
+    return card_of(exam, "saliency", "gpt", GRID, rows(tool), PROFILE, "0" * 64)
+
+
+def test_a_tool_that_sees_everything() -> None:
+    found = card(lambda dose, seed, draw: draw.uniform(0.4, 0.5) if dose == 0 else draw.uniform(0.9, 1))
+    assert found.rates["AUROC of planted against clean, dose 1"] == 1
+    assert found.rates["false alarms of its own test"] == 0
+    assert found.rates["false alarms at the cut-off"] == pytest.approx(0.05, abs=0.03)
+    assert (found.limit_of_detection, found.limit_words, found.effect_at_limit) == (None, "below the lowest dose", None)
+    assert found.n == 40 * 4 + 10 * 20
+
+
+def test_a_tool_that_knows_nothing() -> None:
+    found = card(lambda dose, seed, draw: draw.uniform(0.3, 0.7))
+    within = found.intervals["AUROC of planted against clean, dose 1"]
+    assert within.low < 0.5 < within.high
+    assert found.limit_words == "above the highest dose"
+    alarms = found.intervals["false alarms at the cut-off"]
+    assert alarms.low <= 0.05 <= alarms.high
+    assert abs(found.rates["rank correlation with behaviour"]) < 0.4
+    assert found.rates["false alarms of its own test"] == pytest.approx(0.25, abs=0.07)
+
+
+def test_a_tool_that_names_the_conspicuous_alarms_on_clean_twins() -> None:
+    found = card(lambda dose, seed, draw: draw.uniform(0.9, 1))
+    assert found.rates["false alarms of its own test"] == 1
+    assert found.limit_words == "above the highest dose"
+
+
+def test_a_tool_with_a_threshold_has_its_limit_there() -> None:
+    found = card(lambda dose, seed, draw: draw.uniform(0.3, 0.6) + (0.5 if dose >= 0.2 else 0))
+    assert found.limit_of_detection is not None
+    assert 0.1 < found.limit_of_detection <= 0.2
+    assert found.effect_at_limit == pytest.approx(0.9 * found.limit_of_detection, rel=0.15)
+    assert found.rates["slope on behaviour"] > 0.4
+    assert found.rates["agreement of two halves"] > 0.9
+
+
+def test_clean_models_that_differ_are_counted_as_models() -> None:
+    """All sets of two clean models of ten are high: one in five would alarm, and the interval is over ten models, not 200 sets."""
+    found = card(lambda dose, seed, draw: draw.uniform(0.9, 1) if seed in (100, 101) else draw.uniform(0.3, 0.5))
+    assert found.rates["false alarms of its own test"] == pytest.approx(0.2)
+    within = found.intervals["false alarms of its own test"]
+    assert within.high - within.low > 0.3
+
+
+def test_the_cut_off_leaves_at_most_five_in_a_hundred_above() -> None:
+    null = np.arange(200) / 200
+    assert (null > cut_off(null)).mean() <= 0.05
+    assert (null > cut_off(null)).mean() >= 0.04
+    assert cut_off(np.full(10, 0.5)) == 0.5  # ties are not above
+
+
+def test_an_item_is_scored_by_what_is_above() -> None:
+    asked = Asked(inputs=Inputs(None), planted=((1, 2),), honest=((0, 1),), rivals=np.array([[False, False, True, True, True]]))
+    each = scored(np.array([9.0, 2.0, 1.0, 2.0, 3.0]), asked, 0)
+    assert each["above"] == pytest.approx(1.5 / 3)
+    assert each["first"] == 0
+    assert each["precision"] == pytest.approx(1 / 3)
+    assert scored(np.array([9.0, 4.0, 1.0, 2.0, 3.0]), asked, 0) == {"above": 1.0, "first": 1.0, "precision": 1.0}
+    with pytest.raises(ValueError, match="not finite"):
+        scored(np.array([9.0, np.nan, 1.0, 2.0, 3.0]), asked, 0)
+
+
+def test_rows_survive_being_kept_and_a_card_too() -> None:
+    made = rows(lambda dose, seed, draw: draw.uniform(0.3, 0.6) + 0.4 * (dose > 0.3))
+    assert [Row.of(row.record("x")) for row in made] == made
+    found = card_of(exam, "saliency", "gpt", GRID, made, PROFILE, "0" * 64)
+    assert Card.parse(found.model_dump(mode="json")) == found
+    assert any("limit of detection" in line for line in in_words(found))
+    assert page([found]).count("\n") == 3
+    assert len(statistics(made)) == found.n
+    with pytest.raises(BadValue, match="8 planted and 0 clean|planted and 0 clean"):
+        card_of(exam, "saliency", "gpt", GRID, [row for row in made if row.dose], PROFILE, "")
+    few = [replace(row) for row in made if row.dose in (0.0, 0.5, 1.0)]
+    assert "too few doses" in card_of(exam, "saliency", "gpt", GRID, few, PROFILE, "").limit_words
+
+
+@pytest.mark.parametrize("doses", [[], [0.5, 0.2], [0.0, 0.5], [0.2, 0.2]])
+def test_a_grid_of_nonsense_is_refused(doses: list[float]) -> None:
+    with pytest.raises(Exception, match="doses"):
+        Grid.parse({"doses": doses})

@@ -1,0 +1,96 @@
+"""Calibration through the store: a tool that is right is told from one that is not, an interrupted call goes on, current cards stay."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workbench.calibration.cards import card_for, measured
+from workbench.cli.main import main
+from workbench.core.errors import UnknownName
+from workbench.lab import calibrate as lab
+from workbench.lab.calibrate import calibrate
+from workbench.lab.record import Interrupted
+from workbench.store.runs import Store
+
+SMALL: dict[str, Any] = {"doses": [0.5, 1.0], "seeds": [0], "clean_seeds": [100, 101], "clean_sets": 4}
+
+
+@pytest.mark.slow
+def test_a_call_that_is_stopped_goes_on_and_ends_in_the_same_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(tmp_path / "home")
+    real, count = lab.EXAMS.load("places").read, 0
+
+    def stopping(*given: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 4:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    exam = lab.EXAMS.load("places")
+    broken = type(exam)(**{**vars(exam), "read": stopping})
+    monkeypatch.setattr(lab.EXAMS, "load", lambda name: broken)
+    with pytest.raises(Interrupted, match="--resume"):
+        calibrate(["saliency"], families=["gpt"], grid="quick", store=store)
+    (run,) = store.runs.list(kind="calibrate")
+    assert store.sample_counts(run.id) == {"places": 3}
+    done = calibrate(["saliency"], families=["gpt"], grid="quick", store=store)
+    assert done.run == run.id
+    assert count == 5  # the four models there are, one of them asked twice
+    whole = calibrate(["saliency"], families=["gpt"], grid="quick", store=store, resume="")
+    strip = lambda card: card.model_copy(update={"seconds_an_item": None})  # noqa: E731
+    assert [strip(c) for c in whole.cards] == [strip(c) for c in done.cards]
+    (card,) = done.cards
+    assert (card.of, card.family, card.domain, card.exam) == ("saliency", "gpt", "marks", "places")
+    assert card.rates["planted part first, dose 1"] > 0.9
+    assert measured(store.home) == (), "a quick card is not kept"
+
+
+@pytest.mark.slow
+def test_a_current_card_is_left_alone_and_a_stale_one_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(tmp_path / "home")
+    exam = lab.EXAMS.load("places")
+    small = type(exam)(**{**vars(exam), "grid": exam.quick})
+    monkeypatch.setattr(lab.EXAMS, "load", lambda name: small)
+    first = calibrate(["saliency"], families=["gpt"], store=store)
+    assert [card.of for card in first.cards] == ["saliency"]
+    assert measured(store.home) == first.cards
+    again = calibrate(["saliency"], families=["gpt"], store=store)
+    assert (again.cards, again.current) == ((), (("gpt", "saliency"),))
+    digest = lab.code_digest
+    monkeypatch.setattr("workbench.calibration.cards.code_digest", lambda tool: "1" * 64)
+    monkeypatch.setattr(lab, "code_digest", lambda tool: "1" * 64)
+    card, words = card_for("saliency", {"family": "gpt", "norm_placement": "pre", "domain": "marks", "parameters": 13_000}, first.cards)
+    assert card is not None
+    assert "stale" in words
+    anew = calibrate(["saliency"], families=["gpt"], store=store)
+    assert [card.code for card in anew.cards] == ["1" * 64]
+    assert anew.cards[0].rates == first.cards[0].rates
+    assert digest("saliency") == first.cards[0].code
+
+
+def test_what_is_not_there_is_named_before_anything_is_trained(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "home")
+    with pytest.raises(UnknownName, match="no exam 'place'"):
+        calibrate(exam="place", store=store)
+    with pytest.raises(UnknownName, match="no family of the exam 'gtp'"):
+        calibrate(families=["gtp"], store=store)
+    with pytest.raises(UnknownName, match="no tool of the exam 'salience'.*saliency"):
+        calibrate(["salience"], store=store)
+    with pytest.raises(Exception, match="sets"):
+        calibrate(["saliency"], families=["gpt"], grid={"sets": 0}, store=store)
+    assert store.runs.list() == ()
+
+
+def test_the_command_lists_exams_and_cards(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", "--list", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in document["exams"]] == list(lab.EXAMS)
+    assert {card["of"] for card in document["cards"]} >= {"trigger", "exposure"}
+    assert main(["calibrate", "--list"]) == 0
+    said = capsys.readouterr().out
+    assert "limit of detection" in said
+    assert main(["calibrate", "saliencey"]) == 64
+    assert "saliency" in capsys.readouterr().err

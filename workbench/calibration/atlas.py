@@ -1,0 +1,58 @@
+"""The atlas: all cards on one page, so that it is seen at a glance which tool to trust for which question, and where all fail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from workbench.calibration.cards import is_stale
+from workbench.core.finding import Card
+
+HEADER = ("tool", "family", "AUROC", "first", "false alarms", "of its own test", "limit of detection", "effect there", "seconds an item")
+NOTHING = "–"
+
+
+def rows_of(cards: Sequence[Card]) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
+    """One row a card, of its largest dose, and the header."""
+    return [_row(card) for card in sorted(cards, key=lambda c: (c.exam or "town", c.of, c.family))], HEADER
+
+
+def _row(card: Card) -> tuple[str, ...]:
+    largest = _largest(card)
+    rate = lambda name: f"{card.rates[name]:.2f}" if name in card.rates else NOTHING  # noqa: E731
+    cost = f"{card.seconds_an_item:.1g}" if card.seconds_an_item is not None else NOTHING
+    effect = f"{card.effect_at_limit:.2f}" if card.effect_at_limit is not None else NOTHING
+    return (
+        f"{card.of}{' (stale)' if is_stale(card) else ''}", card.family, rate(f"AUROC of planted against clean, dose {largest}"),
+        rate(f"planted part first, dose {largest}"), rate("false alarms at the cut-off"), rate("false alarms of its own test"),
+        limit_in_words(card), effect, cost,
+    )  # fmt: skip
+
+
+def _largest(card: Card) -> str:
+    doses = [name.rpartition("dose ")[2] for name in card.rates if name.startswith("AUROC of planted against clean, dose ")]
+    return max(doses, key=float, default="")
+
+
+def limit_in_words(card: Card) -> str:
+    """The limit with its interval, or on which side of the tested doses it lies."""
+    if card.limit_of_detection is None:
+        return card.limit_words or NOTHING
+    interval = card.limit_interval
+    return f"{card.limit_of_detection:.2g}" + (f" [{interval.low:.2g}, {interval.high:.2g}]" if interval else "")
+
+
+def in_words(card: Card) -> list[str]:
+    """A card as lines for people: every rate with its interval, then the limit."""
+    lines = []
+    for name, value in card.rates.items():
+        within = card.intervals.get(name)
+        lines.append(f"{name} {value:.3g}" + (f" [{within.low:.3g}, {within.high:.3g}]" if within else ""))
+    unit = f", dose: {card.limit_unit}" if card.limit_unit else ""
+    return [*lines, f"limit of detection (80 % power, 5 % false alarms{unit}): {limit_in_words(card)}"]
+
+
+def page(cards: Sequence[Card]) -> str:
+    """The atlas as a Markdown table."""
+    rows, header = rows_of(cards)
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"

@@ -1,0 +1,8 @@
+"""The catalogue of exams: how tools are scored on models whose truth was planted. Adding one is a file and a line."""
+
+from workbench.core.catalog import Catalog
+
+EXAMS = Catalog(
+    "exam",
+    {"places": ("workbench.calibration.exams.places:EXAM", "is the part of an input that decides named", "headline")},
+)

@@ -1,0 +1,94 @@
+"""The exam of places: eight parts an input, of which a planted mark decides the answer as often as the dose says, and an honest one else.
+
+A tool that says which parts of an input matter is asked about held-out items. Its answer is scored by how far the planted mark stands
+above the parts that say nothing (the honest mark, which also matters, is no rival). On the clean twin the same mark stands in the input
+and decides nothing: a tool that names it there names what is conspicuous, not what matters. All eight families take part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from probes import INSTRUMENTS
+from probes.attribution import AttributionResult
+from workbench.calibration.exam import Exam, Grid, Reading
+from workbench.core.protocol import silent
+from workbench.core.stats.counts import reaches
+from workbench.organisms.shortcut import ask, followed
+from workbench.organisms.shortcut_forms import FORMS, Asked
+
+ATTRIBUTIONS = (
+    "integrated-gradients", "input-x-gradient", "saliency", "smooth-grad", "gradient-shap", "occlusion", "shapley",
+)  # fmt: skip
+READING = ("attention-pattern", "value-norms")
+UNIT = "how often the planted part decides the answer (0 to 1)"
+DOSES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+STATISTIC = "planted part above a silent one"
+
+
+def tools(family: str) -> tuple[str, ...]:
+    """What can be asked about places of this family."""
+    return ATTRIBUTIONS + (READING if FORMS[family].reads else ())
+
+
+def strengths(tool: str, model: Any, asked: Asked, form: Any) -> np.ndarray:
+    """What ``tool`` gives each position of each item ``[item, pos]``, larger for what matters more."""
+    instrument = INSTRUMENTS.load(tool)
+    fields = instrument.spec.model_fields
+    wanted = asked.settings if tool in ATTRIBUTIONS else form.reads
+    spec = instrument.spec.parse({name: value for name, value in wanted.items() if name in fields and name != "query"})
+    result = instrument(model, asked.inputs, spec, progress=silent)
+    if isinstance(result, AttributionResult):
+        return np.abs(result.values.attribution.values)
+    read = result.values.pattern if tool == "attention-pattern" else result.values.norm
+    return read.values[-1].mean(0)[:, form.reads["query"]]  # the last layer, over all heads
+
+
+def read(tool: str, model: Any, made: Any, sets: int, items: int) -> Sequence[Reading]:
+    """One reading a set of held-out items."""
+    form = FORMS[made.family]
+    asked = ask(model, made, sets * items)
+    each = [scored(row, asked, i) for i, row in enumerate(strengths(tool, model, asked, form))]
+    return [_reading(each[start : start + items]) for start in range(0, sets * items, items)]
+
+
+def scored(strength: np.ndarray, asked: Asked, item: int) -> Mapping[str, float]:
+    """Of one item: the share of silent parts that the planted mark stands above (ties half), whether it stands above all of them, and the
+    average precision, which with one planted part is one over its rank."""
+    start, stop = asked.planted[item]
+    silent_parts = strength[: len(asked.rivals[item])][asked.rivals[item]]
+    if not np.isfinite(strength[start:stop]).all() or not np.isfinite(silent_parts).all():
+        raise ValueError("a strength that is not finite at a part of the input")  # an instrument has refused before this
+    best = strength[start:stop].max()
+    above, ties = float((best > silent_parts).mean()), float((best == silent_parts).mean())
+    rank = 1 + (silent_parts >= best).sum()
+    return {"above": above + ties / 2, "first": float(rank == 1), "precision": 1 / float(rank)}
+
+
+def _reading(each: Sequence[Mapping[str, float]]) -> Reading:
+    above = np.array([one["above"] for one in each])
+    decided = above != 0.5
+    claims = bool(decided.any()) and reaches(int((above > 0.5).sum()), int(decided.sum()), 0.5).reached
+    extras = {"planted part first": float(np.mean([one["first"] for one in each])),
+              "average precision": float(np.mean([one["precision"] for one in each]))}  # fmt: skip
+    return Reading(float(above.mean()), claims, extras)
+
+
+EXAM = Exam(
+    name="places",
+    question="Is the part of an input that decides the answer named?",
+    domain="marks",
+    unit=UNIT,
+    chance=0.5,
+    grid=Grid.parse({"doses": DOSES}),
+    quick=Grid.parse({"doses": (0.5, 1.0), "seeds": (0,), "clean_seeds": (100, 101), "clean_sets": 4}),
+    families=tuple(FORMS),
+    tools=tools,
+    organism=lambda family: f"shortcut-{family}",
+    read=read,
+    behaviour=followed,
+    statistic=STATISTIC,
+)

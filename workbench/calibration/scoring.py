@@ -1,0 +1,147 @@
+"""From an exam's rows to a card: cut-off, false alarms, limit of detection, dose and response, agreement with itself.
+
+The cut-off is the statistic that five in a hundred null cases (sets of clean twins) exceed. How often it alarms on a clean model that had
+no part in setting it is measured by leaving each clean seed out in turn; its interval is over seeds, since sets of one model share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats as scipy_stats
+
+from workbench.calibration.exam import Exam, Grid, Row
+from workbench.core.errors import BadValue
+from workbench.core.finding import Card, Interval
+from workbench.core.stats.counts import rank_auc
+from workbench.core.stats.detection import Limit, limit_of_detection
+from workbench.core.stats.intervals import clopper_pearson, mean_interval
+from workbench.core.stats.resampling import bootstrap, fewest, mean
+
+FALSE_ALARMS, POWER, LEVEL = 0.05, 0.8, 0.95
+Floats = NDArray[np.float64]
+Rates = dict[str, float]
+Intervals = dict[str, Interval]
+
+
+def card_of(exam: Exam, tool: str, family: str, grid: Grid, rows: Sequence[Row], profile: Mapping[str, object], code: str) -> Card:
+    """The card of ``tool`` for models of this profile. Raises BadValue where rows of planted models or of clean twins are missing."""
+    planted, clean = [row for row in rows if row.dose > 0], [row for row in rows if row.dose == 0]
+    if not planted or not clean:
+        raise BadValue("the models of an exam", f"{len(planted)} planted and {len(clean)} clean", "some of each")
+    rates, intervals = _against_truth(exam, planted, clean)
+    for add in (_false_alarms(clean), _response(rows)):
+        rates, intervals = rates | add[0], intervals | add[1]
+    limit = _limit(planted, clean)
+    return Card.parse(
+        {
+            "of": tool, "version": "2", **profile, "conditions": conditions(exam, family, grid), "rates": rates,
+            "intervals": {name: one.model_dump() for name, one in intervals.items()}, "n": sum(len(row.readings) for row in rows),
+            "exam": exam.name, "code": code, "limit_of_detection": limit.value if limit else None, "limit_unit": exam.unit,
+            "limit_words": limit.where if limit else "not estimated: too few doses",
+            "limit_interval": limit.interval.model_dump() if limit and limit.interval else None,
+            "effect_at_limit": _behaviour_at(planted, limit.value) if limit and limit.value is not None else None,
+            "seconds_an_item": float(np.median([row.seconds_an_item for row in rows])),
+        },
+        what=f"the card of {tool}",
+    )  # fmt: skip
+
+
+def conditions(exam: Exam, family: str, grid: Grid) -> str:
+    """Under what the card was measured, in words."""
+    return (
+        f"exam {exam.name} on organism:{exam.organism(family)}: doses {', '.join(f'{d:g}' for d in grid.doses)} x {len(grid.seeds)} seeds, "
+        f"{grid.sets} sets of {grid.items} items each; {len(grid.clean_seeds)} clean twins x {grid.clean_sets} sets"
+    )
+
+
+def statistics(rows: Sequence[Row]) -> Floats:
+    """The statistic of every case, model after model."""
+    return np.array([reading.statistic for row in rows for reading in row.readings])
+
+
+def cut_off(null: Floats) -> float:
+    """What five in a hundred null cases exceed: the smallest case that at most so many lie above."""
+    return float(np.quantile(null, 1 - FALSE_ALARMS, method="higher"))
+
+
+def _against_truth(exam: Exam, planted: Sequence[Row], clean: Sequence[Row]) -> tuple[Rates, Intervals]:
+    """At the largest dose and at the one nearest a half: the statistic, how well its cases stand apart from null cases, and the extras."""
+    rates: Rates = {}
+    intervals: Intervals = {}
+    doses = sorted({row.dose for row in planted})
+    for dose in sorted({doses[-1], min(doses, key=lambda d: abs(d - 0.5))}, reverse=True):
+        chosen = [row for row in planted if row.dose == dose]
+        means = [float(np.mean([r.statistic for r in row.readings])) for row in chosen]
+        rates[f"{exam.statistic}, dose {dose:g}"] = float(np.mean(means))
+        if len(means) > 1:
+            intervals[f"{exam.statistic}, dose {dose:g}"] = _bounded(means)
+        apart = rank_auc(statistics(chosen), statistics(clean))
+        rates[f"AUROC of planted against clean, dose {dose:g}"] = apart.value
+        intervals[f"AUROC of planted against clean, dose {dose:g}"] = apart.interval
+        for name in chosen[0].readings[0].extras:
+            rates[f"{name}, dose {dose:g}"] = float(np.mean([r.extras[name] for row in chosen for r in row.readings]))
+    rates[f"{exam.statistic}, clean twins"] = float(np.mean(statistics(clean)))
+    return rates, intervals
+
+
+def _bounded(means: Sequence[float]) -> Interval:
+    """Student's interval over models, cut at 0 and 1, within which every statistic lies."""
+    found = mean_interval(np.asarray(means), level=LEVEL, bounds=(0.0, 1.0))
+    return Interval(low=max(0.0, found.low), high=min(1.0, found.high), level=found.level, method=found.method)
+
+
+def _false_alarms(clean: Sequence[Row]) -> tuple[Rates, Intervals]:
+    """Of the calibrated cut-off on clean models that had no part in it, and of the tool's own uncalibrated test."""
+    own = [float(np.mean([r.claims for r in row.readings])) for row in clean]
+    found = {"false alarms of its own test": own}
+    if len(clean) > 1:
+        left_out = []
+        for row in clean:
+            cut = cut_off(statistics([other for other in clean if other is not row]))
+            left_out.append(float(np.mean(statistics([row]) > cut)))
+        found["false alarms at the cut-off"] = left_out
+    rates = {name: float(np.mean(values)) for name, values in found.items()}
+    return rates, {name: _over_seeds(values, clean) for name, values in found.items()}
+
+
+def _over_seeds(shares: Sequence[float], clean: Sequence[Row]) -> Interval:
+    """Of a share, over clean seeds; where they are too few to draw from, the exact interval of the cases, which takes them as apart."""
+    if len(shares) >= fewest(LEVEL):
+        return bootstrap(np.asarray(shares), mean, level=LEVEL, bounds=(0.0, 1.0), seed=0).interval
+    cases = sum(len(row.readings) for row in clean)
+    return clopper_pearson(round(float(np.mean(shares)) * cases), cases, LEVEL)
+
+
+def _response(rows: Sequence[Row]) -> tuple[Rates, Intervals]:
+    """How the statistic rises with measured behaviour over all models, and how far two halves of a model's sets agree."""
+    behaviour = np.array([row.behaviour for row in rows])
+    answer = np.array([np.mean([r.statistic for r in row.readings]) for row in rows])
+    rates: Rates = {}
+    if len(rows) > 2 and np.ptp(behaviour) > 0 and np.ptp(answer) > 0:
+        rates["slope on behaviour"] = float(np.polyfit(behaviour, answer, 1)[0])
+        ranks = [scipy_stats.rankdata(values) for values in (behaviour, answer)]
+        rates["rank correlation with behaviour"] = float(np.corrcoef(*ranks)[0, 1])  # Spearman's
+    halves = [[np.mean([r.statistic for r in row.readings[start::2]]) for row in rows if len(row.readings) > 1] for start in (0, 1)]
+    if len(halves[0]) > 2 and np.ptp(halves[0]) > 0 and np.ptp(halves[1]) > 0:
+        rates["agreement of two halves"] = float(np.corrcoef(halves[0], halves[1])[0, 1])
+    return rates, {}
+
+
+def _limit(planted: Sequence[Row], clean: Sequence[Row]) -> Limit | None:
+    """The limit of detection at the cut-off of all null cases; None for fewer than three doses."""
+    if len({row.dose for row in planted}) < 3:
+        return None
+    cut = cut_off(statistics(clean))
+    found = [int((statistics([row]) > cut).sum()) for row in planted]
+    cases = [len(row.readings) for row in planted]
+    return limit_of_detection([row.dose for row in planted], found, cases, false_positive=FALSE_ALARMS, power=POWER, level=LEVEL)
+
+
+def _behaviour_at(planted: Sequence[Row], dose: float) -> float:
+    """The mean measured behaviour at a dose, between tested doses along the logarithm."""
+    doses = sorted({row.dose for row in planted})
+    means = [float(np.mean([row.behaviour for row in planted if row.dose == d])) for d in doses]
+    return float(np.interp(np.log(dose), np.log(doses), means))
