@@ -8,7 +8,8 @@ once and exactly; with m the mean of the number read over items,
 
 ``none`` is the run with every edge replaced (for a counterfactual the corrupt run itself). Circuits of several sizes come from one ranking
 of the edges, by the size of an edge's (estimated) effect or by how much greedy pruning misses it. Beside each stand random circuits of the
-same size, and how much of it is found again on other draws of the items.
+same size, and how much of it is found again on other draws of the items. Items can be held out (``held_out``): circuits are found without
+them, and what they are worth is told of these apart.
 
 Source: Syed et al. 2023 (arXiv:2310.10348) and Hanna et al. 2024 (arXiv:2403.17806), ranked edges; Conmy et al. 2023 (arXiv:2304.14997),
 pruning; Wang et al. 2022 (arXiv:2211.00593), faithfulness and completeness; Mueller et al., MIB, 2025 (arXiv:2504.13151), CPR and CMD;
@@ -20,35 +21,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 from pydantic import Field
 
 from probes.circuit_pruning import prune
-from probes.circuit_result import CircuitDiscoveryResult
-from probes.circuits import SIZES, areas, chosen, counts_of, jaccard, live
+from probes.circuit_result import HELD, CircuitDiscoveryResult
+from probes.circuit_worth import Worth, draws, faithfulness, worth
+from probes.circuits import SIZES, chosen, counts_of, jaccard, live
 from probes.edge_attribution_patching import Method, graph_for, patch_spec, put_note
 from probes.edge_graph import NEEDED, EdgeGraph
 from probes.edge_runs import Part, exact, first_order, parts_of, read_edges, run_circuits
+from probes.held_out import rows_of, split
 from probes.patch_given import Replacement
 from probes.patch_metric import PatchQuantity, Read
 from probes.patch_plan import Plan
-from probes.patch_result import FLAT, patch_origin
+from probes.patch_result import patch_origin
 from probes.places import noise_note
 from probes.target import model_dtype
 from probes.token_items import TokenItems
 from workbench.core.errors import BadValue, Incompatible
 from workbench.core.measure import Instrument, Needs
 from workbench.core.protocol import HookedModel, Inputs, Progress, silent
-from workbench.core.spec import Spec
+from workbench.core.spec import Spec, later
 from workbench.core.tolerance import tolerance
 
 FAR = 1000
 """A whole circuit this many bounds of rounding from the clean run is no rounding."""
-DRAWS = 1000
-"""Draws of the items for an interval."""
 PAIRS = 200
 """Pairs of resamples compared at most."""
 
@@ -67,8 +68,9 @@ class CircuitDiscoverySpec(Spec):
     position: int | None = Field(default=None, description="whose logits are read: None is the last real one, negative counts from it")
     nulls: int = Field(default=5, ge=0, le=100, description="random circuits at each size")
     resamples: int = Field(default=20, ge=0, le=1000, description="draws of the items on which circuits are found again; 0 is none")
+    held_out: float = later(0.0, ge=0, lt=1, description="share of the items, or of their groups, that circuits are run but not found on")
     bos: bool = Field(default=True, description="put a BOS before text (ids are taken as they are)")
-    seed: int = Field(default=0, ge=0, description="draws random circuits, items, and the rows of 'resample'")
+    seed: int = Field(default=0, ge=0, description="draws random circuits, items (those held out too), and the rows of 'resample'")
     max_runs: int = Field(default=1_000_000, ge=1, description="edited runs at most, items counted")
     memory_mib: int = Field(default=1024, ge=1, description="memory of the edited runs at most, by estimate")
 
@@ -94,19 +96,47 @@ def discovered(
     _check(spec, metric is not None)
     plan = read_edges(model, inputs, patch_spec(spec), metric)
     graph = graph_for(plan, INSTRUMENT.name)
-    parts = list(parts_of(plan, graph))
-    _check_cost(graph, parts, spec)
-    ranked = _ranked(parts, graph, spec, progress)
+    on = _items(model, inputs, plan, graph, spec, metric)
+    _check_cost(graph, on, spec)
+    ranked = _ranked(on.found, graph, spec, progress)
     circuits = _circuits(graph, ranked, spec)
-    found = _run(parts, circuits, spec, progress)
-    _check_ends(model, parts, found)
+    values = _run(on, circuits, spec, progress)
+    _check_ends(model, on, values)
     return CircuitDiscoveryResult(
         kind=INSTRUMENT.name,
-        values=_values(graph, ranked, circuits, found, parts, spec),
+        values=_values(graph, ranked, circuits, values, on, spec),
         spec=spec.model_dump(mode="json"),
         provenance=patch_origin(plan),
-        notes=_notes(plan, graph, found, spec, name or ("the given metric" if metric is not None else "")),
+        notes=_notes(plan, graph, on, values, spec, name or ("the given metric" if metric is not None else "")),
     )
+
+
+@dataclass(frozen=True)
+class _Items:
+    """The items that circuits are found on and those held out, in parts; ``aside`` ``[batch]`` tells which are held out."""
+
+    found: list[Part]
+    held: list[Part]
+    aside: np.ndarray
+
+    @property
+    def order(self) -> np.ndarray:
+        """Where each item of the parts, one after the other, stands in the batch."""
+        return np.concatenate([np.flatnonzero(~self.aside), np.flatnonzero(self.aside)])
+
+
+def _items(
+    model: HookedModel, inputs: Inputs, plan: Plan, graph: EdgeGraph, spec: CircuitDiscoverySpec, metric: Read | None
+) -> _Items:  # fmt: skip
+    """Means and samples of other rows are taken on each side alone, so that nothing held out is looked at before it is judged."""
+    count = len(plan.given.clean)
+    if not spec.held_out:
+        return _Items(list(parts_of(plan, graph)), [], np.zeros(count, dtype=bool))
+    sides = split(count, inputs.groups, spec.held_out, spec.seed)
+    twins = spec.replacement == "counterfactual"
+    found, held = (read_edges(model, rows_of(inputs, rows, twins=twins), patch_spec(spec), metric) for rows in sides)
+    aside = np.isin(np.arange(count), sides[1])
+    return _Items(list(parts_of(found, graph)), list(parts_of(held, graph)), aside)
 
 
 def _check(spec: CircuitDiscoverySpec, own: bool) -> None:
@@ -118,10 +148,9 @@ def _check(spec: CircuitDiscoverySpec, own: bool) -> None:
                        do="Take 'eap-ig-inputs' or 'exact' in `by`, or another quantity.")  # fmt: skip
 
 
-def _check_cost(graph: EdgeGraph, parts: Sequence[Part], spec: CircuitDiscoverySpec) -> None:
-    items = sum(len(part.clean) for part in parts)
+def _check_cost(graph: EdgeGraph, on: _Items, spec: CircuitDiscoverySpec) -> None:
     every = len(graph) if spec.method == "greedy-pruning" or spec.by == "exact" else 0
-    runs = items * (every + len(spec.sizes) * (2 + spec.nulls) + 2)
+    runs = int((~on.aside).sum()) * every + len(on.aside) * (len(spec.sizes) * (2 + spec.nulls) + 2)
     if runs > spec.max_runs:
         raise BadValue("the number of edited runs", f"about {runs:,}", f"at most max_runs = {spec.max_runs:,}",
                        do="Give fewer items or sizes, rank by slopes, or raise max_runs.")  # fmt: skip
@@ -186,18 +215,22 @@ def _circuits(graph: EdgeGraph, ranked: _Ranked, spec: CircuitDiscoverySpec) -> 
     return _Circuits(np.concatenate([each for _, each, _ in groups]), kind, size, draw)
 
 
-def _run(parts: Sequence[Part], circuits: _Circuits, spec: CircuitDiscoverySpec, progress: Progress) -> np.ndarray:
-    """Values ``[circuit, batch]``; equal circuits are run once."""
+def _run(on: _Items, circuits: _Circuits, spec: CircuitDiscoverySpec, progress: Progress) -> np.ndarray:
+    """Values ``[circuit, batch]`` of all items; equal circuits are run once."""
+    parts = [*on.found, *on.held]
     unique, where = np.unique(circuits.inside, axis=0, return_inverse=True)
     each = []
     for k, part in enumerate(parts):
         step = lambda done, total, words, k=k: progress(k * total + done, len(parts) * total, words)  # noqa: E731
         each.append(run_circuits(part, unique, spec.memory_mib << 20, step))
-    return np.concatenate(each, 1)[where.reshape(-1)]
+    values = np.empty((len(circuits.inside), len(on.aside)))
+    values[:, on.order] = np.concatenate(each, 1)[where.reshape(-1)]
+    return values
 
 
-def _check_ends(model: HookedModel, parts: Sequence[Part], found: np.ndarray) -> None:
+def _check_ends(model: HookedModel, on: _Items, values: np.ndarray) -> None:
     """All edges must be the clean run, and none the corrupt one where there is one."""
+    parts, found = [*on.found, *on.held], values[:, on.order]
     clean, corrupt = (np.concatenate([getattr(part, which) for part in parts]) for which in ("clean", "corrupt"))
     bound = FAR * tolerance(model_dtype(model), "logits").bound
     for which, expected, value in (("clean", clean, found[0]), ("corrupt", corrupt, found[1])):
@@ -211,43 +244,30 @@ def _check_ends(model: HookedModel, parts: Sequence[Part], found: np.ndarray) ->
 # --- what is made of it -----------------------------------------------------------------------------------------
 
 
-def faithfulness(value: np.ndarray, whole: np.ndarray, none: np.ndarray) -> np.ndarray:
-    """The ratio of means over the last axis; NaN where all and none are the same."""
-    top, base = whole.mean(-1), none.mean(-1)
-    flat = np.abs(top - base) <= FLAT * np.maximum(1.0, np.maximum(np.abs(top), np.abs(base)))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(flat, np.nan, (value.mean(-1) - base) / (top - base))
-
-
 def _values(
-    graph: EdgeGraph, ranked: _Ranked, circuits: _Circuits, found: np.ndarray, parts: Sequence[Part], spec: CircuitDiscoverySpec
+    graph: EdgeGraph, ranked: _Ranked, circuits: _Circuits, values: np.ndarray, on: _Items, spec: CircuitDiscoverySpec
 ) -> xr.Dataset:  # fmt: skip
     kind = np.array(circuits.kind)
-    faith = faithfulness(found, found[0], found[1])
-    low, high = _interval(found, spec)
+    own, other = (worth(part, circuits.kind, circuits.draw, spec.sizes, spec.seed) for part in (values[:, ~on.aside], values[:, on.aside]))
     stable = np.full(len(kind), np.nan)
     stable[kind == "found"] = _stability(graph, ranked, spec)
-    own = [faith[kind == "found"], *(faith[np.array(circuits.draw) == k] for k in range(spec.nulls))]
-    area, *null = [areas(spec.sizes, one) for one in own]
-    random = {f"random_{name}": float(np.mean([one[name] for one in null])) if null else np.nan for name in area}
     inside = circuits.inside[kind == "found"]
     first = np.where(inside.any(0), np.array(spec.sizes)[inside.argmax(0)], np.nan)
     text = lambda each: np.array(each, dtype=object)  # noqa: E731
     return xr.Dataset(
         {
-            "value": (("circuit", "batch"), found),
-            "faithfulness": ("circuit", faith),
-            "low": ("circuit", low),
-            "high": ("circuit", high),
+            "value": (("circuit", "batch"), values),
             "stability": ("circuit", stable),
-            **{name: ((), value) for name, value in (area | random).items()},
+            **_worth_of(own, ""),
+            **_worth_of(other, HELD),
             "score": ("edge", np.where(np.isfinite(ranked.score), ranked.score, np.nan)),
             "joins": ("edge", first),
             "kept": ("edge", ranked.kept if ranked.kept is not None else np.zeros(len(graph), dtype=bool)),
         },
         coords={
             "circuit": np.arange(len(kind)),
-            "batch": np.arange(found.shape[1]),
+            "batch": np.arange(values.shape[1]),
+            "held_out": ("batch", on.aside),
             "kind": ("circuit", text(circuits.kind)),
             "size": ("circuit", np.array(circuits.size)),
             "edges": ("circuit", circuits.inside.sum(1)),
@@ -259,23 +279,11 @@ def _values(
     )
 
 
-def _draws(items: int, count: int, spec: CircuitDiscoverySpec) -> np.ndarray:
-    """Items drawn with replacement, ``[draw, batch]``."""
-    return np.random.default_rng([spec.seed, 1]).integers(0, items, (count, items))
-
-
-def _interval(found: np.ndarray, spec: CircuitDiscoverySpec) -> tuple[np.ndarray, np.ndarray]:
-    """The middle 95 % of faithfulness over draws of the items; NaN for fewer than two items, or where all and none are the same in a
-    draw."""
-    items, unknown = found.shape[1], np.full(len(found), np.nan)
-    if items < 2:
-        return unknown, unknown
-    drawn = _draws(items, DRAWS, spec)
-    each = np.stack([faithfulness(one[drawn], found[0][drawn], found[1][drawn]) for one in found])
-    if not np.isfinite(each).all():
-        return unknown, unknown
-    low, high = np.quantile(each, (0.025, 0.975), axis=1)
-    return low, high
+def _worth_of(one: Worth, word: str) -> dict[str, tuple[Any, Any]]:
+    """The variables of a Worth, with ``word`` before their names."""
+    by_circuit = {f"{word}{name}": ("circuit", getattr(one, name)) for name in ("faithfulness", "low", "high")}
+    areas = one.area | {f"random_{name}": value for name, value in one.random.items()}
+    return by_circuit | {f"{word}{name}": ((), value) for name, value in areas.items()}
 
 
 def _stability(graph: EdgeGraph, ranked: _Ranked, spec: CircuitDiscoverySpec) -> np.ndarray:
@@ -283,7 +291,9 @@ def _stability(graph: EdgeGraph, ranked: _Ranked, spec: CircuitDiscoverySpec) ->
     if ranked.effect is None or spec.resamples < 2 or ranked.effect.shape[1] < 2:
         return np.full(len(spec.sizes), np.nan)
     counts = counts_of(graph, spec.sizes)
-    each = [chosen(graph, _score(ranked.effect[:, drawn], spec), counts) for drawn in _draws(ranked.effect.shape[1], spec.resamples, spec)]
+    each = [
+        chosen(graph, _score(ranked.effect[:, drawn], spec), counts) for drawn in draws(ranked.effect.shape[1], spec.resamples, spec.seed)
+    ]
     two = [(i, j) for i in range(len(each)) for j in range(i)]
     some = [two[k] for k in np.random.default_rng(spec.seed).permutation(len(two))[:PAIRS]]
     shared = np.array([[jaccard(each[i][k], each[j][k]) for i, j in some] for k in range(len(counts))])
@@ -292,17 +302,26 @@ def _stability(graph: EdgeGraph, ranked: _Ranked, spec: CircuitDiscoverySpec) ->
         return np.where(known, shared, 0.0).sum(1) / known.sum(1)
 
 
-def _notes(plan: Plan, graph: EdgeGraph, found: np.ndarray, spec: CircuitDiscoverySpec, name: str) -> tuple[str, ...]:
+def _notes(
+    plan: Plan, graph: EdgeGraph, on: _Items, values: np.ndarray, spec: CircuitDiscoverySpec, name: str
+) -> tuple[str, ...]:  # fmt: skip
     how = (
         f"Edges were taken out where that moved the answer by less than {spec.threshold:g}; the ranking is by how much it moved."
         if spec.method == "greedy-pruning"
         else f"Edges are ranked by '{spec.by}', {'largest' if spec.order == 'size' else 'those that most raise the number'} first."
     )
-    out = [how, *put_note(plan), f"The number read is {name or spec.quantity}; circuits were found and run on the same items."]
+    many, few = int((~on.aside).sum()), int(on.aside.sum())
+    where = (
+        f"found on {many} items, drawn with seed {spec.seed}, and run on these and on {few} held out"
+        if few
+        else "found and run on the same items"
+    )
+    out = [how, *put_note(plan), f"The number read is {name or spec.quantity}; circuits were {where}."]
     if isinstance(plan.given.clean.items, TokenItems):
         out.append(plan.given.clean.items.added)
-    if not np.isfinite(faithfulness(found[0], found[0], found[1])):
-        out.append("With all edges and with none the answer is the same: faithfulness is undefined, not zero.")
+    for words, part in (("", values[:2, ~on.aside]), (" of the items held out", values[:2, on.aside])):
+        if part.size and not np.isfinite(faithfulness(part[0], part[0], part[1])):
+            out.append(f"With all edges and with none the answer{words} is the same: faithfulness is undefined, not zero.")
     if spec.method == "greedy-pruning":
         out.append("How stable a pruned circuit is can only be told by pruning again on other items.")
     if len({max(1, round(size * len(graph))) for size in spec.sizes}) < len(spec.sizes):

@@ -14,6 +14,8 @@ from workbench.core.errors import BadValue
 from workbench.core.result import Result
 
 AREAS = ("cpr", "cmd", "cpr_log", "cmd_log")
+HELD = "held_"
+"""Before the names of what is told of items held out."""
 NEAR = 0.1
 """How near to 1 the circuit that a summary looks for is, and all larger ones."""
 
@@ -24,29 +26,39 @@ class CircuitDiscoveryResult(Result):
     greedy pruning kept), ``all`` and ``none``; ``size`` the share of all edges asked for, ``edges`` how many are inside. ``value``: the
     number read; ``faithfulness``: 0 as with none and 1 as with all (of a complement this is the completeness), with the interval ``low``
     to ``high``; ``stability``: the Jaccard index of circuits found on two draws of the items. ``cpr`` … ``cmd_log``: areas, and
-    ``random_…`` their means over random circuits. Aside, of each edge, its ``writer``, ``reader``, ``score``, the size at which it
-    ``joins`` (NaN: at none), and whether pruning ``kept`` it."""
+    ``random_…`` their means over random circuits. All of these are of the items that circuits were found on; ``held_out`` tells the
+    others, and ``held_…`` is the same of them (NaN where there are none). Aside, of each edge, its ``writer``, ``reader``, ``score``, the
+    size at which it ``joins`` (NaN: at none), and whether pruning ``kept`` it."""
 
     columns: ClassVar[tuple[str, ...]] = (
         "circuit", "batch", "kind", "size", "edges", "draw", "value", "faithfulness", "low", "high", "stability",
-        *AREAS, *(f"random_{name}" for name in AREAS),
+        "held_out", *(f"{which}{name}" for which in ("", HELD) for name in (*AREAS, *(f"random_{area}" for area in AREAS))),
+        *(f"{HELD}{name}" for name in ("faithfulness", "low", "high")),
     )  # fmt: skip
     aside: ClassVar[tuple[str, ...]] = ("edge",)
 
-    def curve(self, kind: str = "found") -> pd.DataFrame:
+    def curve(self, kind: str = "found", *, held_out: bool = False) -> pd.DataFrame:
         """``size``, ``edges``, ``faithfulness``, ``low``, ``high``, ``stability`` of one kind of circuit; of random ones the mean, the
-        least and the most over draws. Raises BadValue for a kind that was not run."""
+        least and the most over draws. ``held_out``: of the items held out. Raises BadValue for a kind that was not run."""
         v: Any = self.values
         mine = v.kind.values == kind
         if not mine.any():
             raise BadValue("the kind of circuit", kind, f"one of {', '.join(dict.fromkeys(v.kind.values.tolist()))}")
-        names = ("size", "edges", "faithfulness", "low", "high", "stability")
-        frame = pd.DataFrame({name: v[name].values[mine] for name in names})
+        if held_out and not self.held:
+            raise BadValue("held_out", True, "false: no items were held out", do="Ask for some with the field `held_out`.")
+        word = HELD if held_out else ""
+        told = {name: v[f"{word}{name}"].values[mine] for name in ("faithfulness", "low", "high")}
+        frame = pd.DataFrame({name: v[name].values[mine] for name in ("size", "edges")} | told | {"stability": v.stability.values[mine]})
         if kind != "random":
             return frame
         by_size: Any = frame.groupby("size", sort=True)
-        told = by_size["faithfulness"]
-        return by_size.mean().assign(low=told.min(), high=told.max()).reset_index()
+        each = by_size["faithfulness"]
+        return by_size.mean().assign(low=each.min(), high=each.max()).reset_index()
+
+    @property
+    def held(self) -> int:
+        """Items held out."""
+        return int(self.values.held_out.values.sum())
 
     def circuit(self, size: float) -> list[tuple[str, str]]:
         """The edges of the circuit found at a size, as (writer, reader). Raises BadValue for a size that was not run."""
@@ -61,28 +73,42 @@ class CircuitDiscoveryResult(Result):
         """The smallest circuit from which on all are faithful, the areas, and what random circuits reach."""
         v: Any = self.values
         found: Any = self.curve()
-        rest: Any = self.curve("complement")
         total = int(v.edges.values[v.kind.values == "all"][0])
-        lines = [f"{self.kind}: {total} edges, {len(v.batch)} items, {self.spec['method']}, {self.spec['replacement']}."]
+        lines = [f"{self.kind}: {total} edges, {len(v.batch) - self.held} items, {self.spec['method']}, {self.spec['replacement']}."]
         near = ((found.faithfulness - 1).abs() <= NEAR).to_numpy()
         enough = found[np.logical_and.accumulate(near[::-1])[::-1]]
         if len(enough):
             first = enough.iloc[0]
-            left = float(rest.faithfulness[rest["size"] == first["size"]].iloc[0])
+            share, left = (self._at(kind, first["size"]) for kind in ("found", "complement"))
             again = "" if np.isnan(first.stability) else f"; {number(float(first.stability))} of it on other draws of the items"
-            lines.append(
-                f"{int(first.edges)} edges ({100 * first.edges / total:.3g} %) keep {number(float(first.faithfulness))} of the answer, "
-                f"without them {number(left)} is left{again}."
-            )
+            part = f"{int(first.edges)} edges ({100 * first.edges / total:.3g} %)"
+            lines.append(f"{part} keep {share} of the answer, without them {left} is left{again}.")
+            if self.held:
+                share, left = (self._at(kind, first["size"], held_out=True) for kind in ("found", "complement"))
+                lines.append(f"Of {self.held} items held out they keep {share}, without them {left} is left.")
         else:
             lines.append(f"No circuit up to {100 * float(found['size'].max()):g} % keeps the answer to {100 * NEAR:g} %.")
         if (v.kind.values == "pruned").any():
             one: Any = self.curve("pruned").iloc[0]
             lines.append(f"Pruning kept {int(one.edges)} edges: faithfulness {number(float(one.faithfulness))}.")
-        told = [f"{name.upper().replace('_LOG', ' (log axis)')} {number(float(v[name]))}" for name in AREAS]
-        null = [number(float(v[f"random_{name}"])) for name in AREAS]
-        lines.append("; ".join(f"{a}, random circuits {b}" for a, b in zip(told, null, strict=True)) + ".")
+        lines.append(self._areas(""))
+        if self.held:
+            lines.append(f"Held out: {self._areas(HELD)}")
         return "\n".join([*lines, *self.notes])
+
+    def _at(self, kind: str, size: float, *, held_out: bool = False) -> str:
+        """Faithfulness of a kind at a size, with its interval where there is one."""
+        curve: Any = self.curve(kind, held_out=held_out)
+        one = curve[curve["size"] == size].iloc[0]
+        within = f" ({number(float(one.low))} to {number(float(one.high))})" if held_out and np.isfinite([one.low, one.high]).all() else ""
+        return f"{number(float(one.faithfulness))}{within}"
+
+    def _areas(self, word: str) -> str:
+        """The areas beside those of random circuits."""
+        v: Any = self.values
+        told = [f"{name.upper().replace('_LOG', ' (log axis)')} {number(float(v[f'{word}{name}']))}" for name in AREAS]
+        null = [number(float(v[f"{word}random_{name}"])) for name in AREAS]
+        return "; ".join(f"{a}, random circuits {b}" for a, b in zip(told, null, strict=True)) + "."
 
     def plot(self) -> Any:
         """Faithfulness over the share of edges on a log axis: the circuits found, what is left without them, and random circuits."""
@@ -93,6 +119,9 @@ class CircuitDiscoveryResult(Result):
             for kind, words in kinds.items()
             if (v.kind.values == kind).any()
         ]
+        if self.held:
+            held = self.curve(held_out=True)
+            frames.insert(1, held[["size", "faithfulness", "low", "high"]].assign(kind="circuit, items held out"))
         frame: Any = pd.concat(frames)
         frame = frame.assign(size=100 * frame["size"]).dropna(subset=["faithfulness"])
         if not len(frame):  # undefined everywhere: draw the raw values

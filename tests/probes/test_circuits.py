@@ -19,9 +19,10 @@ from probes.circuit_result import CircuitDiscoveryResult
 from probes.circuits import SIZES, areas, chosen, counts_of, greedy_order, jaccard, live
 from probes.edge_graph import EdgeGraph
 from probes.edge_runs import run_circuits
+from probes.held_out import split
 from tests.adapters.test_compiled import previous, written
 from tests.families.models import build
-from tests.probes.lookup import induction, swapped
+from tests.probes.lookup import induction, looked_up, swapped
 from tests.probes.test_edges import pair, prepared, target
 from workbench.adapters.compiled import load
 from workbench.core.errors import AssayError, BadValue, Incompatible
@@ -291,6 +292,40 @@ def test_a_trained_lookup_is_a_circuit_of_six_edges_and_random_ones_are_not(fiel
         assert float(one.faithfulness) > 0.9
     else:
         assert found.stability[1] > 0.9
+
+
+def asked_elsewhere(count: int, seed: int) -> Inputs:
+    """Look-ups whose twin asks about another word of the same row: the answer changes by the question, not by what is looked up."""
+    ids, where = looked_up(count, seed)
+    rows, corrupt = torch.arange(count), ids.clone()
+    there = torch.where(where == 1, 2, where - 1)  # another word that something follows
+    corrupt[rows, 7] = ids[rows, there - 1]
+    return Inputs(ids, reference=corrupt, targets=ids[rows, where], foils=ids[rows, there])
+
+
+def both(first: Inputs, second: Inputs) -> Inputs:
+    """Items of two kinds, each a group."""
+    together: dict[str, Any] = {n: torch.cat([getattr(first, n), getattr(second, n)]) for n in ("batch", "reference", "targets", "foils")}
+    return Inputs(**together, groups=["value"] * len(first.batch) + ["question"] * len(second.batch))
+
+
+@pytest.mark.slow
+def test_a_circuit_holds_on_other_items_of_its_kind_and_not_on_another_kind() -> None:
+    """Planted: what was looked up moves through values. Twins that ask elsewhere move the queries, which that circuit leaves outside."""
+    model, fields = induction(), {"quantity": "logit-difference", "sizes": [0.1, 0.2, 0.5, 1.0], "by": "exact", "nulls": 5, "resamples": 0}
+    inputs, _ = swapped(48, 999)
+    own = find(model, inputs, **fields, held_out=0.33)
+    inside, aside = own.curve(), own.curve(held_out=True)
+    assert own.held == 16
+    assert aside.faithfulness[1] == pytest.approx(inside.faithfulness[1], abs=0.1)
+    assert aside.faithfulness[1] > own.curve("random", held_out=True).high[1] + 0.3
+    mixed = both(inputs, asked_elsewhere(48, 998))
+    seed = next(k for k in range(20) if split(96, mixed.groups, 0.5, k)[0][0] == 0)
+    other = find(model, mixed, **fields, held_out=0.5, seed=seed)
+    assert np.flatnonzero(~other.values.held_out.values).tolist() == list(range(48))
+    assert other.curve().faithfulness[1] > 0.7
+    assert other.curve(held_out=True).faithfulness[1] < 0.3
+    assert other.curve(held_out=True).faithfulness[3] == pytest.approx(1.0, abs=1e-6)
 
 
 # --- bad input --------------------------------------------------------------------------------------------------
