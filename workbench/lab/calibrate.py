@@ -44,8 +44,8 @@ def calibrate(
     """Examine ``tools`` (default: all that the exam takes) on ``families`` (default: all of the exam's).
 
     Cards that are current (same code, same conditions) are left alone unless ``again``. ``grid``: ``"quick"``, the exam's small one, or
-    fields that differ from its full one; cards of another than the full grid are shown and not kept. Goes on with an interrupted calibration of the same plan. Raises UsageError and
-    UnknownName before anything is trained.
+    fields that differ from its full one; cards of another than the full grid are shown and not kept. Goes on with an interrupted
+    calibration of the same plan. Raises UsageError and UnknownName before anything is trained.
     """
     chosen: Exam = EXAMS.load(exam)
     changed = grid if isinstance(grid, Mapping) else {}
