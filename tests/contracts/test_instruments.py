@@ -37,6 +37,7 @@ CONFIGS = {
 SPECS: dict[str, dict[str, Any]] = {
     "integrated-gradients": {"steps": 2, "max_steps": 8},
     "probing": {"draws": 2, "resamples": 400},
+    "concept-direction": {"draws": 1, "resamples": 400},
     "head-scores": {"sequences": 3, "period": 4},
     "activation-patching": {"replacement": "zero"},  # the inputs of a contract have no corrupt twin
     "edge-attribution-patching": {"replacement": "zero", "confirm": 3},
@@ -44,6 +45,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "circuit-discovery": {"replacement": "zero", "steps": 2, "nulls": 1, "resamples": 2},
     "attribution-patching": {"replacement": "zero"},
     "tuned-lens": {"steps": 2, "resamples": 400},
+    "sparse-dictionary": {"steps": 3, "rows": 32, "resamples": 400},
     "composition-scores": {"draws": 20},
     "explanation-quality": {"method": "saliency", "draws": 2, "points": 3, "subsets": 4, "nudges": 1},
     "shapley": {"samples": 4},
