@@ -103,7 +103,7 @@ def _chosen(task: Task, concept: str) -> str:
         if len(task.classes) > 2:
             raise BadValue(f"the classes of '{task.name}'", f"{len(task.classes)} of them", "two, or one named as the concept",
                            do=f"Set concept to one of {', '.join(task.classes[:12])}.")  # fmt: skip
-        return task.classes[-1]
+        return list(task.classes)[-1]
     if concept not in task.classes:
         raise BadValue("concept", concept, f"a class of '{task.name}': {', '.join(task.classes[:12])}")
     return concept

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Call
+from tests.signals import heard
 from workbench.cli import output
 from workbench.cli.main import main
 from workbench.store.runs import Store
@@ -145,7 +146,10 @@ def test_values_that_json_has_not_are_named() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_a_run_that_can_be_resumed(process: Call, home: Path, trained: str, number: signal.Signals) -> None:
     words = ["eval", "occupation-pronoun", "-m", trained, "--set", "contexts=100", "--batch", "4"]
-    running = subprocess.Popen([sys.executable, "-m", "workbench.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with heard():
+        running = subprocess.Popen(
+            [sys.executable, "-m", "workbench.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
     run = ""
     with Store.open(home) as store:
         while not run:  # until it has committed something

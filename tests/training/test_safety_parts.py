@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.signals import heard
 from tests.training.setting import Copying, model, spec
 from workbench.core.errors import (
     AssayError,
@@ -98,7 +100,14 @@ def test_a_lock_whose_holder_has_said_nothing_yet(tmp_path: Path) -> None:
 # --- stopping -----------------------------------------------------------------------------------------------
 
 
-def test_the_first_signal_waits_and_the_second_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also where the tests themselves were started with it ignored."""
+    with heard():
+        yield
+
+
+def test_the_first_signal_waits_and_the_second_does_not(ctrl_c: None, monkeypatch: pytest.MonkeyPatch) -> None:
     own = lambda *_: None  # noqa: E731
     before = signal.signal(signal.SIGTERM, own)
     try:
@@ -126,7 +135,7 @@ def _inside() -> bool:
         return asked.stop
 
 
-def test_a_run_that_is_asked_to_stop_ends_after_its_step_with_a_checkpoint(tmp_path: Path) -> None:
+def test_a_run_that_is_asked_to_stop_ends_after_its_step_with_a_checkpoint(ctrl_c: None, tmp_path: Path) -> None:
     whole = train(model(), Copying(), spec(), out=tmp_path / "whole")
 
     def ask(event: str, state: Any) -> None:

@@ -31,11 +31,11 @@ from workbench.training.parallel.pipeline import Pipeline
 from workbench.training.parallel.plan import layers_changed
 from workbench.training.parallel.spec import ParallelSpec
 from workbench.training.parallel.team import Team
-from workbench.training.parallel.world import World, joined
+from workbench.training.parallel.world import World, ended, joined
 from workbench.training.precision import Precision, Scaler, computing
 from workbench.training.recovery import explained, odd_weights, writing
 from workbench.training.spec import TrainSpec
-from workbench.training.stopping import Asked, stopping
+from workbench.training.stopping import GRACE, Agreed, Asked, stopping
 
 RECORDS = 200
 """About how many points of the loss curve are kept."""
@@ -73,7 +73,8 @@ def train(
     With ``spec.parallel`` every process that ``torchrun`` started calls this with the same arguments, of which rank 0 alone reports
     (``callbacks``, ``progress``) and writes; ``out`` is a folder that all of them see. Afterwards each has the whole model.
 
-    Ctrl-C and SIGTERM end the run after the step it is in, with a checkpoint of that step; a second one ends it at once.
+    Ctrl-C and SIGTERM end the run after the step it is in, with a checkpoint of that step; a second one ends it at once. To one of several
+    processes they end all of them after the same step.
 
     Raises BadValue (data), Changed (``out`` holds another run), Damaged (what it holds is not whole), Occupied (another process trains
     in it), Unwritable (a full or read-only disk), Diverged (a loss, gradient or weight that is not finite; nothing is written after
@@ -89,6 +90,7 @@ def train(
             run = _Run(model, data, spec, Path(out) if out is not None else None, validation, callbacks, progress)
             if world is not None:
                 run.share(world)
+                run.asked = changes.enter_context(stopping(ended, grace=GRACE))
             else:
                 run.asked = changes.enter_context(stopping())
             try:
@@ -156,7 +158,7 @@ class _Run:
         self.best: dict[str, Any] | None = None
         self.since: list[float] = [0.0, 0]  # loss sum and tokens since the last record
         self.stopped = ""
-        self.asked = Asked()
+        self.asked, self.agreed = Asked(), False  # whether this process was asked to stop, and whether any of several was
         self.made_with, self.changes = made_with(self.device), list[dict[str, Any]]()
         self.threads = spec.threads or torch.get_num_threads()
         # How the work is divided is not part of what is trained: a run may go on with other processes, or alone.
@@ -279,9 +281,12 @@ class _Run:
             words = _words(loss, self.seconds, self.step - first, self.tokens - seen, self.spec.steps - self.step)
             if self.first:
                 self.progress(self.step, self.spec.steps, words)
-            if self.asked.stop and self.step < self.spec.steps:
+            if (self.agreed if self.world is not None else self.asked.stop) and self.step < self.spec.steps:
                 self._save()
-                raise KeyboardInterrupt(f"after step {self.step}" + (f", whose checkpoint is '{self.last()}'" if self.out else ""))
+                if self.world is not None:
+                    self.world.wait()
+                words = f"after step {self.step}" + (f", whose checkpoint is '{self.last()}'" if self.out else "")
+                raise (KeyboardInterrupt if self.world is None else Agreed)(words)
         self._finish()
 
     def _due(self, *every: int) -> bool:
@@ -297,10 +302,11 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         total, count = self._gradients()
         if self.team is not None:
-            norm = self.team.clip(spec.clip)
+            norm, asked = self.team.clip(spec.clip, asked=self.asked.stop)
         else:
-            norm = torch.nn.utils.clip_grad_norm_(self.parameters, spec.clip or math.inf, foreach=True)
-        loss, size = torch.stack((total / count, norm.to(total.dtype))).tolist()
+            norm, asked = torch.nn.utils.clip_grad_norm_(self.parameters, spec.clip or math.inf, foreach=True), total.new_zeros(())
+        loss, size, asking = torch.stack((total / count, norm.to(total.dtype), asked.to(total.dtype))).tolist()
+        self.agreed = asking > 0
         # Scaling acts on gradients alone: a loss that is not finite, or gradients at the least scale, are no matter of it.
         taken = self.scaler is None or self.scaler.after(self.step, size)
         spent = self.scaler is None or self.scaler.spent

@@ -11,16 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.signals import heard
+
 ROOT = Path(__file__).parents[3]
 
 
 def started(processes: int, *words: str) -> subprocess.Popen[str]:
-    """The real ``torchrun`` of this environment, on this machine, with ``words`` as the module and its arguments."""
+    """The real ``torchrun`` of this environment, on this machine, with ``words`` as the module and its arguments; a group of its own, as a
+    terminal makes."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error::UserWarning:__main__"}
-    return subprocess.Popen(
-        [*launcher, "-m", *words], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )  # fmt: skip
+    with heard():
+        return subprocess.Popen(
+            [*launcher, "-m", *words], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
+        )
 
 
 def answers(processes: int, jobs: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:

@@ -94,20 +94,22 @@ class Team:
             if parameter.grad is not None:
                 parameter.grad.mul_(scale)
 
-    def clip(self, most: float) -> Tensor:
-        """The norm of the whole model's gradient, which is shortened to ``most`` (0: not)."""
+    def clip(self, most: float, *, asked: bool = False) -> tuple[Tensor, Tensor]:
+        """The norm of the whole model's gradient, which is shortened to ``most`` (0: not), and how many processes were ``asked`` to stop:
+        the one sum of a step over all of them tells it on the way."""
         squares = torch.zeros((), dtype=torch.float64, device=self.parameters[0].device)
         for name, parameter in self.model.named_parameters():
             if parameter.grad is not None:
                 squares += local(parameter.grad).double().square().sum() / self.holders(name, parameter.grad)
-        norm = self.world.total(squares, rows=False).sqrt()
+        squares, asking = self.world.total(torch.stack((squares, torch.full_like(squares, asked))), rows=False)
+        norm = squares.sqrt()
         if most:
             factor = (most / (norm + 1e-6)).clamp(max=1.0)
             for parameter in self.parameters:
                 if parameter.grad is not None:
                     own = local(parameter.grad)
                     own.mul_(factor.to(own.dtype))
-        return norm
+        return norm, asking
 
     def holders(self, name: str, parameter: Tensor) -> float:
         """How many processes hold this part of the parameter ``name``."""

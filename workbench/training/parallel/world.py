@@ -22,8 +22,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from workbench.core.errors import EXIT_ERROR, AssayError, BadValue, Diverged, LostRank
+from workbench.core.errors import EXIT_ERROR, EXIT_INTERRUPTED, AssayError, BadValue, Diverged, LostRank
 from workbench.training.parallel.spec import COMMAND, ParallelSpec
+from workbench.training.stopping import Agreed
 
 PATIENCE = 5.0
 """Seconds a process that noticed a failure waits for word from the others."""
@@ -89,6 +90,8 @@ class World:
             return SystemExit(EXIT_ERROR)  # all processes see it, and the first says it
         if isinstance(error, LostRank | SystemExit):
             return None  # it is explained already
+        if isinstance(error, Agreed):
+            return None if self.first else self._after_the_first()
         if isinstance(error, AssayError) or not (isinstance(error, KeyboardInterrupt) or _of_connection(error)):
             self.leave(error)
             return None
@@ -106,6 +109,15 @@ class World:
         left = [rank for rank in range(self.size) if rank not in gone and rank <= self.rank]
         step, last = self.notes.about()
         return LostRank(who, step=step, last=last) if left[0] == self.rank else SystemExit(EXIT_ERROR)
+
+    def _after_the_first(self) -> SystemExit:
+        """How a process ends that stops with all others: after the first, since torchrun ends all as soon as one has ended, and the first
+        has the run to close and something to say."""
+        end = time.monotonic() + PATIENCE
+        with suppress(RuntimeError):  # the store may be gone
+            while self._lives(0) and time.monotonic() < end:
+                time.sleep(0.05)
+        return SystemExit(EXIT_INTERRUPTED)
 
     def _roll_call(self) -> tuple[list[int], dict[int, str]]:
         """Who is gone without a word, and who left with an error of its own."""
@@ -233,6 +245,12 @@ def _runs(pid: int) -> bool:
         return not Path("/proc/self").exists()
 
 
+def ended(number: int, frame: object) -> None:
+    """What SIGTERM does in one of several processes that is not between two steps."""
+    _deaf()  # what ends this process is said to the end
+    raise KeyboardInterrupt
+
+
 @contextmanager
 def _ended_by_signal() -> Iterator[None]:
     """SIGTERM as Ctrl-C inside the block, so that a process that torchrun ends can say why."""
@@ -240,11 +258,7 @@ def _ended_by_signal() -> Iterator[None]:
         yield
         return
 
-    def once(number: int, frame: object) -> None:
-        _deaf()  # what ends this process is said to the end
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, once)
+    before = signal.signal(signal.SIGTERM, ended)
     try:
         yield
     finally:
