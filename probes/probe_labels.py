@@ -38,24 +38,32 @@ class LabelSet:
 
 @dataclass(frozen=True)
 class Task:
-    """A label set on the tokens that carry it: flat positions in the batch, class codes, class names and word types."""
+    """A label set on the tokens that carry it: flat positions in the batch, class codes, class names and word types.
+
+    ``whole``: labels of items, each read at one position. ``rare`` names the classes that were left out, with their tokens.
+    """
 
     name: str
     where: np.ndarray
     codes: np.ndarray
     classes: tuple[str, ...]
     types: np.ndarray
+    whole: bool = False
+    rare: tuple[tuple[str, int], ...] = ()
 
 
-def read_labels(items: TokenItems, labels: Any, position: int | None) -> list[Task]:
-    """``inputs.labels`` (an array, a LabelSet, or a mapping of names to either) as tasks.
+def read_labels(items: TokenItems, labels: Any, position: int | None, least: int = 1) -> list[Task]:
+    """``inputs.labels`` (an array, a LabelSet, or a mapping of names to either) as tasks; classes of fewer than ``least`` tokens are left
+    out, and named in the task.
 
     Raises BadValue for shapes that do not fit, labels on padding, floats, a position an item lacks, and fewer than two classes.
     """
     given = labels if isinstance(labels, Mapping) else {"labels": labels}
     if not given:
         raise BadValue("inputs.labels", "an empty mapping", "at least one label set")
-    return [_task(str(name), value if isinstance(value, LabelSet) else LabelSet(value), items, position) for name, value in given.items()]
+    return [
+        _task(str(name), value if isinstance(value, LabelSet) else LabelSet(value), items, position, least) for name, value in given.items()
+    ]
 
 
 def control_codes(task: Task, draws: int, seed: int) -> np.ndarray:
@@ -149,11 +157,14 @@ def check_split(split: Split, token_groups: np.ndarray, types: np.ndarray | None
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def _task(name: str, labels: LabelSet, items: TokenItems, position: int | None) -> Task:
+def _task(name: str, labels: LabelSet, items: TokenItems, position: int | None, least: int) -> Task:
     values = _array(f"inputs.labels of '{name}'", labels.values)
     shape = tuple(items.ids.shape)
     if values.shape not in (shape, shape[:1]):
-        raise BadValue(f"the shape of inputs.labels of '{name}'", values.shape, f"{shape} (one a token) or {shape[:1]} (one an item)")
+        raise BadValue(
+            f"the shape of inputs.labels of '{name}'", values.shape, f"{shape} (one a token) or {shape[:1]} (one an item)",
+            do="A word that was cut into several tokens is labelled at its last, the others are unlabelled.",
+        )  # fmt: skip
     types = None if labels.types is None else _array(f"the types of '{name}'", labels.types)
     if types is not None and types.shape != values.shape:
         raise BadValue(f"the shape of the types of '{name}'", types.shape, f"{values.shape}, as the labels")
@@ -167,11 +178,15 @@ def _task(name: str, labels: LabelSet, items: TokenItems, position: int | None) 
         if (labelled & ~items.real.numpy().ravel()).any():
             raise BadValue(f"inputs.labels of '{name}'", "labels on padding", f"unlabelled there ({IGNORE} or '')")
     where, kept = where[labelled], values.ravel()[labelled]
-    names, codes = np.unique(kept, return_inverse=True)
-    if len(names) < 2:
-        raise BadValue(f"the classes of '{name}'", [str(n) for n in names], "at least two that occur")
     words = items.ids.numpy().ravel()[where] if types is None else types.ravel()[labelled]
-    return Task(name, where, codes, tuple(str(n) for n in names), words)
+    names, counts = np.unique(kept, return_counts=True)
+    rare = tuple((str(n), int(c)) for n, c in zip(names, counts, strict=True) if c < least)
+    if len(names) - len(rare) < 2:
+        left = f" with at least {least} tokens each" if rare else ""
+        raise BadValue(f"the classes of '{name}'", [str(n) for n in names], f"at least two that occur{left}")
+    common = np.isin(kept, names[counts >= least])
+    names, codes = np.unique(kept[common], return_inverse=True)
+    return Task(name, where[common], codes, tuple(str(n) for n in names), words[common], values.ndim == 1, rare)
 
 
 def _read_at(items: TokenItems, position: int | None) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Linear probing of every layer in one pass, with the controls that tell knowledge from memory.
 
-For each site a ridge probe is fitted in closed form to the labels, to control tasks (one random label a word *type*) and to
-shuffled labels, and scored on held-out sentences:
+For each site (or each head) a ridge probe in closed form, a logistic one or a small MLP is fitted to the labels, to control tasks (one
+random label a word *type*) and to shuffled labels, and scored on held-out sentences:
 
     selectivity = accuracy on the labels - accuracy on the control tasks
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -25,20 +25,22 @@ from pydantic import Field
 from torch import Tensor
 
 from probes.panels import joined
-from probes.probe_fit import Cell, Job, make_jobs
+from probes.probe_fit import Cell, How, Job, make_jobs
 from probes.probe_labels import TASKS, Split, Task, held_out, make_splits, read_labels, sentence_groups
 from probes.target import device_of, model_dtype
 from probes.token_items import TokenItems, origin, read_items, rows_a_pass, slices
+from probes.word_baseline import word_baseline
 from workbench.core.charts.lines import curve_with_band
 from workbench.core.errors import BadValue, Incompatible
 from workbench.core.measure import Instrument, Needs
 from workbench.core.protocol import HookedModel, Inputs, Progress
 from workbench.core.result import Result
 from workbench.core.sites import Site
-from workbench.core.spec import Spec
+from workbench.core.spec import Spec, later
 from workbench.core.stats.resampling import bootstrap, fewest
 
-COUNTS = ("n_train", "n_test", "groups_train", "groups_test", "excluded", "majority", "seen_types")
+COUNTS: tuple[str, ...] = ("n_train", "n_test", "groups_train", "groups_test", "excluded", "majority", "seen_types")
+WORDS = ("words", "words_low", "words_high")
 
 
 class ProbingSpec(Spec):
@@ -56,6 +58,11 @@ class ProbingSpec(Spec):
     bos: bool = Field(default=True, description="put a BOS before text (ids are taken as they are)")
     max_cells: int = Field(default=200_000_000, ge=1, description="numbers of held-out features kept at most")
     tokens_a_pass: int = Field(default=16384, ge=1, description="tokens in one forward pass at most")
+    probe: Literal["ridge", "logistic", "mlp"] = later("ridge", description="the kind of probe")
+    hidden: int = later(64, ge=1, description="hidden units of an MLP probe")
+    epochs: int = later(20, ge=1, description="passes over the training tokens of an MLP probe")
+    heads: bool = later(False, description="at sites of heads, a probe for each head instead of one for all")
+    least: int = later(5, ge=1, description="classes of fewer labelled tokens are left out, and named")
 
 
 # --- compute ------------------------------------------------------------------------------------------------
@@ -79,7 +86,7 @@ def compute(model: HookedModel, inputs: Inputs, spec: ProbingSpec, progress: Pro
     items = read_items(model, inputs, bos=spec.bos)
     networks = _networks(model, inputs)
     sites = _sites(model, spec)
-    tasks = read_labels(items, inputs.labels, spec.position)
+    tasks = read_labels(items, inputs.labels, spec.position, spec.least)
     groups = sentence_groups(items, inputs.groups)
     test_groups = held_out(groups, spec.test_share, spec.seed, "different sentences or groups")
     width = items.ids.shape[1]
@@ -87,19 +94,21 @@ def compute(model: HookedModel, inputs: Inputs, spec: ProbingSpec, progress: Pro
         make_splits(t, groups[t.where // width], test_groups, new_types=spec.new_types, fraction=spec.test_share, seed=spec.seed)
         for t in tasks
     ]
-    jobs = make_jobs(tasks, plans, draws=spec.draws, seed=spec.seed)
-    _one_pass(networks, items, sites, jobs, spec, progress)
-    cells = {(job.split, cell.task, net, site.name): cell for job in jobs for net in networks for site in sites
-             for cell in job.score(net, site.name, spec.strength)}  # fmt: skip
+    how = How(spec.probe, spec.strength, spec.hidden, spec.epochs, spec.seed)
+    jobs = make_jobs(tasks, plans, draws=spec.draws, how=how)
+    still, places = _one_pass(networks, items, sites, jobs, spec, progress)
+    cells = {(job.split, cell.task, net, place): cell for job in jobs for net in networks for place in places
+             for cell in job.score(net, place)}  # fmt: skip
+    words = [[word_baseline(t, split, items, spec.strength) for split in splits] for t, splits in zip(tasks, plans, strict=True)]
     data = {f"{part}.{t.name}": getattr(t, part) for t in tasks for part in ("where", "codes", "classes", "types")}
     untrained = networks["untrained"].digest() if "untrained" in networks else None
     return ProbingResult(
         kind=INSTRUMENT.name,
-        values=_values(tasks, plans, groups, width, list(networks), sites, cells, spec),
+        values=_values(tasks, plans, groups, width, list(networks), places, cells, words, spec),
         spec=spec.model_dump(mode="json"),
         provenance=origin(model, seed=spec.seed, dtype=model_dtype(model), ids=items.ids, lengths=items.lengths, groups=groups,
                           untrained=untrained, **data),
-        notes=_notes(tasks, plans, groups, width, networks, spec),
+        notes=(*_notes(tasks, plans, groups, width, networks, spec), *still),
     )  # fmt: skip
 
 
@@ -127,18 +136,33 @@ def _sites(model: HookedModel, spec: ProbingSpec) -> tuple[Site, ...]:
 
 def _one_pass(
     networks: dict[str, HookedModel], items: TokenItems, sites: tuple[Site, ...], jobs: list[Job], spec: ProbingSpec, progress: Progress
-) -> None:
-    """Run every item once through every network; training features go into sums, held-out features are kept."""
-    kept = sum(int(job.test.sum()) for job in jobs)
+) -> tuple[tuple[str, ...], list[str]]:
+    """Run every item once through every network; ridge probes take training features into sums, other features are kept. Returns notes on
+    features that never vary, and the names of what is read: sites, or their heads."""
+    kept = sum(int((job.test | (job.train if spec.probe != "ridge" else job.test)).sum()) for job in jobs)
+    varies: dict[tuple[str, str], tuple[Tensor, bool]] = {}
     for part in slices(len(items), rows_a_pass(spec.tokens_a_pass, items.ids.shape[1])):
         for name, network in networks.items():
             trace = network.run(items.given(network, part, device_of(network)), capture=sites, logits=None)
+            real = items.real[part].flatten().to(device_of(network))
             for site in sites:
-                features = trace[site].detach().flatten(2).flatten(0, 1)
-                _check_features(features, site, kept * len(sites) * len(networks), spec)
-                for job in jobs:
-                    job.take(name, site.name, features, first=part.start * items.ids.shape[1])
+                _check_features(trace[site].flatten(2).flatten(0, 1), site, kept * len(sites) * len(networks), spec)
+                for place, features in _places(trace[site].detach(), site, spec.heads):
+                    first, varied = varies.get((name, place), (features[real][0], False))
+                    varies[name, place] = first, varied or bool((features[real] != first).any())
+                    for job in jobs:
+                        job.take(name, place, features, first=part.start * items.ids.shape[1])
         progress(part.stop, len(items), "items")
+    still = [f"At '{place}' of the {name if name != 'model' else 'audited'} network no feature varies: "
+             "its probes answer with what is frequent." for (name, place), (_, varied) in varies.items() if not varied]  # fmt: skip
+    return tuple(still), list(dict.fromkeys(place for _, place in varies))
+
+
+def _places(value: Tensor, site: Site, heads: bool) -> list[tuple[str, Tensor]]:
+    """What is read at a site ``[token, feature]``: all of it, or each head by itself."""
+    if heads and len(site.axes) == 4 and site.axes[2] in ("head", "kv_head"):
+        return [(f"{site.name}[{head}]", value[:, :, head].flatten(0, 1)) for head in range(value.shape[2])]
+    return [(site.name, value.flatten(2).flatten(0, 1))]
 
 
 def _check_features(features: Tensor, site: Site, rows: int, spec: ProbingSpec) -> None:
@@ -165,18 +189,19 @@ def _mean(right: np.ndarray, groups: np.ndarray, spec: ProbingSpec, bounds: Boun
 
 
 def _values(
-    tasks: list[Task], plans: list[list[Split]], groups: np.ndarray, width: int, networks: list[str], sites: tuple[Site, ...],
-    cells: dict[tuple[str, str, str, str], Cell], spec: ProbingSpec,
+    tasks: list[Task], plans: list[list[Split]], groups: np.ndarray, width: int, networks: list[str], places: list[str],
+    cells: dict[tuple[str, str, str, str], Cell], words: list[list[np.ndarray]], spec: ProbingSpec,
 ) -> xr.Dataset:  # fmt: skip
     splits = [split.name for split in plans[0]]
-    shape = (len(splits), len(tasks), len(TASKS), len(networks), len(sites))
+    shape = (len(splits), len(tasks), len(TASKS), len(networks), len(places))
     accuracy, selectivity = np.full((3, *shape), np.nan), np.full((3, *shape[:2], *shape[3:]), np.nan)
-    gain = np.full((3, *shape[:2], shape[4]), np.nan)
+    gain, alone = np.full((3, *shape[:2], shape[4]), np.nan), np.full((3, *shape[:2]), np.nan)
     for s, split in enumerate(splits):
         for t, task in enumerate(tasks):
             at = groups[task.where[plans[t][s].test] // width]
-            for i, site in enumerate(sites):
-                found = [_with_control(cells[split, task.name, network, site.name], task) for network in networks]
+            alone[:, s, t] = _mean(words[t][s], at, spec)
+            for i, place in enumerate(places):
+                found = [_with_control(cells[split, task.name, network, place], task) for network in networks]
                 for n, cell in enumerate(found):
                     accuracy[:, s, t, :, n, i] = np.transpose(
                         [_mean(right, at, spec) for right in (cell.labels, cell.control, cell.shuffled)]
@@ -192,9 +217,9 @@ def _values(
     names = lambda word, dims, found: {n: (dims, a) for n, a in zip((word, f"{word}_low", f"{word}_high"), found, strict=True)}  # noqa: E731
     return xr.Dataset(
         {**names("accuracy", whole, accuracy), **names("selectivity", part, selectivity), **names("gain", paired, gain),
-         **_counts(tasks, plans, groups, width)},
+         **names("words", ("split", "labels"), alone), **_counts(tasks, plans, groups, width)},
         coords={"split": splits, "labels": [t.name for t in tasks], "task": list(TASKS), "network": networks,
-                "site": [s.name for s in sites], "depth": ("site", np.arange(len(sites)))},
+                "site": places, "depth": ("site", np.arange(len(places)))},
     )  # fmt: skip
 
 
@@ -232,6 +257,9 @@ def _notes(
     if spec.new_types:
         out.append("In the split 'sentence+type' control accuracy is chance by construction: no test type was seen with its random label.")
     for task, splits in zip(tasks, plans, strict=True):
+        if task.rare:
+            names = ", ".join(f"'{name}' ({count})" for name, count in task.rare)
+            out.append(f"'{task.name}': left out are classes of fewer than {spec.least} tokens: {names}.")
         if len(np.unique(task.types)) == 1:
             out.append(
                 f"'{task.name}' stands on one word type only: it has no control task. Give LabelSet(values, types) to name the words."
@@ -253,14 +281,15 @@ def _notes(
 class ProbingResult(Result):
     """Accuracy by split, label set, task, network and site, each with its interval (cluster bootstrap over sentence groups).
 
-    ``selectivity`` labels minus control; ``gain`` model minus untrained (NaN without one); ``majority`` the accuracy of
-    always answering the most frequent training label; ``seen_types`` the share of test tokens whose word type was trained on;
+    ``words`` is what the words alone tell (see ``word_baseline``); ``selectivity`` labels minus control; ``gain`` model minus untrained
+    (NaN without one); ``majority`` the accuracy of always answering the most frequent training label; ``seen_types`` the share of
+    test tokens whose word type was trained on;
     ``excluded`` tokens on neither side.
     """
 
     columns: ClassVar[tuple[str, ...]] = (
         "split", "labels", "task", "network", "site", "depth", "accuracy", "accuracy_low", "accuracy_high",
-        "selectivity", "selectivity_low", "selectivity_high", "gain", "gain_low", "gain_high", *COUNTS, "classes", "types",
+        "selectivity", "selectivity_low", "selectivity_high", "gain", "gain_low", "gain_high", *WORDS, *COUNTS, "classes", "types",
     )  # fmt: skip
 
     def summary(self) -> str:
