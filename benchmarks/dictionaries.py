@@ -43,11 +43,11 @@ class Setting:
 
 FAST = {"128 in 32": Setting({"features": 128, "width": 32, "active": 4.0}, 1, 700, 512, 2)}
 WHOLE = {
-    "64 in 16": Setting({"features": 64, "width": 16, "active": 3.0}, 1, 3000, 512, 5),
-    "256 in 64": Setting({"features": 256, "width": 64, "active": 6.0}, 1, 3000, 512, 5),
-    "256 in 64, 32 parents": Setting({"features": 256, "width": 64, "active": 6.0, "parents": 32}, 1, 3000, 512, 5),
-    "256 in 64, twice as wide": Setting({"features": 256, "width": 64, "active": 6.0}, 2, 3000, 512, 3),
-    "1,024 in 256": Setting({"features": 1024, "width": 256, "active": 8.0}, 1, 3000, 512, 3),
+    "64 in 16": Setting({"features": 64, "width": 16, "active": 3.0}, 1, 2000, 512, 3),
+    "256 in 64": Setting({"features": 256, "width": 64, "active": 6.0}, 1, 2000, 512, 3),
+    "256 in 64, 32 parents": Setting({"features": 256, "width": 64, "active": 6.0, "parents": 32}, 1, 2000, 512, 2),
+    "1,024 in 256": Setting({"features": 1024, "width": 256, "active": 8.0}, 1, 2000, 512, 2),
+    "256 in 64, twice as wide": Setting({"features": 256, "width": 64, "active": 6.0}, 2, 2000, 512, 2),
 }
 POOL, HELD = 131_072, 8_192
 """Vectors that a training draws from, and held-out ones."""
@@ -77,7 +77,7 @@ def one(kind: Kind, setting: Setting, world: Features, pool: Tensor, held: Sampl
     """Train and score one dictionary."""
     k = max(1, round(float(world.chance.sum())))
     spec = DictionarySpec(kind=kind, d_in=world.spec.width, d_sae=setting.times * world.spec.features, k=k)
-    told = TrainingSpec(steps=setting.steps, rows=setting.rows, lr=3e-3, frozen=frozen, seed=seed, penalty=0.02)
+    told = TrainingSpec(steps=setting.steps, rows=setting.rows, lr=3e-3, frozen=frozen, seed=seed)
     dictionary = Dictionary(spec, seed=seed)
     trainer: Trainer = train(dictionary, lambda first: batches(pool, setting.rows, seed, first), told)
     return scores(dictionary, world, held, trainer.history[-1]["dead"])

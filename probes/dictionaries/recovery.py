@@ -45,10 +45,11 @@ class Recovered:
 
 
 def recovered(
-    dictionary: Dictionary, directions: Float[Tensor, "feature width"], rows: Float[Tensor, "row width"],
-    fired: Bool[Tensor, "row feature"], parent: Int[Tensor, " feature"] | None = None,
+    dictionary: Dictionary, directions: Float[Tensor, "_ _"], rows: Float[Tensor, "_ _"], fired: Bool[Tensor, "_ _"],
+    parent: Int[Tensor, " _"] | None = None,
 ) -> Recovered:  # fmt: skip
-    """Score a dictionary on raw ``rows`` in which it is known which features ``fired``. ``parent`` of each feature, -1 for none."""
+    """Score a dictionary by the ``directions`` ``[feature, d_out]`` there are, on raw ``rows`` ``[row, d_in]`` of which it is known which
+    features ``fired`` ``[row, feature]``. ``parent`` of each feature, -1 for none. Raises BadValue for a truth of another shape."""
     finite(rows, dictionary.spec.d_in)
     if directions.shape[1] != dictionary.spec.width_out or fired.shape != (len(rows), len(directions)):
         raise BadValue(

@@ -58,9 +58,9 @@ class TrainingSpec(Spec):
     resample_every: PositiveInt = Field(default=500, description="steps between draws of dead features, where they are drawn anew")
     auxiliary: float = Field(default=1 / 32, gt=0, description="weight of the auxiliary loss")
     penalty: float = Field(default=2e-3, gt=0, description="price of a feature (jumprelu) or of its gate (gated), at first")
-    steer: float = Field(default=0.02, ge=0, le=0.5, description="how fast the price follows the number of active features; 0: it is fixed")
-    threshold: float = Field(default=0.5, gt=0, description="first threshold (jumprelu), in units of the normalised rows")
-    bandwidth: float = Field(default=0.5, gt=0, description="width of the estimator of the threshold's gradient (jumprelu)")
+    steer: float = Field(default=0.01, ge=0, le=0.5, description="how fast the price follows the number of active features; 0: it is fixed")
+    threshold: float = Field(default=1.0, gt=0, description="first threshold (jumprelu), in units of the normalised rows")
+    bandwidth: float = Field(default=1.0, gt=0, description="width of the estimator of the threshold's gradient (jumprelu)")
     seed: int = Field(default=0, ge=0, description="seed of the first weights and of what is drawn anew")
 
     def rate(self, d_sae: int) -> float:

@@ -40,18 +40,18 @@ class FeaturesSpec(Spec):
     """
 
     seed: int = 0
-    features: int = Field(256, ge=4, le=4096)
+    features: int = Field(default=256, ge=4, le=4096)
     width: PositiveInt = 64
-    active: float = Field(6.0, gt=0)
-    zipf: float = Field(0.5, ge=0, le=2)
+    active: float = Field(default=6.0, gt=0)
+    zipf: float = Field(default=0.5, ge=0, le=2)
     groups: PositiveInt = 16
-    correlation: float = Field(0.2, ge=0, lt=1)
-    parents: int = Field(0, ge=0)
+    correlation: float = Field(default=0.2, ge=0, lt=1)
+    parents: int = Field(default=0, ge=0)
     children: PositiveInt = 2
-    child_share: float = Field(0.3, gt=0, lt=0.5)
-    strength_spread: float = Field(0.25, ge=0, lt=1)
-    noise: float = Field(0.0, ge=0)
-    offset: float = Field(1.0, ge=0)
+    child_share: float = Field(default=0.3, gt=0, lt=0.5)
+    strength_spread: float = Field(default=0.25, ge=0, lt=1)
+    noise: float = Field(default=0.0, ge=0)
+    offset: float = Field(default=1.0, ge=0)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
