@@ -1,4 +1,4 @@
-"""Logistic probes beside scikit-learn's loop, a harvest beside a bare forward: ``python benchmarks/probing_speed.py [--rounds N] [--small]``.
+"""Logistic probes beside scikit-learn, a harvest beside a bare forward: ``python benchmarks/probing_speed.py [--rounds N] [--small]``.
 
 *Probes.* Parts of speech are not needed for time: random features of an encoder's shape (7 sites of 384, as all-MiniLM-L6-v2 has; variances
 fall like 1 / rank, as activations' do) and 17 classes that are a noisy linear function of them. Both fit every site at the same penalty on
@@ -212,7 +212,7 @@ def report(rounds: list[dict[str, dict[str, Any]]]) -> None:
         disk = said([one["bytes"] / one["write"] / 2**20 for one in found])
         took = statistics.median(one["bytes"] / max(one["harvest"] - bare_, 1e-3) / 2**20 for one, bare_ in zip(found, plain, strict=True))
         print(
-            f"| its {found[0]['bytes'] / 2**20:.0f} MiB on disk | plain write and fsync {disk} MiB/s | {took:.0f} MiB/s beyond the forward | | |"
+            f"| its {found[0]['bytes'] / 2**20:.0f} MiB on disk | plain write and fsync {disk} MiB/s | {took:.0f} MiB/s more | | |"
         )
     steps = f"{statistics.median(ours[0]['steps']):.0f} against {statistics.median(theirs[0]['steps']):.0f}"
     print(f"\nProbes: steps {steps}; our loss at most {excess:.1e} nats above theirs, accuracies at most {apart:.4f} apart.")

@@ -15,17 +15,23 @@ from workbench.data import sources
 
 NAME = "ud-english-ewt"
 FILES = {"validation": "en_ewt-ud-dev.conllu", "test": "en_ewt-ud-test.conllu"}
-_TEXT, _FORM, _TAG = "# text = ", 1, 3
+_TEXT, _FORM, _TAG, _HEAD, _RELATION = "# text = ", 1, 3, 6, 7
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence: its words, the characters (start, end) of each, and its part of speech (``NOUN``, ``VERB`` …)."""
+    """A sentence: its words, the characters (start, end) of each, and its part of speech (``NOUN``, ``VERB`` …).
+
+    ``heads`` number the word that each word depends on (-1: the root has none), ``relations`` say how (``nsubj`` …, without subtypes);
+    both are empty where the file does not tell.
+    """
 
     text: str
     words: tuple[str, ...]
     spans: tuple[tuple[int, int], ...]
     tags: tuple[str, ...]
+    heads: tuple[int, ...] = ()
+    relations: tuple[str, ...] = ()
 
 
 def sentences(split: Literal["validation", "test"] = "test") -> list[Sentence]:
@@ -55,4 +61,20 @@ def _placed(text: str, rows: list[list[str]], name: str) -> Sentence:
             raise CorruptFile(name, "with each sentence's words in its text", f"{row[:2]} is not at character {at} of {text[:60]!r}")
         spans.append((at, at + len(row[_FORM])))
         at = spans[-1][1]
-    return Sentence(text, tuple(row[_FORM] for row in rows), tuple(spans), tuple(row[_TAG] for row in rows))
+    heads, relations = _tree(rows, name, text)
+    return Sentence(text, tuple(row[_FORM] for row in rows), tuple(spans), tuple(row[_TAG] for row in rows), heads, relations)
+
+
+def _tree(rows: list[list[str]], name: str, text: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Heads and relations; empty where a row has none. Raises CorruptFile for what is no tree."""
+    if not all(len(row) > _RELATION and row[_HEAD].isdigit() for row in rows):
+        return (), ()
+    heads = tuple(int(row[_HEAD]) - 1 for row in rows)
+    for word in range(len(rows)):
+        for _ in range(len(rows)):
+            word = heads[word] if -1 <= heads[word] < len(rows) else len(rows)
+            if word in (-1, len(rows)):
+                break
+        if word != -1:
+            raise CorruptFile(name, "with a tree over each sentence's words", f"the heads of {text[:60]!r} make none")
+    return heads, tuple(row[_RELATION].partition(":")[0] for row in rows)

@@ -125,7 +125,7 @@ def make_inputs(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: 
         return replace(made, reference=untrained_copy(model, seed=spec.seed + 1)) if spec.untrained else made
     contrast = getattr(chosen, "quantity", "") == "logit-difference"
     if spec.world is None:
-        _check_needs(tool, spec)
+        _check_needs(tool, spec, chosen)
         made = from_texts(model, spec.texts, spec.targets, spec.foils)
         return replace(made, reference=list(spec.corrupt)) if spec.corrupt else made
     town = Town(spec.world)
@@ -140,9 +140,9 @@ def make_inputs(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: 
     return replace(made, groups=made.groups if slots else None, foils=made.foils if contrast else None)
 
 
-def _check_needs(tool: Instrument, spec: InputsSpec) -> None:
+def _check_needs(tool: Instrument, spec: InputsSpec, chosen: Spec) -> None:
     """Say in words of texts what an instrument lacks, before anything is run."""
-    if "targets" in tool.needs.inputs and not spec.targets:
+    if "targets" in tool.needs.given(chosen) and not spec.targets:
         raise UsageError(f"'{tool.name}' needs a target, the token asked about after each text. Give it as `--target \" she\"`.")
     if spec.corrupt and "replacement" not in tool.spec.model_fields:
         raise UsageError(
@@ -302,15 +302,18 @@ def town_labels(model: HookedModel, town: Town, *, split: Split = "test", count:
 
 
 def treebank_labels(model: HookedModel, sentences: Sequence[treebank.Sentence], *, bos: bool = True) -> Inputs:
-    """Sentences with ``part of speech`` at the last token of every word, the word without its capitals as its type. A word no token of
-    which was kept (the tokenizer's normalisation may drop it) has no label."""
+    """Sentences with ``part of speech`` and, where the treebank tells it, ``dependency relation`` at the last token of every word, the word
+    without its capitals as its type. A word no token of which was kept (the tokenizer's normalisation may drop it) has no label."""
     ids, lengths, spans = encoded(model, [one.text for one in sentences], bos=bos)
-    tags, words = ([[""] * ids.shape[1] for _ in sentences] for _ in range(2))
+    names = ["part of speech", *(["dependency relation"] if all(one.relations for one in sentences) else [])]
+    found = {name: [[""] * ids.shape[1] for _ in sentences] for name in (*names, "word")}
     for row, one in enumerate(sentences):
-        for word, span, tag in zip(one.words, one.spans, one.tags, strict=True):
+        for number, (word, span, tag) in enumerate(zip(one.words, one.spans, one.tags, strict=True)):
             if held := [place for place, (start, end) in enumerate(spans[row]) if start < span[1] and end > span[0]]:
-                tags[row][held[-1]], words[row][held[-1]] = tag, word.lower()
-    return Inputs(ids, lengths, labels={"part of speech": LabelSet(tags, words)})
+                found["word"][row][held[-1]], found["part of speech"][row][held[-1]] = word.lower(), tag
+                if len(names) > 1:
+                    found["dependency relation"][row][held[-1]] = one.relations[number]
+    return Inputs(ids, lengths, labels={name: LabelSet(found[name], found["word"]) for name in names})
 
 
 def tokens_of(spans: Sequence[Span], span: Span) -> list[int]:
