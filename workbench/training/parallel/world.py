@@ -28,6 +28,8 @@ from workbench.training.stopping import Agreed
 
 PATIENCE = 5.0
 """Seconds a process that noticed a failure waits for word from the others."""
+LINGER = 20.0
+"""Seconds that one of several processes that were asked to stop waits for the first to end."""
 
 
 class World:
@@ -113,7 +115,7 @@ class World:
     def _after_the_first(self) -> SystemExit:
         """How a process ends that stops with all others: after the first, since torchrun ends all as soon as one has ended, and the first
         has the run to close and something to say."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + LINGER
         with suppress(RuntimeError):  # the store may be gone
             while self._lives(0) and time.monotonic() < end:
                 time.sleep(0.05)
