@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 THREADS, SEED, STRENGTH = 2, 0, 1e-3
-PROBES: dict[str, int] = {"sites": 7, "features": 384, "classes": 17, "train": 6000, "test": 4000}
+PROBES: dict[str, int] = {"sites": 7, "features": 384, "classes": 17, "train": 4000, "test": 4000}
 HARVEST: dict[str, int] = {"layers": 6, "width": 256, "items": 768, "length": 96}
 SMALL: dict[str, int] = {
     "sites": 2,
@@ -211,16 +211,14 @@ def report(rounds: list[dict[str, dict[str, Any]]]) -> None:
         )
         disk = said([one["bytes"] / one["write"] / 2**20 for one in found])
         took = statistics.median(one["bytes"] / max(one["harvest"] - bare_, 1e-3) / 2**20 for one, bare_ in zip(found, plain, strict=True))
-        print(
-            f"| its {found[0]['bytes'] / 2**20:.0f} MiB on disk | plain write and fsync {disk} MiB/s | {took:.0f} MiB/s more | | |"
-        )
+        print(f"| its {found[0]['bytes'] / 2**20:.0f} MiB on disk | plain write and fsync {disk} MiB/s | {took:.0f} MiB/s more | | |")
     steps = f"{statistics.median(ours[0]['steps']):.0f} against {statistics.median(theirs[0]['steps']):.0f}"
     print(f"\nProbes: steps {steps}; our loss at most {excess:.1e} nats above theirs, accuracies at most {apart:.4f} apart.")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Logistic probes beside scikit-learn, a harvest beside a bare forward.")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="small shapes, to try the script")
     parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)

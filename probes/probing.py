@@ -84,8 +84,8 @@ def untrained_copy(model: Any, seed: int = 1) -> HookedModel:
 def compute(model: HookedModel, inputs: Inputs, spec: ProbingSpec, progress: Progress) -> ProbingResult:
     """Fit and score all probes. Raises BadValue for inputs that cannot be meant, and EmptySelection for sites that are not there."""
     items = read_items(model, inputs, bos=spec.bos)
-    networks = _networks(model, inputs)
-    sites = _sites(model, spec)
+    networks = networks_of(model, inputs, INSTRUMENT.name)
+    sites = sites_of(model, spec.sites)
     tasks = read_labels(items, inputs.labels, spec.position, spec.least)
     groups = sentence_groups(items, inputs.groups)
     test_groups = held_out(groups, spec.test_share, spec.seed, "different sentences or groups")
@@ -112,7 +112,8 @@ def compute(model: HookedModel, inputs: Inputs, spec: ProbingSpec, progress: Pro
     )  # fmt: skip
 
 
-def _networks(model: HookedModel, inputs: Inputs) -> dict[str, HookedModel]:
+def networks_of(model: HookedModel, inputs: Inputs, asked: str) -> dict[str, HookedModel]:
+    """The ``model`` and, where the inputs give one, the ``untrained`` network. Raises BadValue and Incompatible."""
     networks = {"model": model}
     untrained = inputs.reference
     if untrained is not None:
@@ -121,13 +122,14 @@ def _networks(model: HookedModel, inputs: Inputs) -> dict[str, HookedModel]:
         if untrained.digest() == model.digest():
             raise BadValue("inputs.reference", "the audited model itself", "an untrained model: one with fresh weights")
         if list(untrained.sites()) != list(model.sites()):
-            raise Incompatible("probing", "the reference given", ["its sites are not the model's: it must have the same config"])
+            raise Incompatible(asked, "the reference given", ["its sites are not the model's: it must have the same config"])
         networks["untrained"] = untrained
     return networks
 
 
-def _sites(model: HookedModel, spec: ProbingSpec) -> tuple[Site, ...]:
-    sites = model.sites().select(spec.sites)
+def sites_of(model: HookedModel, patterns: tuple[str, ...]) -> tuple[Site, ...]:
+    """The sites chosen. Raises EmptySelection, and BadValue for one without a vector a token."""
+    sites = model.sites().select(patterns)
     for site in sites:
         if site.axes[:2] != ("batch", "pos"):
             raise BadValue(f"the axes of site '{site.name}'", site.axes, "batch and pos first: a probe reads one vector a token")

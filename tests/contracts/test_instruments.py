@@ -39,6 +39,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "probing": {"draws": 2, "resamples": 400},
     "concept-direction": {"draws": 1, "resamples": 400},
     "steering": {"doses": [1.0], "randoms": 2, "resamples": 400},
+    "description-length": {"resamples": 400},
     "head-scores": {"sequences": 3, "period": 4},
     "activation-patching": {"replacement": "zero"},  # the inputs of a contract have no corrupt twin
     "edge-attribution-patching": {"replacement": "zero", "confirm": 3},
