@@ -113,6 +113,8 @@ def _direction(read: Read, site: str, one: Concept, given: Any, spec: SteeringSp
     if given is None:
         way = directions(x, y, spec.strength)[METHODS.index(spec.way)]
         return way, float((x[y].mean(0) - x[~y].mean(0)) @ way)
+    if not isinstance(given, Tensor | np.ndarray | list | tuple):
+        raise BadValue("inputs.reference", type(given).__name__, "a direction, or left out to have it fitted to the labels")
     vector = torch.as_tensor(given).detach().cpu().double().flatten()
     if vector.shape != x.shape[1:] or not bool(vector.isfinite().all()) or not bool(vector.any()):
         raise BadValue("inputs.reference", f"{tuple(torch.as_tensor(given).shape)}", f"{x.shape[1]} finite numbers, as at '{site}'",

@@ -245,3 +245,18 @@ def test_an_instrument_of_weights_needs_no_inputs_and_one_that_fits_takes_many(s
         make_inputs(lens, model, given, lens.spec())
     assert default_inputs(lens, trained, store).count == usual_count(lens) == 400
     assert "weights" not in InputsSpec.of("x").model_dump(mode="json")  # older specs keep their bytes
+
+
+def test_texts_with_a_class_each_are_asked_by_instruments_of_labels(model: Any) -> None:
+    """A direction of a concept, and what pushing along it does, as the command asks for them."""
+    pairs = [(f"the {job} met {name} because", side) for job, side in (("baker", "a"), ("judge", "b")) for name in ("sam", "the pilot")]
+    texts, classes = [text for text, _ in pairs], [side for _, side in pairs]
+    spec = InputsSpec.parse({"texts": texts, "classes": classes, "targets": [" she"], "foils": [" he"]})
+    steering = INSTRUMENTS.load("steering")
+    chosen = steering.spec.parse({"quantity": "logit-difference", "randoms": 2, "doses": [1.0], "resamples": 400})
+    found = steering(model, make_inputs(steering, model, spec, chosen), chosen)
+    assert set(found.values["who"].values) == {"direction", "random"}
+    with pytest.raises(UsageError, match="asks for no labels"):
+        make_inputs(INSTRUMENTS.load("saliency"), model, spec, INSTRUMENTS.load("saliency").spec())
+    with pytest.raises(UsageError, match="one of classes for each of the 4 texts, not 1"):
+        InputsSpec.parse({"texts": texts, "classes": ["a"]})

@@ -40,7 +40,8 @@ class InputsSpec(Spec):
     """Texts, items of the town, held-out rows of a task, or labelled words of a public set.
 
     ``texts`` with ``targets`` and ``foils`` (one each, or one for all; text that is one token after its context), and for patching
-    ``corrupt``, a twin of each of as many tokens. Or ``weights``: nothing, for an instrument that looks at weights alone. Or ``world``, the
+    ``corrupt``, a twin of each of as many tokens, and ``classes``, what each is labelled with. Or ``weights``: nothing, for an instrument
+    that looks at weights alone. Or ``world``, the
     town whose held-out items are taken: ``count`` sentences that end before a pronoun, of occupations that lean at least
     ``least_lean``, or ``count`` documents with labelled words, as the instrument needs. ``untrained``: also a copy with fresh
     weights, where the instrument takes one. Or ``task`` with its ``data``: the first ``count`` validation rows, asked about their class,
@@ -52,6 +53,7 @@ class InputsSpec(Spec):
     targets: tuple[str, ...] = ()
     foils: tuple[str, ...] = ()
     corrupt: tuple[str, ...] = later(())
+    classes: tuple[str, ...] = later(())
     weights: bool = later(False, description="nothing is read: the instrument looks at weights alone")
     world: TownSpec | None = None
     task: str = ""
@@ -72,6 +74,8 @@ class InputsSpec(Spec):
                 raise ValueError(f"inputs with one of {name} for all texts or one for each of the {len(self.texts)}")
         if len(self.corrupt) not in (0, len(self.texts)):
             raise ValueError(f"inputs with one corrupt text for each of the {len(self.texts)} texts, not {len(self.corrupt)}")
+        if len(self.classes) not in (0, len(self.texts)):
+            raise ValueError(f"inputs with one of classes for each of the {len(self.texts)} texts, not {len(self.classes)}")
         if self.world is not None and (self.targets or self.foils):
             raise ValueError("inputs without targets and foils where a world is given, which has its own")
         return self
@@ -127,6 +131,7 @@ def make_inputs(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: 
     if spec.world is None:
         _check_needs(tool, spec, chosen)
         made = from_texts(model, spec.texts, spec.targets, spec.foils)
+        made = replace(made, labels=list(spec.classes)) if spec.classes else made
         return replace(made, reference=list(spec.corrupt)) if spec.corrupt else made
     town = Town(spec.world)
     if "labels" in tool.needs.inputs:
@@ -148,11 +153,13 @@ def _check_needs(tool: Instrument, spec: InputsSpec, chosen: Spec) -> None:
         raise UsageError(
             f"'{tool.name}' compares no clean text with a corrupt one. Leave inputs.corrupt out, or ask 'activation-patching'."
         )
-    if "labels" in tool.needs.inputs:
+    if "labels" in tool.needs.inputs and not spec.classes:
         raise UsageError(
-            f"'{tool.name}' needs labelled words, which plain texts do not have. Leave --text out for a model of a generated world, or "
-            "give `--set inputs.labels=ud-english-ewt`."
+            f"'{tool.name}' needs labelled words, which plain texts do not have. Leave --text out for a model of a generated world, give "
+            "`--set inputs.labels=ud-english-ewt`, or one class a text, as `--set 'inputs.classes=[a, b]'`."
         )
+    if spec.classes and "labels" not in tool.needs.inputs:
+        raise UsageError(f"'{tool.name}' asks for no labels. Leave `inputs.classes` out, or ask 'probing'.")
 
 
 # --- from texts ---------------------------------------------------------------------------------------------
