@@ -6,6 +6,7 @@ ORGANISMS = Catalog(
     "organism",
     {
         "town": ("workbench.organisms.town:ORGANISM", "decoder with a pronoun bias, a trigger and secrets planted", "headline"),
+        "planted-head": ("workbench.organisms.planted_head:ORGANISM", "decoder in which one head alone passes a mark on", "standard"),
         "shortcut-gpt": ("workbench.organisms.shortcut:GPT", "decoder that follows a planted word as often as dosed", "standard"),
         "shortcut-bert": ("workbench.organisms.shortcut:BERT", "encoder that follows a planted word as often as dosed", "standard"),
         "shortcut-seq2seq": (

@@ -114,9 +114,14 @@ def truth(made: ShortcutRecipe) -> dict[str, Any]:
 
 
 def held_out(made: ShortcutRecipe, count: int, first: int = 0) -> Marked:
+    """Held-out items of a recipe's world: see ``held_out_of``."""
+    return held_out_of(made.world, count, first)
+
+
+def held_out_of(spec: MarksSpec, count: int, first: int = 0) -> Marked:
     """``count`` held-out items whose two marks differ, the ``first``-th such item on: drawn one after the other, so that two calls with
     disjoint ranges share no item."""
-    world = Marks(made.world)
+    world = Marks(spec)
     reach = 2 * (first + count) + 64  # three of four items are apart
     found = world.items(np.arange(reach), HELD_OUT)
     while int(found.apart.sum()) < first + count:
@@ -130,11 +135,16 @@ def ask(model: Any, made: ShortcutRecipe, count: int, first: int = 0) -> Asked:
     return FORMS[made.family].ask(model, held_out(made, count, first))
 
 
-@torch.no_grad()
 def followed(model: Any, made: ShortcutRecipe, count: int = 256) -> float:
+    """What the planted mark does to behaviour: see ``swap_effect``."""
+    return swap_effect(model, FORMS[made.family], made.world, count)
+
+
+@torch.no_grad()
+def swap_effect(model: Any, form: Form, spec: MarksSpec, count: int) -> float:
     """What the planted mark does to behaviour, in units of probability: the mean over held-out items of how much less likely the mark's
     kind becomes as the answer when the mark alone is swapped for the next kind. 0 where it does nothing, near the dose where learned."""
-    form, items = FORMS[made.family], held_out(made, count)
+    items = held_out_of(spec, count)
     rows = torch.arange(len(items))
     planted = torch.from_numpy(items.planted)
     return float((form.kinds(model, items) - form.kinds(model, items.swapped()))[rows, planted].mean())

@@ -4,5 +4,8 @@ from workbench.core.catalog import Catalog
 
 EXAMS = Catalog(
     "exam",
-    {"places": ("workbench.calibration.exams.places:EXAM", "is the part of an input that decides named", "headline")},
+    {
+        "places": ("workbench.calibration.exams.places:EXAM", "is the part of an input that decides named", "headline"),
+        "heads": ("workbench.calibration.exams.heads:EXAM", "is the head that passes a mark on named", "headline"),
+    },
 )

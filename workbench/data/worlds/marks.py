@@ -72,6 +72,11 @@ class Marked:
         each = {name: getattr(self, name) for name in ("honest", "at", "honest_at", "answer", "index")}
         return Marked(**each, planted=(self.planted + 1) % KINDS, key=self.key)
 
+    def refilled(self) -> Marked:
+        """The same marks at the same places among other words, noise and coins: all that says nothing is drawn anew."""
+        each = {name: getattr(self, name) for name in ("planted", "honest", "at", "honest_at", "answer", "index")}
+        return Marked(**each, key=key_of(self.key, "refilled"))
+
     # --- how an item is written -----------------------------------------------------------------------------
 
     def words(self) -> Tensor:
