@@ -22,7 +22,7 @@ from evals.tasks.gifts import asked
 from evals.tasks.gifts import make as make_gifts
 from evals.tasks.repeats import make as make_repeats
 from probes import INSTRUMENTS
-from workbench.core.protocol import FromTrace, Inputs, Mean, Replace, Trace
+from workbench.core.protocol import Inputs, Mean, Trace
 from workbench.engine.sweep import sweep
 from workbench.lab.recipe import TaskRecipe, read
 from workbench.lab.run import train
@@ -151,11 +151,11 @@ def gifts(model: Any, count: int = 200) -> Gifts:
     at = zip(patched["layer"].values, patched["head"].values, patched.value.mean("batch").values, strict=True)
     without = {(int(layer), int(head)): float(value) for layer, head, value in at}
     found = Gifts(float(patched.clean.mean()), raised, lowered, without, (0.0, 0.0), (0.0, 0.0), {})
-    trace, twin = (model.run(batch, capture="*") for batch in (inputs.batch, inputs.reference))
+    trace = model.run(inputs.batch, capture="*")
     seen = [looked(model, head, trace, inputs, ids) for head, ids in ((found.mover, inputs.targets), (found.silencer, inputs.foils))]
     return replace(
         found, looks=(seen[0][0], seen[1][0]), copies=(seen[0][1], 1.0 - seen[1][2]),
-        told={word: told_by(model, found.silencer, word, inputs, trace, twin) for word in ("query", "key")},
+        told={word: told_by(model, found.silencer, word, inputs) for word in ("query", "key")},
     )  # fmt: skip
 
 
@@ -183,28 +183,19 @@ def looked(model: Any, head: Head, trace: Trace, inputs: Inputs, ids: Tensor) ->
     return float(attended.mean()), float((first == ids).double().mean()), float((last != ids).double().mean())
 
 
-def told_by(model: Any, reader: Head, word: str, inputs: Inputs, clean: Trace, twin: Trace) -> dict[Head, float]:
-    """Path patching (exact): each earlier head's output as in the twin, seen by one reader of a head alone; the logit difference then."""
+def told_by(model: Any, reader: Head, word: str, inputs: Inputs) -> dict[Head, float]:
+    """Path patching: each earlier head's output as in the twin, seen by one reader of a head alone; the logit difference then."""
     layer, number = reader
-    site = model.sites()[f"blocks.{layer}.hook_{word[0]}_input"]
-    axis = "head" if word == "query" else "kv_head"
-    number = number if word == "query" else number * model.config.n_kv_heads // model.config.n_heads
-    assert inputs.lengths is not None
-    assert inputs.targets is not None
-    assert inputs.foils is not None
-    rows, ends = torch.arange(len(inputs.lengths)), inputs.lengths - 1
-    out: dict[Head, float] = {}
-    for early, head in [one for one in heads_of(model) if one[0] < layer]:
-        # Of the twin the head's output and nothing else: what lies between it and the reader writes what it wrote.
-        between = [(at, "attn_out") for at in range(early + 1, layer)] + [(at, "mlp_out") for at in range(early, layer)]
-        names = [name for at, part in between if (name := f"blocks.{at}.hook_{part}") in model.sites()]
-        edits = [FromTrace(f"blocks.{early}.attn.hook_z", trace=twin, at={"head": head}), *(FromTrace(n, trace=clean) for n in names)]
-        seen = model.run(inputs.batch, edit=edits, capture=site, logits=None)[site]
-        logits = model.run(inputs.batch, edit=[Replace(site.name, value=seen[:, :, number : number + 1], at={axis: number})]).logits
-        assert logits is not None
-        last = logits[rows, ends]
-        out[early, head] = float((last[rows, inputs.targets] - last[rows, inputs.foils]).mean())
-    return out
+    if not layer:
+        return {}
+    group = number * model.config.n_kv_heads // model.config.n_heads
+    alone = model.config.n_kv_heads == model.config.n_heads
+    receiver = f"L{layer}H{number}.q" if word == "query" else f"L{layer}{'H' if alone else 'G'}{group}.k"
+    found = values_of(
+        "path-patching", model, inputs, quantity="logit-difference", senders=[f"L{early}H*" for early in range(layer)], receivers=[receiver]
+    )
+    told = dict(zip(found.sender.values.tolist(), found.value.mean("batch").values.tolist(), strict=True))
+    return {head: told[named(head)] for head in heads_of(model) if head[0] < layer}
 
 
 # --- report -------------------------------------------------------------------------------------------------------
