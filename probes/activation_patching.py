@@ -28,6 +28,7 @@ from probes.patch_sweep import swept
 from workbench.core.errors import BadValue
 from workbench.core.measure import Instrument, Needs
 from workbench.core.protocol import HookedModel, Inputs, Progress, silent
+from workbench.core.result import STOPPED_EARLY
 
 
 class ActivationPatchingSpec(PatchSpec):
@@ -64,7 +65,7 @@ def patched(
     if stopped:
         done = f"{int(np.isfinite(found.value).sum())} of {found.value.size} values were computed"
         notes = (*notes, f"Interrupted: {done}, and the rest is missing.")
-    values, kind = patch_values(plan, found), INSTRUMENT.name
+    values, kind = patch_values(plan, found).assign_attrs({STOPPED_EARLY: True} if stopped else {}), INSTRUMENT.name
     return ActivationPatchingResult(kind, values, spec.model_dump(mode="json"), patch_origin(plan), notes=notes)
 
 
@@ -77,6 +78,11 @@ INSTRUMENT = Instrument(
     name="activation-patching",
     question="Which activations, put into another run, carry the answer with them?",
     spec=ActivationPatchingSpec,
-    needs=Needs(abilities=frozenset({"logits", "edit"}), sites=("*blocks.*.hook_resid_pre",), inputs=("batch", "targets")),
+    needs=Needs(
+        abilities=frozenset({"logits", "edit"}),
+        sites=("*blocks.*.hook_resid_pre",),
+        inputs=("batch", "targets"),
+        unless={"targets": ("quantity", "kl")},
+    ),
     compute=compute,
 )

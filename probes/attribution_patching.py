@@ -39,6 +39,7 @@ from workbench.core.charts.frame import number
 from workbench.core.errors import BadValue
 from workbench.core.measure import Instrument, Needs
 from workbench.core.protocol import HookedModel, Inputs, Progress, silent
+from workbench.core.result import STOPPED_EARLY
 
 
 class AttributionPatchingSpec(PatchSpec):
@@ -77,18 +78,21 @@ def attributed(
     chosen, rest = np.sort(order[: spec.verify]), np.sort(order[spec.verify :])
     more = {"reach": reach, "exact": np.full(found.value.shape, np.nan), "bound": np.full(len(plan.places), np.nan)}
     notes = [*patch_notes(plan, inputs, found, name or ("the given metric" if metric is not None else "")), _how(spec)]
+    stopped = False
     if spec.verify:
         exact, words, stopped = swept(replace(plan, places=[plan.places[k] for k in chosen]), spec.memory_mib << 20, progress)
         more["exact"][chosen] = exact.value - exact.base
         notes += [f"The {len(chosen)} strongest cells were patched exactly; {words}." + (" Interrupted: some were not." if stopped else "")]
-    if spec.subsets:
+    if spec.subsets and stopped:
+        notes += ["No bound was put on the other cells: the patching was interrupted before."]
+    elif spec.subsets:
         more["bound"][rest] = bounds(plan, [plan.places[k] for k in rest], spec.subsets, spec.memory_mib << 20, progress)
         notes += [
             f"With {LEVEL:.0%} confidence none of the {len(rest)} other cells moves the answer by more than "
             f"{number(float(np.nanmax(more['bound'])))} on average over items, each among random others patched with it "
             f"({spec.subsets} runs)."
         ]
-    values = patch_values(plan, found, more)
+    values = patch_values(plan, found, more).assign_attrs({STOPPED_EARLY: True} if stopped else {})
     return AttributionPatchingResult(INSTRUMENT.name, values, spec.model_dump(mode="json"), patch_origin(plan), notes=tuple(notes))
 
 
@@ -193,6 +197,11 @@ INSTRUMENT = Instrument(
     name="attribution-patching",
     question="Which activations would carry the answer between two runs, by its slope, for all cells at once?",
     spec=AttributionPatchingSpec,
-    needs=Needs(abilities=frozenset({"logits", "edit", "grad"}), sites=("*blocks.*.hook_resid_pre",), inputs=("batch", "targets")),
+    needs=Needs(
+        abilities=frozenset({"logits", "edit", "grad"}),
+        sites=("*blocks.*.hook_resid_pre",),
+        inputs=("batch", "targets"),
+        unless={"targets": ("quantity", "kl")},
+    ),
     compute=compute,
 )

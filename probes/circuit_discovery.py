@@ -173,9 +173,10 @@ def _ranked(parts: Sequence[Part], graph: EdgeGraph, spec: CircuitDiscoverySpec,
     each = []
     for part in parts:
         if spec.by == "exact":
-            each.append(exact(part, [(edge, None) for edge in graph.pairs], memory, progress) - part.clean)
-            if np.isnan(each[-1]).any():  # circuits of half a ranking would mean nothing
+            value, stopped = exact(part, [(edge, None) for edge in graph.pairs], memory, progress)
+            if stopped:  # circuits of half a ranking would mean nothing
                 raise KeyboardInterrupt
+            each.append(value - part.clean)
         else:
             each.append(first_order(part, spec.by, spec.steps, by_position=False))
             progress(part.rows.stop, sum(len(one.clean) for one in parts), "items")
@@ -333,6 +334,13 @@ INSTRUMENT = Instrument(
     name="circuit-discovery",
     question="Which few edges give the answer alone, and how faithfully?",
     spec=CircuitDiscoverySpec,
-    needs=Needs(abilities=frozenset({"logits", "edit", "grad"}), sites=NEEDED, additive=True, one_stack=True, inputs=("batch", "targets")),
+    needs=Needs(
+        abilities=frozenset({"logits", "edit", "grad"}),
+        sites=NEEDED,
+        additive=True,
+        one_stack=True,
+        inputs=("batch", "targets"),
+        unless={"targets": ("quantity", "kl")},
+    ),
     compute=compute,
 )

@@ -37,7 +37,7 @@ from workbench.core.charts.heat import grid
 from workbench.core.errors import BadValue
 from workbench.core.measure import Instrument, Needs
 from workbench.core.protocol import HookedModel, Inputs, Progress, silent
-from workbench.core.result import Result
+from workbench.core.result import STOPPED_EARLY, Result
 from workbench.core.spec import Spec
 
 Method = Literal["eap", "eap-ig-inputs", "eap-ig-activations", "exact"]
@@ -96,7 +96,7 @@ def attributed(
     found = _score(plan, graph, cells, spec, progress)
     return EdgeAttributionPatchingResult(
         kind=INSTRUMENT.name,
-        values=_values(graph, cells, found, plan),
+        values=_values(graph, cells, found, plan).assign_attrs({STOPPED_EARLY: True} if found.stopped else {}),
         spec=spec.model_dump(mode="json"),
         provenance=patch_origin(plan),
         notes=_notes(plan, spec, found, name or ("the given metric" if metric is not None else "")),
@@ -118,12 +118,14 @@ def graph_for(plan: Plan, asked: str) -> EdgeGraph:
 
 @dataclass
 class _Found:
-    """Effects ``[cell, batch]``: predicted (of ``exact`` measured) and measured (NaN where not); the clean and corrupt values."""
+    """Effects ``[cell, batch]``: predicted (of ``exact`` measured) and measured (NaN where not); the clean and corrupt values; whether
+    Ctrl-C came before all was measured."""
 
     effect: np.ndarray
     exact: np.ndarray
     clean: np.ndarray
     corrupt: np.ndarray
+    stopped: bool = False
 
 
 Cells = Sequence[tuple[tuple[int, int], int | None]]
@@ -131,11 +133,15 @@ Cells = Sequence[tuple[tuple[int, int], int | None]]
 
 def _score(plan: Plan, graph: EdgeGraph, cells: Cells, spec: EdgeAttributionPatchingSpec, progress: Progress) -> _Found:
     items = len(plan.given.clean)
-    found = _Found(*(np.full((len(cells), items), np.nan) for _ in range(2)), *(np.full(items, np.nan) for _ in range(2)))
+    effect, measured = (np.full((len(cells), items), np.nan) for _ in range(2))
+    found = _Found(effect, measured, np.full(items, np.nan), np.full(items, np.nan))
     for part in parts_of(plan, graph):
         found.clean[part.rows], found.corrupt[part.rows] = part.clean, part.corrupt
         if spec.method == "exact":
-            found.effect[:, part.rows] = found.exact[:, part.rows] = _measured(part, cells, spec, progress)
+            measured, found.stopped = _measured(part, cells, spec, progress)
+            found.effect[:, part.rows] = found.exact[:, part.rows] = measured
+            if found.stopped:
+                break
         else:
             score = first_order(part, spec.method, spec.steps, by_position=bool(spec.per))
             found.effect[:, part.rows] = np.where(_shown(part, cells), score.reshape(len(cells), -1), np.nan)
@@ -143,13 +149,16 @@ def _score(plan: Plan, graph: EdgeGraph, cells: Cells, spec: EdgeAttributionPatc
     if spec.method != "exact" and spec.confirm:
         order = np.argsort(-np.abs(_mean(found.effect)), kind="stable")[: spec.confirm]
         for part in parts_of(plan, graph):
-            found.exact[np.ix_(order, np.arange(items)[part.rows])] = _measured(part, [cells[k] for k in order], spec, progress)
+            measured, found.stopped = _measured(part, [cells[k] for k in order], spec, progress)
+            found.exact[np.ix_(order, np.arange(items)[part.rows])] = measured
+            if found.stopped:
+                break
     return found
 
 
-def _measured(part: Part, cells: Cells, spec: EdgeAttributionPatchingSpec, progress: Progress) -> np.ndarray:
-    value = exact(part, cells, spec.memory_mib << 20, progress) - part.clean
-    return np.where(_shown(part, cells), value, np.nan)
+def _measured(part: Part, cells: Cells, spec: EdgeAttributionPatchingSpec, progress: Progress) -> tuple[np.ndarray, bool]:
+    value, stopped = exact(part, cells, spec.memory_mib << 20, progress)
+    return np.where(_shown(part, cells), value - part.clean, np.nan), stopped
 
 
 def _shown(part: Part, cells: Cells) -> np.ndarray:
@@ -206,6 +215,8 @@ def _notes(plan: Plan, spec: EdgeAttributionPatchingSpec, found: _Found, name: s
     missing = int((~np.isfinite(found.effect)).all(1).sum()) if spec.method == "exact" else 0
     if missing:
         out.append(f"Interrupted: {missing} of {len(found.effect)} edges were not patched.")
+    elif found.stopped:
+        out.append("Interrupted: not all edges were patched on all items.")
     return (*out, *noise_note(items))
 
 
@@ -280,6 +291,13 @@ INSTRUMENT = Instrument(
     name="edge-attribution-patching",
     question="Which edges between heads and MLPs bring the answer about?",
     spec=EdgeAttributionPatchingSpec,
-    needs=Needs(abilities=frozenset({"logits", "edit", "grad"}), sites=NEEDED, additive=True, one_stack=True, inputs=("batch", "targets")),
+    needs=Needs(
+        abilities=frozenset({"logits", "edit", "grad"}),
+        sites=NEEDED,
+        additive=True,
+        one_stack=True,
+        inputs=("batch", "targets"),
+        unless={"targets": ("quantity", "kl")},
+    ),
     compute=compute,
 )

@@ -154,8 +154,9 @@ def edge_edit(part: Part, edge: tuple[int, int], pos: int | None = None) -> Edit
     return Add(reader.site.name, value=value if reader.head is None else value.unsqueeze(2), at=at)
 
 
-def exact(part: Part, cells: Sequence[tuple[tuple[int, int], int | None]], memory: int, progress: Progress) -> np.ndarray:
-    """The value of each item with each (edge, position or None) patched alone, ``[cell, batch]``. NaN where Ctrl-C came first."""
+def exact(part: Part, cells: Sequence[tuple[tuple[int, int], int | None]], memory: int, progress: Progress) -> tuple[np.ndarray, bool]:
+    """The value of each item with each (edge, position or None) patched alone, ``[cell, batch]``; and whether Ctrl-C ended it early (NaN
+    where it came first). Raises KeyboardInterrupt where it came before all."""
     out = np.full((len(cells), len(part.clean)), np.nan)
     ready: Sweep = prepare(part.model, part.batch, [edge_edit(part, *cell) for cell in cells], logits=part.logits, memory=memory)
     try:
@@ -164,7 +165,8 @@ def exact(part: Part, cells: Sequence[tuple[tuple[int, int], int | None]], memor
     except KeyboardInterrupt:
         if not np.isfinite(out).any():
             raise
-    return out
+        return out, True
+    return out, False
 
 
 # --- circuits ---------------------------------------------------------------------------------------------------

@@ -268,6 +268,13 @@ INSTRUMENT = Instrument(
     name="path-patching",
     question="What does one part send to another on the direct way?",
     spec=PathPatchingSpec,
-    needs=Needs(abilities=frozenset({"logits", "edit"}), sites=NEEDED, additive=True, one_stack=True, inputs=("batch", "targets")),
+    needs=Needs(
+        abilities=frozenset({"logits", "edit"}),
+        sites=NEEDED,
+        additive=True,
+        one_stack=True,
+        inputs=("batch", "targets"),
+        unless={"targets": ("quantity", "kl")},
+    ),
     compute=compute,
 )

@@ -333,6 +333,8 @@ def test_an_interrupted_patching_keeps_what_it_has_and_says_so(monkeypatch: pyte
     part = INSTRUMENT(model, inputs, spec(memory_mib=1), progress=stop)
     known = np.isfinite(part.values.value.values)
     assert 0 < known.sum() < known.size
+    assert part.stopped_early
+    assert not whole.stopped_early
     assert np.array_equal(part.values.value.values[known], whole.values.value.values[known])
     assert part.notes[-1] == f"Interrupted: {known.sum()} of {known.size} values were computed, and the rest is missing."
     assert gap(torch.from_numpy(part.values.clean.values), torch.from_numpy(whole.values.clean.values)) == 0

@@ -361,6 +361,11 @@ def test_an_interrupted_patching_keeps_what_it_has() -> None:
     part = INSTRUMENT(model, pair(model), spec(method="exact"), progress=stop)
     known = np.isfinite(part.values.effect.values).all(1)
     assert 0 < known.sum() < len(known)
+    assert part.stopped_early
     assert part.notes[-1] == f"Interrupted: {(~known).sum()} of {len(known)} edges were not patched."
+    many = replace(
+        pair(model, rows=20), targets=torch.zeros(20, dtype=torch.long)
+    )  # more than one part: what comes after the one it was stopped in is not begun
+    assert INSTRUMENT(model, many, spec(method="exact"), progress=stop).values.effect.isel(batch=slice(16, None)).isnull().all()
     with pytest.raises(KeyboardInterrupt):
         INSTRUMENT(model, pair(model), spec(), progress=stop)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from probes import INSTRUMENTS
 from probes.edge_runs import run_circuits
 from probes.path_patching import INSTRUMENT, PathPatchingResult, PathPatchingSpec, path_patched
 from tests.families.models import build
@@ -159,3 +160,22 @@ def test_what_makes_no_sense_says_so() -> None:
         model.stack.blocks[1].get_parameter("mlp.out.weight")[0, 0] = float("nan")
     with pytest.raises(BadValue, match="NaN or infinity"):
         send(model, inputs)
+
+
+@pytest.mark.parametrize(
+    "name", ["activation-patching", "attribution-patching", "edge-attribution-patching", "circuit-discovery", "path-patching"]
+)
+def test_kl_compares_whole_answers_and_needs_no_target(name: str) -> None:
+    """The same numbers without targets as with any; other quantities still ask for them."""
+    tool, model = INSTRUMENTS.load(name), build("grouped", dtype=torch.float64)
+    inputs = pair(model)
+    more: dict[str, Any] = {"circuit-discovery": {"nulls": 1, "resamples": 2}, "edge-attribution-patching": {"method": "exact"}}.get(
+        name, {}
+    )
+    without = replace(inputs, targets=None, foils=None)
+    found, expected = (tool(model, one, tool.spec.parse({"quantity": "kl", **more})) for one in (without, inputs))
+    assert "targets" not in tool.needs.given(tool.spec.parse({"quantity": "kl"}))
+    for word, values in found.values.data_vars.items():
+        np.testing.assert_array_equal(values.values, expected.values[word].values)
+    with pytest.raises(BadValue, match=r"inputs\.targets is None"):
+        tool(model, without, tool.spec.parse(more))

@@ -22,7 +22,8 @@ class Needs:
 
     ``abilities`` of the model; ``sites`` patterns that must match; ``additive`` residual stream; ``inputs`` names the fields of ``Inputs``
     that must be given; ``tokenizer`` where text is used; ``reads`` what the model must read (empty: anything); ``one_way`` where no token
-    may read what comes after it; ``one_stack`` where all layers must be of one stack; ``families`` restricts (empty: any).
+    may read what comes after it; ``one_stack`` where all layers must be of one stack; ``families`` restricts (empty: any). ``unless``: an
+    input that is not needed where a field of the spec has some value, ``{"targets": ("quantity", "kl")}``.
     """
 
     abilities: frozenset[str] = frozenset()
@@ -34,6 +35,12 @@ class Needs:
     one_way: bool = False
     one_stack: bool = False
     families: tuple[str, ...] = ()
+    unless: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+
+    def given(self, spec: Spec) -> tuple[str, ...]:
+        """The fields of ``Inputs`` that must be given under ``spec``."""
+        spared = {name for name, (asked, value) in self.unless.items() if getattr(spec, asked, None) == value}
+        return tuple(name for name in self.inputs if name not in spared)
 
     def objections(self, model: HookedModel) -> list[str]:
         """Why ``model`` cannot be asked: a list of clauses, empty when it can."""
@@ -90,10 +97,12 @@ class Instrument:
         """Run. Raises Incompatible (model) or BadValue (inputs) before anything is computed."""
         if reasons := self.explain_incompatibility(model):
             raise Incompatible(self.name, f"this {model.family} model", reasons)
-        for name in self.needs.inputs:
+        spec = spec if spec is not None else self.spec()
+        needed = self.needs.given(spec)
+        for name in needed:
             if getattr(inputs, name) is None:
-                raise BadValue(f"inputs.{name}", None, f"given: '{self.name}' needs {', '.join(self.needs.inputs)}")
-        return self.compute(model, inputs, spec if spec is not None else self.spec(), progress)
+                raise BadValue(f"inputs.{name}", None, f"given: '{self.name}' needs {', '.join(needed)}")
+        return self.compute(model, inputs, spec, progress)
 
 
 # --- suites -------------------------------------------------------------------------------------------------

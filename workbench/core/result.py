@@ -69,6 +69,10 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+STOPPED_EARLY = "stopped_early"
+"""The attribute of ``values`` by which an instrument says that it was stopped."""
+
+
 @dataclass(frozen=True)
 class Result:
     """What an instrument or suite returns.
@@ -85,6 +89,11 @@ class Result:
     notes: tuple[str, ...] = ()
     aside: ClassVar[tuple[str, ...]] = ()
     """Axes of what is kept for the chart alone (a picture); a table has none of them."""
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether Ctrl-C came before all was computed: ``values`` hold what there was, and a note says how much."""
+        return bool(self.values.attrs.get(STOPPED_EARLY, False))
 
     def summary(self) -> str:
         """What was found, in plain sentences."""

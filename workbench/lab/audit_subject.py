@@ -117,5 +117,7 @@ class _Asker:
         if any(label.startswith(name) and label.endswith(f".{self.subject.part}") for label in self.stored):
             return
         found = ask(name, question_of(self.plan, name, self.subject, town), self._named(name))
+        if any(result.stopped_early for result in found.values()):
+            raise KeyboardInterrupt  # half of it is not what the plan asks for: it is asked anew when the audit goes on
         for label, result in found.items():
             self.store.put_result(self.run, f"{label}.{self.subject.part}", result)

@@ -25,7 +25,7 @@ from workbench.lab.history import HISTORY, training_result
 from workbench.lab.inputs import InputsSpec, default_inputs, digest_of_inputs, make_inputs
 from workbench.lab.measures import MEASURES, MeasuresResult, measures_result
 from workbench.lab.recipe import OrganismRecipe, Recipe, TaskRecipe, plan_of, read, training_of
-from workbench.lab.record import recorded, unfinished
+from workbench.lab.record import Interrupted, recorded, unfinished
 from workbench.lab.refs import checkpoint_of, load, reference_of, task_of, world_of
 from workbench.lab.settings import by_name
 from workbench.lab.watch.follow import Following, Watcher, check_watch, world_in
@@ -144,7 +144,7 @@ def probe(
     ``inputs``: texts, an ``InputsSpec`` or its fields (``{"texts": [...], "targets": [" she"]}``), tensors as ``Inputs``, or None for
     what the instrument asks of the model's own world. Where there are foils, the quantity explained is the difference to them unless
     the spec says otherwise. The result is stored in a run, whose id is ``result.provenance.volatile["run"]``.
-    Raises UsageError, Incompatible, BadValue.
+    Raises UsageError, Incompatible, BadValue, and Interrupted on Ctrl-C; what an instrument had by then is kept in that run.
     """
     tool = INSTRUMENTS.load(instrument)
     store = store if store is not None else Store.open()
@@ -164,8 +164,13 @@ def probe(
     described = {"digest": digest_of_inputs(made)} if isinstance(given, Inputs) else given.model_dump(mode="json")
     plan = {"instrument": instrument, "spec": chosen.model_dump(mode="json"), "model": ref, "inputs": described}
     with recorded(store, "probe", plan, ref, parent=parent, provenance={"model_digest": loaded.digest()}) as run:
-        found = with_origin(tool(loaded, made, chosen, progress=progress), model=ref)
+        try:
+            found = with_origin(tool(loaded, made, chosen, progress=progress), model=ref)
+        except KeyboardInterrupt:
+            raise Interrupted(run, "Interrupted before anything was found. The same command asks anew.") from None
         store.put_result(run, name or instrument, found)
+        if found.stopped_early:
+            raise Interrupted(run, f"Interrupted: `workbench runs show {run}` has what was found until then. The same command asks anew.")
     return with_origin(found, run=run)
 
 
