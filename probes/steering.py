@@ -215,13 +215,16 @@ class SteeringResult(Result):
         own, null = top.sel(who="direction"), top.sel(who="random")
         gone = v.sel(who="direction")
         lines = [
-            f"At {v['site'].item()}, the first of {self.values.sizes['site']} sites: dose {float(top['dose']):g} changes it "
-            f"by {say(own, 'change')} from {float(v['answer']):.3g} (random directions {say(null, 'change')}; p "
+            f"At {v['site'].item()}, where the answer moves most ({self.values.sizes['site']} sites asked), dose {float(top['dose']):g} "
+            f"changes it by {say(own, 'change')} from {float(v['answer']):.3g} (random directions {say(null, 'change')}; p "
             f"{float(top['change_p']):.2g}).",
-            f"The price is {say(own, 'loss_change')} nats of next-token loss from {float(v['loss']):.3g} (random "
-            f"{say(null, 'loss_change')}).",
             f"Taken out, the direction changes the answer by {say(gone, 'ablated_change')} (p {float(v['ablated_change_p']):.2g}).",
         ]
+        if np.isfinite(float(v["loss"])):
+            lines.append(
+                f"The price is {say(own, 'loss_change')} nats of next-token loss from {float(v['loss']):.3g} (random "
+                f"{say(null, 'loss_change')})."
+            )
         return "\n".join([*lines, *self.notes])
 
     def plot(self) -> Any:

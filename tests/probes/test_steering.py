@@ -133,6 +133,13 @@ def test_what_is_written_before_and_after(planted: Planted) -> None:
     assert Result.from_json(found.to_json()).digest() == found.digest()
 
 
+def test_the_summary_says_response_price_and_null_and_the_chart_has_both(exact: SteeringResult) -> None:
+    said = exact.summary()
+    assert f"At {AT}, where the answer moves most (2 sites asked), dose 2 changes it by +16 [+16, +16]" in said
+    assert "The price is +" in said
+    assert len(exact.plot().to_dict()["concat"]) == 2
+
+
 def test_what_cannot_be_meant_is_refused(planted: Planted) -> None:
     with pytest.raises(BadValue, match="2 label sets"):
         asked(planted, 40, labels={"a": np.arange(40) % 2, "b": np.arange(40) % 2})
