@@ -44,6 +44,7 @@ def exact(planted: Planted) -> SteeringResult:
     return asked(planted, reference=planted.direction * 2 * DOSE, sites=[AT, LAST])
 
 
+@pytest.mark.slow
 def test_the_response_to_a_push_along_the_planted_direction_is_what_the_weights_say(exact: SteeringResult) -> None:
     own = exact.values.sel(who="direction")
     for site in (AT, LAST):  # nothing between the two sites and the answer changes the push
@@ -55,6 +56,7 @@ def test_the_response_to_a_push_along_the_planted_direction_is_what_the_weights_
     assert (abs(exact.values["change"].sel(who="random")) < 0.35 * abs(own["change"])).all()
 
 
+@pytest.mark.slow
 def test_taken_out_the_answer_no_longer_depends_on_what_was_planted(planted: Planted, exact: SteeringResult) -> None:
     ids, _ = planted.sentences(40)
     push = Push(AT, planted.direction.double(), None)
@@ -65,6 +67,7 @@ def test_taken_out_the_answer_no_longer_depends_on_what_was_planted(planted: Pla
     assert float(one["ablated_change"]) == pytest.approx(-float(exact.values["answer"]), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_fitted_direction_moves_the_answer_at_its_layer_and_not_before_it(planted: Planted) -> None:
     found = asked(planted).values
     there, before = (found.sel(site=site, who="direction") for site in (AT, BEFORE))
@@ -75,12 +78,14 @@ def test_the_fitted_direction_moves_the_answer_at_its_layer_and_not_before_it(pl
     assert (found["change_p"].sel(site=BEFORE) > 0.05).all()
 
 
+@pytest.mark.slow
 def test_a_label_that_is_not_in_the_network_moves_no_more_than_random_directions(planted: Planted) -> None:
     labels = np.random.default_rng(5).integers(0, 2, 200)
     found = asked(planted, labels=labels, sites=[AT]).values
     assert float(abs(found["change"].sel(site=AT, who="direction", dose=1.0))) < 0.15 * 4 * DOSE
 
 
+@pytest.mark.slow
 def test_the_price_is_the_next_token_loss_and_grows_with_the_dose(planted: Planted, exact: SteeringResult) -> None:
     ids, _ = planted.sentences(20)
     push = Push(AT, planted.direction.double(), 3.0)
@@ -133,6 +138,7 @@ def test_what_is_written_before_and_after(planted: Planted) -> None:
     assert Result.from_json(found.to_json()).digest() == found.digest()
 
 
+@pytest.mark.slow
 def test_the_summary_says_response_price_and_null_and_the_chart_has_both(exact: SteeringResult) -> None:
     said = exact.summary()
     assert f"At {AT}, where the answer moves most (2 sites asked), dose 2 changes it by +16 [+16, +16]" in said
