@@ -16,6 +16,7 @@ INSTRUMENTS = Catalog(
         "concept-direction": ("probes.concept_direction:INSTRUMENT", "in which direction of each layer a concept lies", "standard"),
         "steering": ("probes.steering:INSTRUMENT", "what pushing along a concept does, and its price", "standard"),
         "description-length": ("probes.description_length:INSTRUMENT", "how few bits labels take, given each layer", "standard"),
+        "structural-probe": ("probes.structural_probe:INSTRUMENT", "whether words lie as in their parse tree", "experimental"),
         "tuned-lens": ("probes.tuned_lens:INSTRUMENT", "each layer read in the last layer's terms, fitted", "standard"),
         "sparse-dictionary": ("probes.sparse_dictionary:INSTRUMENT", "few of many directions, and what they keep", "standard"),
         "composition-scores": ("probes.composition_scores:INSTRUMENT", "which heads can feed which later heads, by weights", "standard"),

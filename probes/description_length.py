@@ -47,7 +47,7 @@ from workbench.core.protocol import HookedModel, Inputs, Progress
 from workbench.core.result import Result
 from workbench.core.sites import Site
 from workbench.core.spec import Spec
-from workbench.core.stats.resampling import bootstrap, fewest, ratio
+from workbench.core.stats.resampling import bootstrap, fewest
 
 PORTIONS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
 """Shares of the training tokens after which a new probe is fitted, as in the paper."""
@@ -213,7 +213,7 @@ def _values(
                 accuracy[t, :, n, i, : len(plan.ends)] = found.right.mean(1).T
                 for k in range(len(TASKS)):
                     alone = k == 1 and len(np.unique(tasks[t].types)) == 1  # one word type: its control task has one class
-                    bits[:, t, k, n, i] = np.nan if alone else _each(found.bits[:, k].numpy(), plan.groups, spec)
+                    bits[:, t, k, n, i] = np.nan if alone else _each(found.bits[:, k].numpy(), plan.groups, len(tasks[t].classes), spec)
                     if alone:
                         accuracy[t, k, n, i] = np.nan
     uniform = np.array([np.log2(len(t.classes)) for t in tasks])
@@ -229,13 +229,12 @@ def _values(
     )  # fmt: skip
 
 
-def _each(bits: np.ndarray, groups: np.ndarray, spec: DescriptionLengthSpec) -> tuple[float, float, float]:
+def _each(bits: np.ndarray, groups: np.ndarray, classes: int, spec: DescriptionLengthSpec) -> tuple[float, float, float]:
     """Bits a label with an interval: groups are drawn whole, the probes kept as they were fitted."""
-    names = np.unique(groups)
-    if len(names) < fewest(spec.level):
+    if len(np.unique(groups)) < fewest(spec.level):
         return float(bits.mean()), np.nan, np.nan
-    sums = np.array([(bits[groups == name].sum(), (groups == name).sum()) for name in names])
-    found = bootstrap(sums, ratio, level=spec.level, draws=spec.resamples, seed=spec.seed)
+    most = float(np.log2(len(bits) + classes))  # what the least probability of the mixture costs
+    found = bootstrap(bits, clusters=groups, level=spec.level, draws=spec.resamples, seed=spec.seed, bounds=(0.0, most))
     return found.value, max(found.interval.low, 1e-9), found.interval.high
 
 

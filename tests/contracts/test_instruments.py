@@ -40,6 +40,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "concept-direction": {"draws": 1, "resamples": 400},
     "steering": {"doses": [1.0], "randoms": 2, "resamples": 400},
     "description-length": {"resamples": 400},
+    "structural-probe": {"resamples": 400, "epochs": 2, "rank": 4},
     "head-scores": {"sequences": 3, "period": 4},
     "activation-patching": {"replacement": "zero"},  # the inputs of a contract have no corrupt twin
     "edge-attribution-patching": {"replacement": "zero", "confirm": 3},
@@ -80,6 +81,8 @@ def inputs_for(instrument: Instrument, **changes: Any) -> Inputs:
         given["targets"] = torch.from_numpy(rng.integers(0, 20, 14))
     if "labels" in instrument.needs.inputs:
         given["labels"] = torch.where(ids == TOKENIZER.pad_id, IGNORE, ids % 2)
+    if instrument.name == "structural-probe":  # its labels are trees: each word depends on the one before it
+        given["labels"] = torch.where(ids == TOKENIZER.pad_id, IGNORE, (torch.arange(8) - 1).clamp_min(0).expand_as(ids))
     return Inputs(**{**given, **changes})
 
 
@@ -254,6 +257,10 @@ def check_control_spelling(instrument: Instrument, model: GPT) -> None:
         return
     if "labels" in instrument.needs.inputs:
         changes["labels"] = torch.arange(14) % 2
+    if instrument.name == "structural-probe":
+        tree = torch.full((14, max(map(len, texts)) + 1), IGNORE)
+        tree[:, 1:4] = torch.tensor([1, 1, 2])
+        changes["labels"] = tree
     result = instrument(model, inputs_for(instrument, **changes), spec_for(instrument))
     width = max(len(t) for t in texts) + 1
     written = getattr(spec_for(instrument), "most", 1) - 1  # what a model writes itself stands behind, but for the last

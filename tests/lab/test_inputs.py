@@ -9,6 +9,7 @@ import torch
 
 from evals.tasks import TASKS
 from probes import INSTRUMENTS
+from workbench.core.batch import IGNORE
 from workbench.core.errors import BadValue, UsageError
 from workbench.core.protocol import Inputs
 from workbench.data.treebank import Sentence
@@ -29,6 +30,7 @@ from workbench.lab.inputs import (
     town_labels,
     town_pronouns,
     treebank_labels,
+    treebank_trees,
     usual_count,
 )
 from workbench.lab.refs import load
@@ -161,6 +163,21 @@ def test_words_of_a_treebank_are_labelled_at_their_last_token(model: Any) -> Non
         last = max(place for place, (start, _) in enumerate(where) if start < end)
         assert labels.types[0][last + 1] == word  # after the BOS
     assert [tag for tag in labels.values[1] if tag] == ["ADV"]
+
+
+def test_words_of_a_treebank_hang_on_their_heads(model: Any) -> None:
+    spans, tags = ((0, 3), (4, 9), (10, 14), (14, 15)), ("DET", "NOUN", "VERB", "PUNCT")
+    whole = Sentence("the Baker said.", ("the", "Baker", "said", "."), spans, tags, (1, 2, -1, 2), ("det", "nsubj", "root", "punct"))
+    lost = Sentence("so it", ("so", "zz", "it"), ((0, 2), (2, 2), (3, 5)), ("ADV", "X", "PRON"), (2, 0, -1), ("a", "b", "root"))
+    made = treebank_trees(model, [whole, lost])
+    _, where = model.tokenizer.offsets(whole.text)
+    last = [max(place for place, (start, _) in enumerate(where) if start < end) + 1 for _, end in spans[:3]]  # after the BOS
+    assert {place: int(head) for place, head in enumerate(made.labels[0]) if head != IGNORE} == {
+        last[0]: last[1], last[1]: last[2], last[2]: last[2],
+    }  # fmt: skip
+    assert bool((made.labels[1] == IGNORE).all()), "a word of it was not kept"
+    related = treebank_labels(model, [whole])
+    assert [word for word in related.labels["dependency relation"].values[0] if word] == ["det", "nsubj", "root", "punct"]
 
 
 def test_a_template_of_control_tokens_goes_around_a_text() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from evals.tasks import TASKS
 from probes.probe_labels import LabelSet
 from probes.probing import untrained_copy
-from workbench.core.batch import PairBatch, SequenceBatch
+from workbench.core.batch import IGNORE, PairBatch, SequenceBatch
 from workbench.core.errors import BadValue, UsageError
 from workbench.core.measure import Instrument
 from workbench.core.protocol import HookedModel, Inputs
@@ -125,7 +125,8 @@ def make_inputs(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: 
     if spec.labels:
         if "labels" not in tool.needs.inputs:
             raise UsageError(f"'{tool.name}' asks for no labels. Leave `inputs.labels` out, or ask 'probing'.")
-        made = treebank_labels(model, treebank.sentences(spec.split)[: spec.count], bos=bos)
+        make = treebank_trees if tool.name == "structural-probe" else treebank_labels
+        made = make(model, treebank.sentences(spec.split)[: spec.count], bos=bos)
         return replace(made, reference=untrained_copy(model, seed=spec.seed + 1)) if spec.untrained else made
     contrast = getattr(chosen, "quantity", "") == "logit-difference"
     if spec.world is None:
@@ -321,6 +322,23 @@ def treebank_labels(model: HookedModel, sentences: Sequence[treebank.Sentence], 
                 if len(names) > 1:
                     found["dependency relation"][row][held[-1]] = one.relations[number]
     return Inputs(ids, lengths, labels={name: LabelSet(found[name], found["word"]) for name in names})
+
+
+def treebank_trees(model: HookedModel, sentences: Sequence[treebank.Sentence], *, bos: bool = True) -> Inputs:
+    """Sentences with, at the last token of every word, the position of the word it depends on (the root: its own). Punctuation is left out,
+    as Hewitt and Manning do; so are sentences two words of which end in one token, or a word of which was not kept."""
+    ids, lengths, spans = encoded(model, [one.text for one in sentences], bos=bos)
+    heads = torch.full(ids.shape, IGNORE)
+    for row, one in enumerate(sentences):
+        words = [number for number, tag in enumerate(one.tags) if tag != "PUNCT"]
+        held = {number: [place for place, (a, b) in enumerate(spans[row]) if a < one.spans[number][1] and b > one.spans[number][0]]
+                for number in words}  # fmt: skip
+        last = {number: places[-1] for number, places in held.items() if places}
+        up = {number: number if one.heads[number] < 0 else one.heads[number] for number in words}
+        if len(set(last.values())) == len(words) and all(head in last for head in up.values()):
+            for number in words:
+                heads[row, last[number]] = last[up[number]]
+    return Inputs(ids, lengths, labels=heads)
 
 
 def tokens_of(spans: Sequence[Span], span: Span) -> list[int]:
