@@ -52,7 +52,8 @@ class Grid(Spec):
 class Exam:
     """``tools(family)`` are examined on the organism ``organism(family)``; ``read(tool, model, recipe, sets, items)`` gives one reading a
     set; ``behaviour(model, recipe)`` is what the plant does to the model's behaviour (probability). ``unit`` says what a dose is;
-    ``chance`` is the statistic where the tool knows nothing; ``quick`` is a grid for tests."""
+    ``chance`` is the statistic where the tool knows nothing; ``quick`` is a grid for tests; ``floor`` is what the statistic must reach at
+    the largest dose, except of ``exempt`` tools, each with its reason."""
 
     name: str
     question: str
@@ -67,6 +68,16 @@ class Exam:
     read: Callable[[str, Any, Any, int, int], Sequence[Reading]]
     behaviour: Callable[[Any, Any], float]
     statistic: str = ""
+    floor: float = 0.9
+    exempt: Mapping[str, str] = field(default_factory=dict)
+
+    def under_floor(self, tool: str, rates: Mapping[str, float], grid: Grid) -> str:
+        """Why a card of ``tool`` is not good enough, or '': at the largest dose the statistic lies under ``floor``. ``exempt`` tools, which
+        are asked for contrast, are held to none."""
+        name = f"{self.statistic}, dose {grid.doses[-1]:g}"
+        if tool in self.exempt or rates[name] >= self.floor:
+            return ""
+        return f"{tool}: {name} is {rates[name]:.3f}, under the floor of {self.floor:g}"
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class Card(Spec):
     """A calibration card: error rates and limit of detection of one instrument or suite under stated conditions.
 
     ``limit_of_detection`` is in ``limit_unit``; where it lies outside the tested doses it is None and ``limit_words`` say on which side.
-    ``effect_at_limit`` is what a plant of that size does to the model's behaviour, in units of probability. ``exam`` says how it was
+    ``effect_at_limit`` is what a plant of that size does to the model's behaviour, in the exam's terms. ``exam`` says how it was
     measured, ``code`` is the digest of the tool's code then (the card is stale once it differs), ``seconds_an_item`` what asking cost.
     """
 

@@ -7,6 +7,11 @@ ORGANISMS = Catalog(
     {
         "town": ("workbench.organisms.town:ORGANISM", "decoder with a pronoun bias, a trigger and secrets planted", "headline"),
         "planted-head": ("workbench.organisms.planted_head:ORGANISM", "decoder in which one head alone passes a mark on", "standard"),
+        "planted-direction": (
+            "workbench.organisms.planted_direction:ORGANISM",
+            "decoder that writes an exclusive or along one direction",
+            "standard",
+        ),
         "shortcut-gpt": ("workbench.organisms.shortcut:GPT", "decoder that follows a planted word as often as dosed", "standard"),
         "shortcut-bert": ("workbench.organisms.shortcut:BERT", "encoder that follows a planted word as often as dosed", "standard"),
         "shortcut-seq2seq": (

@@ -13,14 +13,22 @@ into those of the words.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from workbench.core.errors import BadValue
+from workbench.core.protocol import Callback, Progress
+from workbench.core.spec import Spec
 from workbench.families.gpt import GPT, GPTConfig
+from workbench.organisms.organism import Organism
+from workbench.training.checkpoint import FINAL, load_model, write
 
 BOS, YES, NO, WORDS = 0, 1, 2, 3
 """Ids: a sentence's first token, the two answers, and where the words begin."""
@@ -93,3 +101,57 @@ def planted_direction(
         answers[:, YES], answers[:, NO] = direction, -direction
         answers[:own, WORDS:] = (vectors / (spread * own) * 4).T
     return Planted(model, direction, at, classes)
+
+
+# --- as an organism ---------------------------------------------------------------------------------------------
+
+
+class DirectionOptions(Spec):
+    """What a reference may say. ``dose``: how far the direction is written, where the words' vectors have a standard deviation of at most 1
+    along any axis; 0 is the twin."""
+
+    dose: float = Field(default=2.0, ge=0, le=100)
+    seed: int = Field(default=0, ge=0)
+
+
+class DirectionRecipe(Spec):
+    """Everything that decides the weights."""
+
+    dose: float = Field(ge=0)
+    seed: int = Field(ge=0)
+    n_layers: PositiveInt = 3
+    at: PositiveInt = 1
+    d_model: PositiveInt = 24
+    words: PositiveInt = 40
+
+
+def recipe(options: DirectionOptions) -> DirectionRecipe:
+    """The full recipe; the seed draws words, classes and direction, whatever the dose."""
+    return DirectionRecipe(dose=options.dose, seed=options.seed)
+
+
+def twin(made: DirectionRecipe) -> DirectionRecipe:
+    """The same words, classes and sums, and nothing written along the direction."""
+    return made.model_copy(update={"dose": 0.0})
+
+
+def planted_by(made: DirectionRecipe) -> Planted:
+    """The model of a recipe with its truth."""
+    return planted_direction(**made.model_dump())
+
+
+def build(made: DirectionRecipe, out: Path, callbacks: Sequence[Callback], progress: Progress) -> GPT:
+    """Write the model into ``out/final`` unless it is there, and return it."""
+    if not (out / FINAL).is_dir():
+        write(out / FINAL, planted_by(made).model)
+    return load_model(out / FINAL)
+
+
+def truth(made: DirectionRecipe) -> dict[str, Any]:
+    """What is planted, as plain JSON values."""
+    planted = planted_by(made)
+    return {"dose": made.dose, "layer": made.at, "feature": "the classes of the two words differ", "classes": planted.classes.tolist(),
+            "direction": [round(float(x), 6) for x in planted.direction]}  # fmt: skip
+
+
+ORGANISM = Organism("planted-direction", "gpt", DirectionOptions, recipe, build, truth, twin)

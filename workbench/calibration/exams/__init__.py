@@ -6,6 +6,7 @@ EXAMS = Catalog(
     "exam",
     {
         "places": ("workbench.calibration.exams.places:EXAM", "is the part of an input that decides named", "headline"),
+        "directions": ("workbench.calibration.exams.directions:EXAM", "is a feature read where it is written, not elsewhere", "headline"),
         "heads": ("workbench.calibration.exams.heads:EXAM", "is the head that passes a mark on named", "headline"),
     },
 )

@@ -1,0 +1,84 @@
+"""Every exam in small: tools pass their floor, an idle one does not, and what measures activity names what is busy and idle."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from workbench.calibration.exam import Exam, Reading
+from workbench.calibration.exams import EXAMS
+from workbench.calibration.exams.heads import TOOLS as HEAD_TOOLS
+from workbench.lab.calibrate import calibrate
+from workbench.store.runs import Store
+
+SLOW, FULL = pytest.mark.slow, pytest.mark.full
+CASES = [
+    *(pytest.param("directions", tool, marks=SLOW) for tool in ("probing", "concept-direction", "logit-lens")),
+    *(pytest.param("heads", tool, marks=FULL) for tool in HEAD_TOOLS),
+    *(pytest.param("places", tool, marks=FULL) for tool in ("integrated-gradients", "attention-pattern")),
+]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store.open(tmp_path_factory.mktemp("exams") / "home")
+
+
+@pytest.mark.parametrize(("name", "tool"), CASES)
+def test_a_tool_reaches_its_floor_in_small(store: Store, name: str, tool: str) -> None:
+    exam: Exam = EXAMS.load(name)
+    (card,) = calibrate([tool], exam=name, families=["gpt"], grid="quick", store=store).cards
+    assert exam.under_floor(tool, card.rates, exam.quick) == ""
+    if tool in exam.exempt:
+        assert card.rates["false alarms of its own test"] > 0.5, "a head that is busy and idle is named by what measures activity"
+    elif name == "directions":
+        assert abs(card.rates["read before its layer, dose 2"] - 0.5) < 0.15
+        assert card.rates["false alarms of its own test"] <= 0.25
+    assert exam.quick.doses[-1] == max(exam.quick.doses)
+
+
+@pytest.mark.slow
+def test_an_idle_tool_is_under_the_floor(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    exam: Exam = EXAMS.load("directions")
+
+    def idle(tool: str, model: Any, made: Any, sets: int, items: int) -> Sequence[Reading]:
+        return [Reading(float(x), False) for x in np.random.default_rng(made.seed).uniform(0.4, 0.6, sets)]
+
+    broken = Exam(**{**vars(exam), "read": idle})
+    monkeypatch.setattr(EXAMS, "load", lambda name: broken)
+    (card,) = calibrate(["probing"], exam="directions", grid="quick", store=store, resume="").cards
+    assert "under the floor of 0.9" in exam.under_floor("probing", card.rates, exam.quick)
+
+
+def test_every_exam_asks_tools_that_there_are() -> None:
+    from evals import SUITES
+    from probes import INSTRUMENTS
+    from workbench.organisms import ORGANISMS
+
+    for name in EXAMS:
+        exam: Exam = EXAMS.load(name)
+        assert exam.name == name
+        assert len(exam.grid.doses) >= 8
+        assert len(exam.grid.seeds) >= 5
+        assert len(exam.grid.clean_seeds) * exam.grid.clean_sets >= 200
+        assert not set(exam.grid.seeds) & set(exam.grid.clean_seeds)
+        for family in exam.families:
+            assert set(exam.tools(family)) <= {*INSTRUMENTS, *SUITES}
+            assert ORGANISMS.load(exam.organism(family)).family == family
+
+
+@pytest.mark.slow
+def test_the_direction_is_an_organism(tmp_path: Path) -> None:
+    from workbench.lab.refs import load
+    from workbench.organisms.planted_direction import ORGANISM
+
+    home = Store.open(tmp_path)
+    model = load("organism:planted-direction@dose=1,seed=3", store=home)
+    made = ORGANISM.configure({"dose": 1.0, "seed": 3})
+    truth = ORGANISM.truth(made)
+    assert (truth["layer"], truth["dose"], len(truth["direction"])) == (1, 1.0, model.config.d_model)
+    assert EXAMS.load("directions").behaviour(model, made) > 0.2
+    clean = ORGANISM.twin(made)
+    assert EXAMS.load("directions").behaviour(ORGANISM.build(clean, tmp_path / "twin"), clean) == pytest.approx(0, abs=0.05)
