@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import networkx as nx
@@ -39,7 +40,7 @@ class Pathed(StandIn):
                     path[row, pos] = path[row, int(batch[row, pos])]
                     path[row, pos, pos] = 1
             turn = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
-            trace.at[site] = path @ turn * 5  # type: ignore[index]  # a dict, as the stand-in makes it
+            return replace(trace, at={**trace.at, site: path @ turn * 5})
         return trace
 
 
