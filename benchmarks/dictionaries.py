@@ -45,7 +45,7 @@ FAST = {"128 in 32": Setting({"features": 128, "width": 32, "active": 4.0}, 1, 7
 WHOLE = {
     "64 in 16": Setting({"features": 64, "width": 16, "active": 3.0}, 1, 2000, 512, 3),
     "256 in 64": Setting({"features": 256, "width": 64, "active": 6.0}, 1, 2000, 512, 3),
-    "256 in 64, 32 parents": Setting({"features": 256, "width": 64, "active": 6.0, "parents": 32}, 1, 2000, 512, 2),
+    "128 in 32, 16 parents": Setting({"features": 128, "width": 32, "active": 4.0, "parents": 16}, 1, 1500, 512, 2),
     "1,024 in 256": Setting({"features": 1024, "width": 256, "active": 8.0}, 1, 2000, 512, 2),
     "256 in 64, twice as wide": Setting({"features": 256, "width": 64, "active": 6.0}, 2, 2000, 512, 2),
 }

@@ -32,11 +32,10 @@ from probes.dictionaries.spec import TrainingSpec
 
 @dataclass(frozen=True)
 class Step:
-    """What a step found, as tensors on the device: ``loss`` of the reconstruction, ``auxiliary`` loss, entries ``active`` a row, the
-    ``residual`` ``[row, d_out]`` in normalised units, the entries, and which of them fired."""
+    """What a step found, as tensors on the device: ``loss`` of the reconstruction, entries ``active`` a row, the ``residual``
+    ``[row, d_out]`` in normalised units, the entries and their values."""
 
     loss: Float[Tensor, ""]
-    auxiliary: Float[Tensor, ""]
     active: Float[Tensor, ""]
     residual: Float[Tensor, "row d_out"]
     entries: Entries
@@ -76,7 +75,7 @@ def gradients(
         if not d.spec.transcoder:
             d.decoder_bias.grad -= by_feature.sums(pre_slope) @ d.encoder
         active = (read.value > 0).sum() / len(z)
-        return Step(residual.square().mean(), torch.zeros((), dtype=z.dtype, device=z.device), active, residual, entries, read.value)
+        return Step(residual.square().mean(), active, residual, entries, read.value)
 
 
 def _read(d: Dictionary, z: Tensor, spec: TrainingSpec, guess: float, room: Tensor | None) -> _Read:

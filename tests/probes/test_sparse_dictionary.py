@@ -16,7 +16,7 @@ from probes.dictionaries.evaluation import Tally
 from probes.dictionaries.files import save
 from probes.dictionaries.recovery import recovered
 from probes.dictionaries.sources import from_harvest, from_model, origin_of
-from probes.dictionaries.spec import DictionarySpec, Origin, TrainingSpec
+from probes.dictionaries.spec import KINDS, DictionarySpec, Origin, TrainingSpec
 from probes.dictionaries.training import train
 from probes.sparse_dictionary import INSTRUMENT, SparseDictionarySpec
 from tests.families.models import build, tokens
@@ -57,7 +57,8 @@ def walks(rows: int, seed: int, length: int = 12) -> Tensor:
 SPEC: dict[str, Any] = {"k": 1, "d_sae": 32, "steps": 300, "rows": 128, "lr": 0.02, "resamples": 400, "site": SITE}
 
 
-@pytest.mark.parametrize("kind", ["topk", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("batch-topk", "jumprelu", "gated"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_planted_directions_are_found_and_the_loss_they_carry_recovered(kind: str) -> None:
     model, _ = follows()
     rows = (torch.arange(WORDS)[:, None] + torch.arange(12)) % WORDS
