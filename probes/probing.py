@@ -150,7 +150,7 @@ def _one_pass(
             for site in sites:
                 _check_features(trace[site].flatten(2).flatten(0, 1), site, kept * len(sites) * len(networks), spec)
                 for place, features in _places(trace[site].detach(), site, spec.heads):
-                    first, varied = varies.get((name, place), (features[real][0], False))
+                    first, varied = varies.get((name, place)) or (features[int(real.nonzero()[0])].clone(), False)
                     varies[name, place] = first, varied or bool((features[real] != first).any())
                     for job in jobs:
                         job.take(name, place, features, first=part.start * items.ids.shape[1])
