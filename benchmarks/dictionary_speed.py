@@ -35,7 +35,7 @@ from torch import Tensor
 ROOT = Path(__file__).parents[1]
 VERSION = "6.54.12"
 THREADS, SEED, LR = 2, 0, 1e-3
-SHAPE = {"width": 256, "features": 4096, "k": 32, "rows": 2048, "pool": 32_768, "warm": 3, "steps": 20}
+SHAPE = {"width": 256, "features": 4096, "k": 32, "rows": 2048, "pool": 32_768, "warm": 3, "steps": 15}
 SMALL = {"width": 64, "features": 512, "k": 8, "rows": 512, "pool": 4_096, "warm": 2, "steps": 4}
 KINDS = ("topk", "batch-topk")
 FLOOR = 1.0
@@ -242,7 +242,7 @@ def exchanged(python: Path, folder: Path, told: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Training dictionaries beside SAELens.")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--small", action="store_true", help="a small shape, to try the script")
     parser.add_argument("--peer", type=Path, default=ROOT / "build" / "sae-lens", help="where SAELens's environment is, or is made")
     parser.add_argument("--threads", type=int, default=THREADS)
