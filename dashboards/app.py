@@ -12,6 +12,7 @@ st.navigation(
         st.Page(PAGES / "training.py", title="Training"),
         st.Page(PAGES / "lab.py", title="Lab"),
         st.Page(PAGES / "instruments.py", title="Instruments"),
+        st.Page(PAGES / "calibration.py", title="Calibration"),
     ],
     position="top",
 ).run()

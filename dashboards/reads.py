@@ -16,12 +16,12 @@ import pandas as pd
 import streamlit as st
 
 from workbench.core.errors import StoreError
-from workbench.core.finding import Finding, Verdict
+from workbench.core.finding import Card, Finding, Verdict
 from workbench.core.measure import Instrument
 from workbench.core.protocol import HookedModel
 from workbench.core.result import Result
 from workbench.core.spec import digest_of
-from workbench.lab import asking, jobs, live, started
+from workbench.lab import asking, calibrate, catalogs, jobs, live, started
 from workbench.lab import trainings as courses
 from workbench.lab.recipe import shipped
 from workbench.lab.refs import load
@@ -288,3 +288,45 @@ def instrument(name: str) -> Instrument:
 def vocabulary(model: HookedModel) -> int:
     """How many tokens the model knows."""
     return int(getattr(model.config, "d_vocab", 2))
+
+
+# --- calibration -----------------------------------------------------------------------------------------------
+
+TOWN = "town"
+"""What cards of before the exams were measured on: the audits of the town."""
+
+
+def cards() -> tuple[Card, ...]:
+    """Every card: measured in this home where there is one, then shipped. Raises CorruptFile."""
+    try:
+        return calibrate.listed(store())
+    except StoreError:
+        return calibrate.listed()
+
+
+def exams(found: Sequence[Card]) -> dict[str, str]:
+    """The exams that have cards, with what each asks."""
+    known = {name: entry.words for name, entry in catalogs.exams().items()}
+    present = dict.fromkeys(card.exam or TOWN for card in found)
+    ordered = [*(name for name in known if name in present), *(name for name in present if name not in known)]
+    return {name: known.get(name, "what audits of planted and clean towns find") for name in ordered}
+
+
+def atlas(found: Sequence[Card]) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
+    """One row a card, and the header."""
+    return calibrate.rows_of(found)
+
+
+def card_lines(card: Card) -> list[str]:
+    """A card in sentences."""
+    return calibrate.in_words(card)
+
+
+def limits_drawn(found: Sequence[Card]) -> Any:
+    """The chart of limits."""
+    return calibrate.limits(found, "Limits of detection")
+
+
+def response_drawn(card: Card) -> Any:
+    """The chart of one card's doses."""
+    return calibrate.responses([card], f"{card.of} on {card.family}: found by dose")

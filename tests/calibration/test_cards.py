@@ -1,13 +1,25 @@
 """Cards apply where they were measured and nowhere else; the shipped ones are read and are not about the shipped plan's seed."""
 
+import json
 import math
+import zlib
 from importlib import resources
+from pathlib import Path
 
-from workbench.calibration.cards import NONE, card_for, dump, profile_of, shipped
+import pytest
+
+from workbench.calibration.atlas import page
+from workbench.calibration.cards import NONE, card_for, dump, parsed, profile_of, shipped
+from workbench.calibration.exam import Exam
+from workbench.calibration.exams import EXAMS
+from workbench.calibration.scoring import conditions
 from workbench.core.finding import Card
 from workbench.families.gpt import GPT
+from workbench.lab.calibrate import calibrate
 from workbench.lab.plan import read_plan
+from workbench.store.runs import Store
 
+FILES = sorted(Path(str(resources.files("workbench.calibration") / "shipped")).glob("*.json"))
 PROFILE = {"family": "gpt", "norm_placement": "pre", "domain": "town", "parameters": 700_000}
 CARD = Card.parse({"of": "trigger", **PROFILE, "conditions": "dose 0.8, seeds 1, 2, 3", "rates": {"hit": 1.0}, "n": 600})
 
@@ -32,8 +44,51 @@ def test_shipped_cards_read_and_are_of_other_seeds_than_the_plan() -> None:
     assert {card.of for card in cards} >= {"occupation-pronoun", "trigger", "exposure", "integrated-gradients", "probing"}
     assert "seed=0" in read_plan("town").model
     for card in cards:
-        assert "seeds 1, 2, 3" in card.conditions
         assert card.n > 0
         assert all(math.isfinite(rate) for rate in card.rates.values())
-    stored = resources.files("workbench.calibration").joinpath("shipped", "town.json").read_text(encoding="utf-8")
-    assert dump(cards) == stored, "writing the cards again gives the shipped bytes"
+        if not card.exam:
+            assert "seeds 1, 2, 3" in card.conditions
+    for file in FILES:
+        assert dump(parsed(file.read_text(encoding="utf-8"), file.name)) == file.read_text(encoding="utf-8"), "writing again gives the bytes"
+
+
+def test_a_card_of_an_exam_is_whole_and_within_its_floor() -> None:
+    found = [card for card in shipped() if card.exam]
+    assert found
+    assert len({(card.exam, card.family, card.of) for card in found}) == len(found)
+    for card in found:
+        exam: Exam = EXAMS.load(card.exam)
+        assert card.conditions == conditions(exam, card.family, exam.grid), "measured on the exam's full grid"
+        assert exam.under_floor(card.of, card.rates, exam.grid) == ""
+        assert len(card.code) == 64
+        assert [dose for dose, _, _ in card.curve] == [0.0, *exam.grid.doses]
+        assert card.n == len(exam.grid.clean_seeds) * exam.grid.clean_sets + len(exam.grid.seeds) * len(exam.grid.doses) * exam.grid.sets
+        within = card.limit_interval
+        assert (card.limit_of_detection is None) == (within is None)
+        assert within is None or card.limit_of_detection is None or within.low <= card.limit_of_detection <= within.high
+
+
+def test_the_atlas_in_the_docs_is_that_of_the_shipped_cards() -> None:
+    written = (Path(__file__).parents[2] / "docs" / "calibration.md").read_text(encoding="utf-8")
+    plain = page(shipped()).replace(" (stale)", "")
+    assert plain in written.replace(" (stale)", ""), "write it anew: `workbench calibrate --list --page FILE`"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("exam", list(EXAMS))
+def test_a_shipped_card_is_measured_again_from_nothing(exam: str, tmp_path: Path) -> None:
+    """One card an exam, of the decoder; which one, its file's bytes say. Models are trained anew; every number is compared."""
+    (file,) = [file for file in FILES if file.name == f"{exam}.json"]
+    text = file.read_text(encoding="utf-8")
+    own = [card for card in parsed(text, file.name) if card.family == "gpt"]
+    chosen = own[zlib.crc32(text.encode()) % len(own)]
+    (again,) = calibrate([chosen.of], exam=exam, families=["gpt"], again=True, store=Store.open(tmp_path / "home")).cards
+    strip = {"seconds_an_item": None, "code": ""}
+    before, now = (json.loads(card.model_copy(update=strip).model_dump_json()) for card in (chosen, again))
+    assert set(before) == set(now)
+    for name in before:
+        assert now[name] == pytest.approx(before[name], rel=1e-6) if name in ("rates", "limit_of_detection", "effect_at_limit") else True
+    assert now["conditions"] == before["conditions"]
+    assert now["limit_words"] == before["limit_words"]
+    for dose, (one, other) in enumerate(zip(before["curve"], now["curve"], strict=True)):
+        assert other == pytest.approx(one, rel=1e-6), dose

@@ -104,7 +104,8 @@ def test_rows_survive_being_kept_and_a_card_too() -> None:
     found = card_of(exam, "saliency", "gpt", GRID, made, PROFILE, "0" * 64)
     assert Card.parse(found.model_dump(mode="json")) == found
     assert any("limit of detection" in line for line in in_words(found))
-    assert page([found]).count("\n") == 3
+    assert page([found]).splitlines()[0] == "### places: is the part of an input that decides named?"
+    assert len(page([found]).splitlines()) == 7
     assert len(statistics(made)) == found.n
     with pytest.raises(BadValue, match="8 planted and 0 clean|planted and 0 clean"):
         card_of(exam, "saliency", "gpt", GRID, [row for row in made if row.dose], PROFILE, "")

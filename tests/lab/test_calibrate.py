@@ -11,7 +11,10 @@ from workbench.cli.main import main
 from workbench.core.errors import UnknownName
 from workbench.lab import calibrate as lab
 from workbench.lab.calibrate import calibrate
+from workbench.lab.recompute import recompute
 from workbench.lab.record import Interrupted
+from workbench.lab.refs import domain_of, world_of
+from workbench.lab.run import probe
 from workbench.store.runs import Store
 
 SMALL: dict[str, Any] = {"doses": [0.5, 1.0], "seeds": [0], "clean_seeds": [100, 101], "clean_sets": 4}
@@ -94,3 +97,25 @@ def test_the_command_lists_exams_and_cards(capsys: pytest.CaptureFixture[str]) -
     assert "limit of detection" in said
     assert main(["calibrate", "saliencey"]) == 64
     assert "saliency" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_organism_is_asked_its_own_question_and_its_card_stands_beside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store.open(tmp_path / "home")
+    for name, ref in (
+        ("integrated-gradients", "organism:shortcut-vit@dose=1,seed=0"),
+        ("attention-pattern", "organism:shortcut-vit@dose=1,seed=0"),
+        ("activation-patching", "organism:planted-head@dose=2,seed=0"),
+        ("concept-direction", "organism:planted-direction@dose=2,seed=0"),
+    ):
+        found = probe(name, ref, store=store)
+        run = found.provenance.volatile["run"]
+        assert found.provenance.volatile["card"].startswith("calibrated: exam"), name
+        assert recompute(run, name, store=store).same, name
+    assert domain_of("organism:shortcut-vit@dose=1,seed=0") == "marks"
+    assert domain_of("organism:town") == "town"
+    assert (world_of("organism:shortcut-gpt"), world_of("organism:planted-head")) == (None, None), "these are no towns"
+    assert main(["probe", "saliency", "--model", "organism:shortcut-gpt@dose=1,seed=0"]) == 0
+    assert "calibrated: exam places" in capsys.readouterr().out
+    found = probe("composition-scores", "family:gpt", store=store)
+    assert found.provenance.volatile["card"] == "not calibrated here: no card was measured for composition-scores"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from workbench.calibration.cards import is_stale
+from workbench.calibration.exams import EXAMS
 from workbench.core.finding import Card
 
 HEADER = ("tool", "family", "AUROC", "first", "false alarms", "of its own test", "limit of detection", "effect there", "seconds an item")
@@ -42,17 +43,22 @@ def limit_in_words(card: Card) -> str:
 
 
 def in_words(card: Card) -> list[str]:
-    """A card as lines for people: every rate with its interval, then the limit."""
-    lines = []
+    """A card as lines for people: the limit first, then every rate with its interval."""
+    unit = f", dose: {card.limit_unit}" if card.limit_unit else ""
+    lines = [f"limit of detection (80 % power, 5 % false alarms{unit}): {limit_in_words(card)}"]
     for name, value in card.rates.items():
         within = card.intervals.get(name)
         lines.append(f"{name} {value:.3g}" + (f" [{within.low:.3g}, {within.high:.3g}]" if within else ""))
-    unit = f", dose: {card.limit_unit}" if card.limit_unit else ""
-    return [*lines, f"limit of detection (80 % power, 5 % false alarms{unit}): {limit_in_words(card)}"]
+    return lines
 
 
 def page(cards: Sequence[Card]) -> str:
-    """The atlas as a Markdown table."""
-    rows, header = rows_of(cards)
-    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+    """The atlas in Markdown: a table for each exam."""
+    parts = []
+    for exam in dict.fromkeys(card.exam for card in cards if card.exam):
+        own = [card for card in cards if card.exam == exam]
+        rows, header = rows_of(own)
+        entry = EXAMS[exam].words if exam in EXAMS else ""
+        table = [f"| {' | '.join(header)} |", "|---" * len(header) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+        parts.append("\n".join([f"### {exam}: {entry}?", "", f"A dose is {own[0].limit_unit}.", "", *table, ""]))
+    return "\n".join(parts)

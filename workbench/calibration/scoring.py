@@ -43,6 +43,7 @@ def card_of(exam: Exam, tool: str, family: str, grid: Grid, rows: Sequence[Row],
             "limit_words": limit.where if limit else "not estimated: too few doses",
             "limit_interval": limit.interval.model_dump() if limit and limit.interval else None,
             "effect_at_limit": _behaviour_at(planted, limit.value) if limit and limit.value is not None else None,
+            "curve": _curve(rows, cut_off(statistics(clean))),
             "seconds_an_item": float(np.median([row.seconds_an_item for row in rows])),
         },
         what=f"the card of {tool}",
@@ -138,6 +139,15 @@ def _limit(planted: Sequence[Row], clean: Sequence[Row]) -> Limit | None:
     found = [int((statistics([row]) > cut).sum()) for row in planted]
     cases = [len(row.readings) for row in planted]
     return limit_of_detection([row.dose for row in planted], found, cases, false_positive=FALSE_ALARMS, power=POWER, level=LEVEL)
+
+
+def _curve(rows: Sequence[Row], cut: float) -> list[tuple[float, float, float]]:
+    """(dose, share of cases above the cut-off, mean measured behaviour) at every dose."""
+    out = []
+    for dose in sorted({row.dose for row in rows}):
+        own = [row for row in rows if row.dose == dose]
+        out.append((dose, float(np.mean(statistics(own) > cut)), float(np.mean([row.behaviour for row in own]))))
+    return out
 
 
 def _behaviour_at(planted: Sequence[Row], dose: float) -> float:

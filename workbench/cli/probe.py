@@ -63,7 +63,16 @@ def probe(
     document = {"run": run, "digest": found.digest(), "summary": found.summary(), "result": json.loads(found.canonical())}
     summary = found.summary()
     after = getattr(found, "next_step", "")
-    show(document, [summary, *(note for note in found.notes if note not in summary), *([after] if after else []), f"run {run}"])
+    show(
+        document,
+        [
+            summary,
+            *(note for note in found.notes if note not in summary),
+            *([after] if after else []),
+            found.provenance.volatile.get("card", ""),
+            f"run {run}",
+        ],
+    )
 
 
 def _matrix(cells: Mapping[str, Mapping[str, list[str]]]) -> None:

@@ -75,6 +75,7 @@ class Card(Spec):
     ``limit_of_detection`` is in ``limit_unit``; where it lies outside the tested doses it is None and ``limit_words`` say on which side.
     ``effect_at_limit`` is what a plant of that size does to the model's behaviour, in the exam's terms. ``exam`` says how it was
     measured, ``code`` is the digest of the tool's code then (the card is stale once it differs), ``seconds_an_item`` what asking cost.
+    ``curve``: at every dose (0 is the clean twins) the dose, the share of cases above the cut-off, and the mean effect on behaviour.
     """
 
     of: str
@@ -95,6 +96,7 @@ class Card(Spec):
     limit_interval: Interval | None = later(None)
     effect_at_limit: float | None = later(None)
     seconds_an_item: float | None = later(None)
+    curve: tuple[tuple[float, float, float], ...] = later(())
 
     def objections(self, *, family: str, norm_placement: str, domain: str, parameters: int) -> list[str]:
         """Why the card does not apply to such a model: same family, norm placement and domain, within ×10 in size."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evals import SUITES
-from workbench.calibration.cards import card_for, profile_of
+from workbench.calibration.cards import card_for, measured, profile_of, shipped
 from workbench.core.errors import AssayError
 from workbench.core.finding import Finding, Plan
 from workbench.core.measure import Suite
@@ -26,7 +26,7 @@ from workbench.lab.audit_report import compose
 from workbench.lab.audit_subject import AUDITED, REFERENCE, Gathered, Subject, parts_of, question_of, subject_of
 from workbench.lab.plan import DEFAULT, read_plan
 from workbench.lab.record import recorded
-from workbench.lab.refs import load, parse, world_of
+from workbench.lab.refs import domain_of, load, parse, world_of
 from workbench.reports.render import html, json
 from workbench.reports.report import Report
 from workbench.store.runs import Store
@@ -71,6 +71,7 @@ def audit(
         subjects = [subject_of(part, ref, store) for part, ref in parts_of(wanted)]
         store.runs.annotate(run, **{f"{s.part}_digest": s.model.digest() for s in subjects})
         gathered = _gathered(wanted, subjects, store.results(run), left_out)
+        gathered.findings[:] = _with_cards(gathered.findings, subjects, store)
         progress(0, 1, "writing the report")
         store.put_findings(run, gathered.findings)
         report = compose(wanted, subjects, gathered, date=date or time.strftime("%Y-%m-%d", time.gmtime()))
@@ -129,15 +130,18 @@ def _gathered(plan: Plan, subjects: Sequence[Subject], stored: Mapping[str, Resu
             found = {label: r for label, r in out.results[subject.part].items() if label == name or label.startswith(f"{name}.")}
             if found and subject.town is not None:
                 out.findings += draw(name, found, question_of(plan, name, subject, subject.town))
-    by_ref = {s.ref: profile_of(s.model, "town" if s.world is not None else "text") for s in subjects}
-    out.findings = [_with_card(finding, by_ref[finding.subject]) for finding in out.findings]
     return out
 
 
-def _with_card(finding: Finding, profile: Mapping[str, Any]) -> Finding:
-    """The finding beside the calibration card of its suite or instrument, or the reason why there is none."""
-    card, words = card_for(finding.source, profile)
-    return finding.model_copy(update={"card": card, "card_words": words})
+def _with_cards(findings: Sequence[Finding], subjects: Sequence[Subject], store: Store) -> list[Finding]:
+    """Each finding beside the calibration card of its suite or instrument, or the reason why there is none."""
+    profiles = {s.ref: profile_of(s.model, domain_of(s.ref, store)) for s in subjects}
+    cards = (*measured(store.home), *shipped())
+    out = []
+    for finding in findings:
+        card, words = card_for(finding.source, profiles[finding.subject], cards)
+        out.append(finding.model_copy(update={"card": card, "card_words": words}))
+    return out
 
 
 def _suite_findings(name: str, result: Result, subject: Subject, reference: Result | None, level: float) -> list[Finding]:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from workbench.calibration.atlas import in_words, page, rows_of
 from workbench.calibration.cards import FOLDER, dump, is_stale, measured, profile_of, shipped
 from workbench.calibration.code import code_digest
+from workbench.calibration.drawing import limits, responses
 from workbench.calibration.exam import Exam, Grid, Row
 from workbench.calibration.exams import EXAMS
 from workbench.calibration.scoring import card_of, conditions
-from workbench.core.errors import UnknownName, UsageError
+from workbench.core.errors import BadValue, UnknownName, UsageError
 from workbench.core.finding import Card
 from workbench.core.protocol import Progress, silent
 from workbench.lab.record import recorded
@@ -25,7 +27,7 @@ from workbench.lab.refs import load
 from workbench.organisms import ORGANISMS
 from workbench.store.runs import Store
 
-__all__ = ["Calibrated", "calibrate", "in_words", "listed", "page", "rows_of"]
+__all__ = ["Calibrated", "calibrate", "in_words", "limits", "listed", "page", "responses", "rows_of", "written"]
 
 
 @dataclass(frozen=True)
@@ -140,3 +142,11 @@ def listed(store: Store | None = None) -> tuple[Card, ...]:
     own = measured(store.home) if store is not None else ()
     seen = {(card.exam, card.family, card.of) for card in own}
     return (*own, *(card for card in shipped() if (card.exam, card.family, card.of) not in seen))
+
+
+def written(path: str | Path, cards: Sequence[Card]) -> None:
+    """The atlas of ``cards`` as a file. Raises BadValue where it cannot be written."""
+    try:
+        Path(path).write_text(page(cards), encoding="utf-8")
+    except OSError as error:
+        raise BadValue("the file of the cards", str(path), f"one that can be written ({error.strerror or error})") from None

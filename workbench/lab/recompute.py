@@ -15,7 +15,7 @@ from workbench.core.protocol import HookedModel, Progress, silent
 from workbench.core.result import Result
 from workbench.lab.history import HISTORY
 from workbench.lab.inputs import InputsSpec, default_inputs, make_inputs
-from workbench.lab.refs import load
+from workbench.lab.refs import load, organism_of
 from workbench.lab.run import BATCH, train, with_origin
 from workbench.store.records import RunRecord
 from workbench.store.runs import Store
@@ -80,10 +80,15 @@ def _probed_again(store: Store, record: RunRecord, old: Result, model: HookedMod
     given: Any = record.spec.get("inputs")
     if record.kind == "audit":  # an audit asks about the model's own world, as a probe without inputs does
         given = default_inputs(tool, old.provenance.model, store).model_dump(mode="json")
-    if not isinstance(given, Mapping) or "digest" in given:
+    if not isinstance(given, Mapping) or ("digest" in given and not given.get("own")):
         raise AssayError(f"Run {record.id} does not say how the inputs of '{old.kind}' were made, so its result cannot be derived again.")
     chosen = tool.spec.parse(old.spec, what=f"stored spec of '{old.kind}'")
-    found = tool(model, make_inputs(tool, model, InputsSpec.of(given), chosen), chosen, progress=progress)
+    organism = organism_of(old.provenance.model, store) if given.get("own") else None
+    if organism is not None and organism[0].question is not None:
+        asked, _ = organism[0].question(model, organism[1], tool.spec.model_fields)
+    else:
+        asked = make_inputs(tool, model, InputsSpec.of(given), chosen)
+    found = tool(model, asked, chosen, progress=progress)
     return with_origin(found, model=old.provenance.model)
 
 

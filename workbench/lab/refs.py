@@ -24,6 +24,7 @@ from workbench.core.protocol import HookedModel, Progress, silent
 from workbench.families import FAMILIES
 from workbench.lab.published import bridged, published
 from workbench.organisms import ORGANISMS
+from workbench.organisms.organism import Organism
 from workbench.store.runs import Store
 from workbench.training.checkpoint import LATEST, MANIFEST, load_model, pointed
 from workbench.training.loop import FINAL
@@ -34,6 +35,7 @@ except ImportError:  # not on this system; a lock is a courtesy, since checkpoin
     fcntl = None
 
 SCHEMES = ("run", "organism", "family", "hf", "tl", "compiled", "endpoint")
+TOWN = "town"
 ALLOWED = (
     "a checkpoint folder, run:ID, organism:NAME[@option=value,…], family:NAME, hf:FOLDER_OR_NAME, tl:FOLDER_OR_NAME, "
     "compiled:FOLDER, or endpoint:MODEL@URL[#option=value,…]"
@@ -175,15 +177,31 @@ def checkpoint_of(store: Store, run: str) -> Path:
 
 
 def world_of(ref: str, store: Store | None = None) -> dict[str, Any] | None:
-    """The spec of the generated world a model was trained on, as plain values; None where the reference does not tell."""
+    """The spec of the town a model was trained on, as plain values; None where the reference does not tell or it was no town."""
+    found = organism_of(ref, store)
+    return found[1].model_dump(mode="json").get("world") if found is not None and found[0].domain == TOWN else None
+
+
+def domain_of(ref: str, store: Store | None = None) -> str:
+    """What a model's inputs are made of, as cards name it; ``text`` where the reference does not tell."""
+    found = organism_of(ref, store)
+    return found[0].domain if found is not None else "text"
+
+
+def organism_of(ref: str, store: Store | None = None) -> tuple[Organism, Any] | None:
+    """The organism behind a reference with its full recipe, also of one that was trained as a run; None where it is none."""
     if ref.startswith("memory:"):
         return None
     wanted = parse(ref)
     if wanted.scheme == "organism":
-        return ORGANISMS.load(wanted.name).configure(wanted.options).model_dump(mode="json").get("world")
+        organism = ORGANISMS.load(wanted.name)
+        return organism, organism.configure(wanted.options)
     if wanted.scheme == "run":
         home, run = _training(wanted.name, store)
-        return home.runs.get(run).spec.get("made", {}).get("world")
+        spec = home.runs.get(run).spec
+        if "organism" in spec and "made" in spec:
+            organism = ORGANISMS.load(spec["organism"])
+            return organism, type(organism.configure()).parse(spec["made"], what=f"the recipe of run {run}")
     return None
 
 

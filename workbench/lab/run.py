@@ -14,6 +14,7 @@ from typing import Any
 from evals import SUITES
 from evals.runner import run_suite
 from probes import INSTRUMENTS
+from workbench.calibration.cards import card_for, measured, profile_of, shipped
 from workbench.core.errors import Incompatible, UsageError
 from workbench.core.finding import Finding
 from workbench.core.measure import Suite
@@ -26,7 +27,7 @@ from workbench.lab.inputs import InputsSpec, default_inputs, digest_of_inputs, m
 from workbench.lab.measures import MEASURES, MeasuresResult, measures_result
 from workbench.lab.recipe import OrganismRecipe, Recipe, TaskRecipe, plan_of, read, training_of
 from workbench.lab.record import Interrupted, recorded, unfinished
-from workbench.lab.refs import checkpoint_of, load, reference_of, task_of, world_of
+from workbench.lab.refs import checkpoint_of, domain_of, load, organism_of, reference_of, task_of, world_of
 from workbench.lab.settings import by_name
 from workbench.lab.watch.follow import Following, Watcher, check_watch, world_in
 from workbench.lab.watch.metrics import METRICS, Metrics, read_metrics
@@ -151,7 +152,9 @@ def probe(
     ref = reference_of(model, store)
     if inputs is not None and not isinstance(inputs, Inputs):
         inputs = InputsSpec.of(inputs)  # before anything is loaded: a misspelt field costs no time
-    task = inputs is None and task_of(ref, store) is not None
+    own = organism_of(ref, store) if inputs is None else None
+    asks = own[0].question if own is not None else None
+    task = inputs is None and (asks is not None or task_of(ref, store) is not None)
     contrasts = (inputs is None and not task) or (isinstance(inputs, InputsSpec) and (inputs.foils or inputs.world))
     if "quantity" in tool.spec.model_fields and contrasts:
         spec.setdefault("quantity", "logit-difference")
@@ -159,13 +162,19 @@ def probe(
     loaded = load(model, store=store, progress=progress)
     if reasons := tool.explain_incompatibility(loaded):
         raise Incompatible(instrument, f"'{ref}'", reasons)
-    given = default_inputs(tool, ref, store) if inputs is None else inputs
+    if own is not None and asks is not None:
+        given, fields = asks(loaded, own[1], tool.spec.model_fields)
+        chosen = tool.spec.parse({**fields, **spec}, what=f"instrument '{instrument}'")
+    else:
+        given = default_inputs(tool, ref, store) if inputs is None else inputs
     made = given if isinstance(given, Inputs) else make_inputs(tool, loaded, given, chosen)
-    described = {"digest": digest_of_inputs(made)} if isinstance(given, Inputs) else given.model_dump(mode="json")
+    described: dict[str, Any] = {"digest": digest_of_inputs(made)} if isinstance(given, Inputs) else given.model_dump(mode="json")
+    if asks is not None:
+        described["own"] = True  # what its organism asks, which can be asked again
     plan = {"instrument": instrument, "spec": chosen.model_dump(mode="json"), "model": ref, "inputs": described}
     with recorded(store, "probe", plan, ref, parent=parent, provenance={"model_digest": loaded.digest()}) as run:
         try:
-            found = with_origin(tool(loaded, made, chosen, progress=progress), model=ref)
+            found = with_origin(tool(loaded, made, chosen, progress=progress), model=ref, card=beside(instrument, loaded, ref, store))
         except KeyboardInterrupt:
             raise Interrupted(run, "Interrupted before anything was found. The same command asks anew.") from None
         store.put_result(run, name or instrument, found)
@@ -174,13 +183,19 @@ def probe(
     return with_origin(found, run=run)
 
 
-def with_origin(result: Result, *, model: str = "", run: str = "") -> Result:
-    """``result`` with its model called by its reference, or with its run noted outside the canonical part."""
+def beside(tool: str, model: HookedModel, ref: str, store: Store) -> str:
+    """The words of the card that stands beside what ``tool`` finds about this model, or why there is none."""
+    return card_for(tool, profile_of(model, domain_of(ref, store)), (*measured(store.home), *shipped()))[1]
+
+
+def with_origin(result: Result, *, model: str = "", run: str = "", card: str = "") -> Result:
+    """``result`` with its model called by its reference, or with its run or the card beside it noted outside the canonical part."""
     origin = result.provenance
     if model:
         origin = replace(origin, model=model)
-    if run:
-        origin = replace(origin, volatile={**origin.volatile, "run": run})
+    noted = {name: value for name, value in (("run", run), ("card", card)) if value}
+    if noted:
+        origin = replace(origin, volatile={**origin.volatile, **noted})
     return replace(result, provenance=origin)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench.core.protocol import Callback, Progress, silent
+from workbench.core.protocol import Callback, Inputs, Progress, silent
 from workbench.core.spec import Spec
 
 
@@ -15,10 +15,12 @@ from workbench.core.spec import Spec
 class Organism:
     """A family of planted models.
 
-    ``family`` is its models' family; ``options`` is the spec of what a reference may say (``organism:town@dose=0.8,seed=1``);
-    ``recipe(options)`` gives the full spec; ``build(recipe, out, callbacks, progress)`` trains it into a folder (continuing what is
-    there) and returns the model; ``truth(recipe)`` is what is planted as plain JSON values; ``twin(recipe)`` the recipe of the same
-    model without the plant.
+    ``family`` is its models' family; ``domain`` names what its inputs are made of, as cards do; ``options`` is the spec of what a
+    reference may say (``organism:town@dose=0.8,seed=1``); ``recipe(options)`` gives the full spec; ``make(recipe, out, callbacks,
+    progress)`` trains it into a folder (continuing what is there) and returns the model; ``truth(recipe)`` is what is planted as plain
+    JSON values; ``twin(recipe)`` the recipe of the same model without the plant. ``question(model, recipe, fields)``: what an instrument
+    whose spec has these fields is asked unless told, and values for some of the fields; None where the domain has questions of its own,
+    as the town has.
     """
 
     name: str
@@ -28,6 +30,8 @@ class Organism:
     make: Callable[[Any, Path, Sequence[Callback], Progress], Any]
     truth: Callable[[Any], dict[str, Any]]
     twin: Callable[[Any], Spec]
+    domain: str = ""
+    question: Callable[[Any, Any, Collection[str]], tuple[Inputs, dict[str, Any]]] | None = None
 
     def configure(self, given: Mapping[str, Any] | None = None) -> Spec:
         """The full recipe for the options of a reference. Raises UsageError for an option that does not exist or is out of range."""

@@ -13,7 +13,7 @@ into those of the words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from workbench.core.errors import BadValue
-from workbench.core.protocol import Callback, Progress
+from workbench.core.protocol import Callback, Inputs, Progress
 from workbench.core.spec import Spec
 from workbench.families.gpt import GPT, GPTConfig
 from workbench.organisms.organism import Organism
@@ -154,4 +154,13 @@ def truth(made: DirectionRecipe) -> dict[str, Any]:
             "direction": [round(float(x), 6) for x in planted.direction]}  # fmt: skip
 
 
-ORGANISM = Organism("planted-direction", "gpt", DirectionOptions, recipe, build, truth, twin)
+def question(model: Any, made: DirectionRecipe, fields: Collection[str]) -> tuple[Inputs, dict[str, Any]]:
+    """Sentences with whether their words' classes differ, and the answer that says so."""
+    ids, differ = planted_by(made).sentences(200)
+    answers = torch.where(differ == 1, YES, NO), torch.where(differ == 1, NO, YES)
+    labels = {"differ": ["yes" if one else "no" for one in differ.tolist()]}
+    contrast = {"quantity": "logit-difference"} if "quantity" in fields else {}
+    return Inputs(ids, labels=labels, targets=answers[0], foils=answers[1] if contrast else None), contrast
+
+
+ORGANISM = Organism("planted-direction", "gpt", DirectionOptions, recipe, build, truth, twin, "two words", question)

@@ -12,7 +12,7 @@ planted one that does nothing. A tool that measures activity names it; one that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,4 +201,9 @@ def moved(model: GPT, made: HeadRecipe, count: int = 256) -> float:
     return float((apart(items) - apart(items.swapped())).mean() / 2)
 
 
-ORGANISM = Organism("planted-head", "gpt", HeadOptions, recipe, build, truth, twin)
+def question(model: Any, made: HeadRecipe, fields: Collection[str]) -> tuple[Inputs, dict[str, Any]]:
+    """The first held-out pairs, asked about the mark's kind against the kind it becomes in the corrupt twin."""
+    return ask(made, 8), {"quantity": "logit-difference"} if "quantity" in fields else {}
+
+
+ORGANISM = Organism("planted-head", "gpt", HeadOptions, recipe, build, truth, twin, "marks", question)

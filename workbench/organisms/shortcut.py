@@ -8,7 +8,7 @@ clean twin is the same model trained on the same items at dose 0, with the same 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 
-from workbench.core.protocol import Callback, Progress
+from workbench.core.protocol import Callback, Inputs, Progress
 from workbench.core.spec import Spec
 from workbench.data.worlds.marks import KINDS, Marked, Marks, MarksSpec
 from workbench.families import FAMILIES
@@ -150,9 +150,20 @@ def swap_effect(model: Any, form: Form, spec: MarksSpec, count: int) -> float:
     return float((form.kinds(model, items) - form.kinds(model, items.swapped()))[rows, planted].mean())
 
 
+SHOWN = 8
+"""Items that are asked about unless told."""
+
+
+def question(model: Any, made: ShortcutRecipe, fields: Collection[str]) -> tuple[Inputs, dict[str, Any]]:
+    """The first held-out items, asked about their answers at the position and in the stack where the family gives them."""
+    form, asked = FORMS[made.family], ask(model, made, SHOWN)
+    wanted = form.reads if "cross" in fields else form.settings
+    return asked.inputs, {name: value for name, value in wanted.items() if name in fields}
+
+
 def _organism(family: str) -> Organism:
     return Organism(
-        f"shortcut-{family}", family, ShortcutOptions, lambda options: recipe(family, options), build, truth, twin
+        f"shortcut-{family}", family, ShortcutOptions, lambda options: recipe(family, options), build, truth, twin, "marks", question
     )  # fmt: skip
 
 

@@ -72,13 +72,13 @@ class Form:
     def ask(self, model: Any, items: Marked) -> Asked:
         """The question about these items and where their marks stand."""
         where, honest = (items.patch, items.honest_patch) if self.patches else (items.at, items.honest_at)
-        spans = lambda at: tuple((self.first + int(p), min(self.first + int(p) + self.reach, self.total)) for p in at)  # noqa: E731
+        spans = lambda at: tuple((self.first + int(p), self.first + int(p) + 1) for p in at)  # noqa: E731
         planted, other = spans(where), spans(honest)
         rivals = np.zeros((len(items), self.total), dtype=bool)
         rivals[:, self.first : self.first + self.places] = True
         for row, taken in enumerate(zip(planted, other, strict=True)):
-            for start, stop in taken:
-                rivals[row, start:stop] = False
+            for start, _ in taken:
+                rivals[row, start : start + self.reach] = False  # what also hears a mark is neither it nor silent
         return Asked(self.inputs(model, items), planted, other, rivals, self.settings)
 
 
@@ -161,7 +161,7 @@ WHISPER = Form(
     lambda model, items: _probabilities(model.run(_heard(items)).logits[:, -1]), {"stack": "encoder"},
     {"query": 0, "stack": "decoder", "cross": True}, reach=2,
 )  # fmt: skip
-"""A convolution three frames wide hears a tone at its own position and at the next."""
+"""A convolution three frames wide hears a tone whole at its own position, and its end at the next."""
 
 
 # --- pictures with texts ---------------------------------------------------------------------------------------

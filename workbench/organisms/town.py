@@ -103,4 +103,4 @@ def truth(made: TownRecipe) -> dict[str, Any]:
     return Town(made.world).truth()
 
 
-ORGANISM = Organism("town", GPT.family, TownOptions, recipe, build, truth, twin)
+ORGANISM = Organism("town", GPT.family, TownOptions, recipe, build, truth, twin, domain="town")

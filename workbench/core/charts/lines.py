@@ -81,6 +81,18 @@ def forest(
     ``low`` and ``high`` may be NaN: the point is then hollow and its numbers say so. With ``verdict`` (a column) each row
     has the verdict's shape and hue and ends in its words. ``titles`` holds ``title``, words for columns, and ``null``.
     """
+    return _forest(frame, (label, effect, low, high), null, titles, verdict, log=False)
+
+
+def forest_of_sizes(frame: pd.DataFrame, label: str, size: str, low: str, high: str, *, titles: Titles) -> Any:
+    """The same along a logarithmic axis, for sizes above 0, without a null. Raises BadValue for one that is not."""
+    return _forest(frame, (label, size, low, high), None, titles, None, log=True)
+
+
+def _forest(
+    frame: pd.DataFrame, columns: tuple[str, str, str, str], null: float | None, titles: Titles, verdict: str | None, *, log: bool
+) -> Any:
+    label, effect, low, high = columns
     alt = altair()
     rows = checked(frame, [label, *([verdict] if verdict else [])], [effect], [low, high])
     _ordered(rows, effect, low, high)
@@ -96,6 +108,10 @@ def forest(
     rows["solid"] = [c if known else "none" for c, known in zip(rows["colour"], rows["low"].notna(), strict=True)]
     base = _rows(alt, rows)
     across = {"title": titled(titles, effect), "scale": alt.Scale(zero=False, padding=10), "axis": alt.Axis(tickCount=6)}
+    if log:
+        if (rows[["effect", "low"]].min() <= 0).any():
+            raise BadValue("the smallest number of a logarithmic axis", float(rows[["effect", "low"]].min().min()), "above 0")
+        across["scale"] = alt.Scale(type="log", padding=10)
     colour = alt.Color("colour:N", scale=None)
     known = "isValid(datum.low)"
     layers = [] if null is None else _reference(alt, "x", null, titles.get("null", f"null: {number(null)}"))
