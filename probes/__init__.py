@@ -15,6 +15,7 @@ INSTRUMENTS = Catalog(
         "probing": ("probes.probing:INSTRUMENT", "what a linear map reads at each layer, with controls", "headline"),
         "concept-direction": ("probes.concept_direction:INSTRUMENT", "in which direction of each layer a concept lies", "standard"),
         "steering": ("probes.steering:INSTRUMENT", "what pushing along a concept does, and its price", "standard"),
+        "erasure": ("probes.erasure:INSTRUMENT", "what is known and done once a concept is erased", "standard"),
         "interchange": ("probes.interchange:INSTRUMENT", "in which directions exchanged activations carry the answer along", "standard"),
         "description-length": ("probes.description_length:INSTRUMENT", "how few bits labels take, given each layer", "standard"),
         "structural-probe": ("probes.structural_probe:INSTRUMENT", "whether words lie as in their parse tree", "experimental"),

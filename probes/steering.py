@@ -26,6 +26,7 @@ from torch import Tensor
 
 from probes.concept_fit import METHODS, directions, unit
 from probes.concept_read import Concept, Read, read_concepts, read_features
+from probes.over_groups import Sampling, mean_over_groups
 from probes.panels import joined
 from probes.steering_runs import Outcome, Push, Runs, read_runs
 from probes.target import Quantity, model_dtype
@@ -37,7 +38,7 @@ from workbench.core.protocol import HookedModel, Inputs, Progress
 from workbench.core.result import Result
 from workbench.core.spec import Spec
 from workbench.core.stats.intervals import mean_interval
-from workbench.core.stats.resampling import bootstrap, fewest
+from workbench.core.stats.resampling import fewest
 
 WHO = ("direction", "random")
 WHAT = ("change", "loss_change")
@@ -136,7 +137,7 @@ def _site(runs: Runs, site: str, way: Tensor, size: float, plain: Outcome, spec:
             for k, (change, of) in enumerate(pairs):
                 changes[w, p, k] = change.mean() if len(change) else np.nan
                 if w == 0:
-                    bounds[k, 0, :, p] = _mean(change, of, spec)
+                    bounds[k, 0, :, p] = mean_over_groups(change, of, Sampling(spec.level, spec.resamples, spec.seed))
         for k in range(2):
             others = changes[1:, p, k]
             if np.isfinite(others).all():
@@ -147,19 +148,6 @@ def _site(runs: Runs, site: str, way: Tensor, size: float, plain: Outcome, spec:
     written = runs.written([None, *(Push(site, way, None if d is None else d * size, spec.where)
                                     for d in (spec.doses[0], spec.doses[-1], None))], spec.write)  # fmt: skip
     return {"bounds": bounds, "p": p_values, "size": size, "written": written}
-
-
-def _mean(change: np.ndarray, groups: np.ndarray, spec: SteeringSpec) -> tuple[float, float, float]:
-    """The mean with its interval over sentence groups; a change that is the same in all has an interval of no width."""
-    if len(change) == 0:
-        return np.nan, np.nan, np.nan
-    value = float(change.mean())
-    if len(np.unique(groups)) < fewest(spec.level):
-        return value, np.nan, np.nan
-    if np.ptp(change) <= 1e-9 * max(1.0, abs(value)):
-        return value, value, value
-    found = bootstrap(change, clusters=groups, level=spec.level, draws=spec.resamples, seed=spec.seed)
-    return found.value, found.interval.low, found.interval.high
 
 
 def _values(found: dict[str, dict[str, Any]], plain: Outcome, spec: SteeringSpec) -> xr.Dataset:

@@ -78,10 +78,10 @@ class Runs:
             rows = self.target.rows(part)
             found.append(rows.read(logits[torch.arange(len(logits)), rows.positions.to(logits.device)]).double().cpu())
             if self.texts is None:
-                losses.append(_losses(logits, self.items, part))
+                losses.append(next_token_losses(logits, self.items, part))
         if self.texts is not None:
             for part in slices(len(self.texts), rows_a_pass(self.tokens_a_pass, self.texts.width)):
-                losses.append(_losses(self._logits(self.texts, part, push), self.texts, part))
+                losses.append(next_token_losses(self._logits(self.texts, part, push), self.texts, part))
         answers = torch.cat(found)
         if not bool(answers.isfinite().all()):
             raise BadValue("the answer", "NaN or infinity", "finite", do="The weights are broken, or a dose is far too large.")
@@ -147,7 +147,7 @@ def read_runs(
     return Runs(model, chosen, target.rows(rows), texts, groups[held], loss_groups, spec.tokens_a_pass, prompts, tuple(notes))
 
 
-def _losses(logits: Float[Tensor, "batch pos d_vocab"], items: TokenItems, part: slice) -> Float[Tensor, " batch"]:
+def next_token_losses(logits: Float[Tensor, "batch pos d_vocab"], items: TokenItems, part: slice) -> Float[Tensor, " batch"]:
     """The mean next-token loss of each item (nats, float64); 0 where it has one token alone, and none to predict."""
     ids: Int[Tensor, "batch pos"] = items.ids[part].to(logits.device)
     own = logits[:, :-1].double().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
