@@ -74,8 +74,12 @@ def test_data_is_listed_and_verified(call: Call, tmp_path: Path, monkeypatch: py
     monkeypatch.delenv("WORKBENCH_DATA_MIRROR", raising=False)
     sets = call("data", "list", "--json").document["data"]
     assert {one["name"]: one["state"] for one in sets} == dict.fromkeys(
-        ("crows-pairs", "fsdd", "tinyshakespeare", "toxic-spans", "ud-english-ewt", "wikitext-2"), "not here"
-    )
+        (
+            "bbq", "blimp", "crows-pairs", "fsdd", "stereoset", "tinyshakespeare", "toxic-spans", "ud-english-ewt", "wikitext-2",
+            "winobias",
+        ),
+        "not here",
+    )  # fmt: skip
     assert "crows-pairs contains" in call("data", "list").out, "what a reader may meet is said"
     assert call("data", "verify").out == "No data set is here, so there is nothing to verify.\n"
     missing = call("data", "verify", "tinyshakespeare")

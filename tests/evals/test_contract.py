@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from evals import SUITES
 from evals.runner import MemorySink, run_suite
 from tests.engine.models import Wrapped
+from tests.evals import test_stereoset as stereosets
 from tests.evals.test_crows_pairs import PAIRS, write
 from workbench.core.charts.svg import to_svg
 from workbench.core.errors import Incompatible, UnknownName, UsageError
@@ -30,6 +32,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "trigger": {"world": WORLD, "count": 8},
     "exposure": {"world": WORLD},
     "perplexity": {"world": WORLD, "documents": 12, "orders": (1, 2)},
+    "stereoset": {},
+}
+FILES: dict[str, Callable[[Path], dict[str, Any]]] = {  # suites that read files, and a small file of their form
+    "crows-pairs": lambda folder: {"file": str(write(folder / "pairs.csv", PAIRS * 3))},
+    "stereoset": lambda folder: {"files": (str(stereosets.write(folder / "dev.json", stereosets.document())),)},
 }
 
 
@@ -46,10 +53,7 @@ def folder(tmp_path_factory) -> Path:
 
 @cache
 def spec_of(name: str, folder: Path) -> Spec:
-    settings = dict(SETTINGS[name])
-    if name == "crows-pairs":
-        settings["file"] = str(write(folder / "pairs.csv", PAIRS * 3))
-    return SUITES.load(name).spec(**settings)
+    return SUITES.load(name).spec(**SETTINGS[name], **(FILES[name](folder) if name in FILES else {}))
 
 
 @cache

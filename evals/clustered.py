@@ -1,0 +1,95 @@
+"""Statistics of items that are not independent: whole clusters (templates, terms, occupation pairs) are drawn, and few are refused.
+
+An interval over items that share a template as if they did not is too narrow. Where there are fewer clusters than an interval can
+be honest with (``fewest``) there is a value and no interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from workbench.core.errors import BadValue
+from workbench.core.finding import Interval
+from workbench.core.stats.power import minimal_detectable_effect
+from workbench.core.stats.resampling import Statistic, bootstrap, fewest
+
+Floats = NDArray[np.float64]
+Labels = Sequence[str] | NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Clustered:
+    """A statistic of ``n`` items in ``units`` clusters. ``value`` is None where it is not defined, ``interval`` where it cannot be
+    honest; ``detectable`` is the smallest difference that would be found with 80 % power."""
+
+    value: float | None
+    interval: Interval | None = None
+    n: int = 0
+    units: int = 0
+    detectable: float | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON values."""
+        low, high = (None, None) if self.interval is None else (self.interval.low, self.interval.high)
+        return {"value": self.value, "low": low, "high": high, "n": self.n, "clusters": self.units}
+
+    def above(self, value: float) -> bool:
+        """Whether the whole interval lies above ``value``; False where there is no interval."""
+        return self.interval is not None and self.interval.low > value
+
+
+def mean_of(values: ArrayLike, clusters: Labels, level: float = 0.95, *, bounds: tuple[float, float]) -> Clustered:
+    """The mean of the finite ``values [n]``, each within ``bounds``, with its BCa interval by ``clusters [n]``."""
+    x, names = np.asarray(values, dtype=np.float64), np.asarray(clusters, dtype=str)
+    kept = np.isfinite(x)
+    x, names = x[kept], names[kept]
+    if not len(x):
+        return Clustered(None)
+    units = len(set(names.tolist()))
+    if units < fewest(level):
+        return Clustered(float(x.mean()), None, len(x), units)
+    try:
+        found = bootstrap(x, clusters=names, level=level, bounds=bounds)
+    except BadValue:  # the draws of a few unequal clusters can all lie on one side of the value
+        found = bootstrap(x, clusters=names, level=level, bounds=bounds, method="percentile")
+    sd = found.se * units**0.5  # so that power counts clusters, not items
+    detectable = minimal_detectable_effect(units, sd, level=level) if sd > 0 else None
+    return Clustered(found.value, found.interval, len(x), units, detectable)
+
+
+def statistic_of(rows: ArrayLike, statistic: Statistic, level: float = 0.95, *, n: int = 0) -> Clustered:
+    """``statistic`` of ``rows [cluster, columns]`` (a cluster's sums or means) with its percentile interval; ``n`` items stand behind.
+
+    No value where the statistic is not finite; no interval where it is the same, or not finite, in some resample.
+    """
+    x = np.asarray(rows, dtype=np.float64)
+    if not len(x):
+        return Clustered(None)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(statistic(x[None], axis=1)[0])
+    if not np.isfinite(value):
+        return Clustered(None, None, n, len(x))
+    if len(x) < fewest(level):
+        return Clustered(value, None, n, len(x))
+    try:
+        found = bootstrap(x, statistic, level=level, method="percentile")
+    except BadValue:
+        return Clustered(value, None, n, len(x))
+    sd = found.se * len(x) ** 0.5
+    inside = found.interval.low <= value <= found.interval.high
+    interval = found.interval if inside else None
+    return Clustered(value, interval, n, len(x), minimal_detectable_effect(len(x), sd, level=level) if sd > 0 else None)
+
+
+def sums_by(columns: ArrayLike, clusters: Labels) -> Floats:
+    """``columns [n, k]`` summed within each of ``clusters [n]``, in the order of their names: [cluster, k]."""
+    x, names = np.asarray(columns, dtype=np.float64), np.asarray(clusters, dtype=str)
+    codes = np.unique(names, return_inverse=True)[1]
+    out = np.zeros((int(codes.max()) + 1 if len(codes) else 0, x.shape[1]))
+    np.add.at(out, codes, x)
+    return out
