@@ -17,6 +17,8 @@ INSTRUMENTS = Catalog(
         "steering": ("probes.steering:INSTRUMENT", "what pushing along a concept does, and its price", "standard"),
         "erasure": ("probes.erasure:INSTRUMENT", "what is known and done once a concept is erased", "standard"),
         "interchange": ("probes.interchange:INSTRUMENT", "in which directions exchanged activations carry the answer along", "standard"),
+        "similarity": ("probes.similarity:INSTRUMENT", "how alike layers are, and where two models part", "standard"),
+        "data-attribution": ("probes.data_attribution:INSTRUMENT", "which training rows gave the model its answer", "standard"),
         "description-length": ("probes.description_length:INSTRUMENT", "how few bits labels take, given each layer", "standard"),
         "structural-probe": ("probes.structural_probe:INSTRUMENT", "whether words lie as in their parse tree", "experimental"),
         "tuned-lens": ("probes.tuned_lens:INSTRUMENT", "each layer read in the last layer's terms, fitted", "standard"),

@@ -40,6 +40,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "concept-direction": {"draws": 1, "resamples": 400},
     "steering": {"doses": [1.0], "randoms": 2, "resamples": 400},
     "erasure": {"randoms": 2, "resamples": 400, "seed": 2},
+    "similarity": {"draws": 1, "blocks": 6},
     "description-length": {"resamples": 400},
     "structural-probe": {"resamples": 400, "epochs": 2, "rank": 4},
     "interchange": {"steps": 2, "randoms": 1, "resamples": 400},

@@ -277,3 +277,23 @@ def test_texts_with_a_class_each_are_asked_by_instruments_of_labels(model: Any) 
         make_inputs(INSTRUMENTS.load("saliency"), model, spec, INSTRUMENTS.load("saliency").spec())
     with pytest.raises(UsageError, match="one of classes for each of the 4 texts, not 1"):
         InputsSpec.parse({"texts": texts, "classes": ["a"]})
+
+
+def test_other_models_are_loaded_where_an_instrument_compares_some(store: Store, trained: str, model: Any) -> None:
+    tool, texts = INSTRUMENTS.load("similarity"), [f"the {job} met the pilot" for job in ("baker", "judge", "nurse", "clerk")]
+    one = InputsSpec.parse({"texts": texts, "model": trained})
+    assert one.model == (trained,)
+    assert InputsSpec.parse({"texts": texts, "model": [trained, "family:gpt"]}).model == (trained, "family:gpt")
+    made = make_inputs(tool, model, one, tool.spec(), store)
+    assert list(made.reference) == [trained, "untrained"]
+    assert made.reference[trained].digest() == model.digest()
+    assert made.reference["untrained"].digest() != model.digest()
+    found = tool(model, made, tool.spec.parse({"draws": 1}))
+    assert float(found.values["relative"].sel(other=trained).max()) == 0.0
+    assert (found.values["relative"].sel(other="untrained") > 0.3).all()
+    bare = make_inputs(tool, model, InputsSpec.parse({"texts": texts, "untrained": False}), tool.spec(), store)
+    assert bare.reference is None
+    with pytest.raises(UsageError, match="'saliency' compares no models"):
+        make_inputs(INSTRUMENTS.load("saliency"), model, one, INSTRUMENTS.load("saliency").spec(), store)
+    assert default_inputs(tool, trained, store).count == 96
+    assert "model" not in InputsSpec.of("x").model_dump(mode="json")  # older specs keep their bytes

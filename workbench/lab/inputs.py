@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from evals.tasks import TASKS
@@ -26,7 +26,7 @@ from workbench.core.spec import Spec, later
 from workbench.data import treebank
 from workbench.data.worlds.town import Split, Town, TownSpec
 from workbench.data.worlds.town_items import PronounItem
-from workbench.lab.refs import task_of, world_of
+from workbench.lab.refs import load, task_of, world_of
 from workbench.store.runs import Store
 
 SENTENCES, DOCUMENTS, TASK_ROWS = 96, 300, 8
@@ -44,9 +44,9 @@ class InputsSpec(Spec):
     that looks at weights alone. Or ``world``, the
     town whose held-out items are taken: ``count`` sentences that end before a pronoun, of occupations that lean at least
     ``least_lean``, or ``count`` documents with labelled words, as the instrument needs. ``untrained``: also a copy with fresh
-    weights, where the instrument takes one. Or ``task`` with its ``data``: the first ``count`` validation rows, asked about their class,
-    or about the first token that a decoder writes. Or ``labels``, the treebank whose words' parts of speech are asked: its first ``count``
-    sentences of ``split``.
+    weights, where the instrument takes one; ``model``: one or more other models, where it compares some. Or ``task`` with its ``data``:
+    the first ``count`` validation rows, asked about their class, or about the first token that a decoder writes. Or ``labels``, the
+    treebank whose words' parts of speech are asked: its first ``count`` sentences of ``split``.
     """
 
     texts: tuple[str, ...] = ()
@@ -55,6 +55,7 @@ class InputsSpec(Spec):
     corrupt: tuple[str, ...] = later(())
     classes: tuple[str, ...] = later(())
     weights: bool = later(False, description="nothing is read: the instrument looks at weights alone")
+    model: tuple[str, ...] = later((), description="references of other models that are compared with this one, such as checkpoints")
     world: TownSpec | None = None
     task: str = ""
     labels: Literal["", "ud-english-ewt"] = ""
@@ -64,6 +65,11 @@ class InputsSpec(Spec):
     least_lean: float = Field(LEAST_LEAN, ge=0, le=1)
     untrained: bool = True
     seed: int = Field(0, ge=0)
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _one_reference(cls, given: Any) -> Any:
+        return (given,) if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -112,8 +118,21 @@ def usual_count(tool: Instrument) -> int:
     return SENTENCES if "targets" in tool.needs.inputs and "baseline" in tool.spec.model_fields else 1
 
 
-def make_inputs(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: Spec) -> Inputs:
-    """The ``Inputs`` that ``tool`` takes under its spec ``chosen``: foils, groups and BOS only where that asks for them."""
+def make_inputs(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: Spec, store: Store | None = None) -> Inputs:
+    """The ``Inputs`` that ``tool`` takes under its spec ``chosen``: foils, groups and BOS only where that asks for them, other models where
+    it compares some (from ``store``; and where ``untrained``, a copy with fresh weights)."""
+    if tool.name != "similarity":
+        if spec.model:
+            raise UsageError(f"'{tool.name}' compares no models. Leave `inputs.model` out, or ask 'similarity'.")
+        return _made(tool, model, spec, chosen)
+    made = replace(_made(tool, model, spec, chosen), targets=None, foils=None)
+    others: dict[str, HookedModel] = {ref: load(ref, store=store) for ref in spec.model}
+    if spec.untrained:
+        others["untrained"] = untrained_copy(model, seed=spec.seed + 1)
+    return replace(made, reference=others or None)
+
+
+def _made(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: Spec) -> Inputs:
     if not tool.needs.inputs:
         return Inputs(None)
     if spec.weights:

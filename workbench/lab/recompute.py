@@ -87,7 +87,7 @@ def _probed_again(store: Store, record: RunRecord, old: Result, model: HookedMod
     if organism is not None and organism[0].question is not None:
         asked, _ = organism[0].question(model, organism[1], tool.spec.model_fields)
     else:
-        asked = make_inputs(tool, model, InputsSpec.of(given), chosen)
+        asked = make_inputs(tool, model, InputsSpec.of(given), chosen, store)
     found = tool(model, asked, chosen, progress=progress)
     return with_origin(found, model=old.provenance.model)
 

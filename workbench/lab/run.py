@@ -152,6 +152,7 @@ def probe(
     ref = reference_of(model, store)
     if inputs is not None and not isinstance(inputs, Inputs):
         inputs = InputsSpec.of(inputs)  # before anything is loaded: a misspelt field costs no time
+        inputs = inputs.model_copy(update={"model": tuple(reference_of(other, store) for other in inputs.model)})
     own = organism_of(ref, store) if inputs is None else None
     asks = own[0].question if own is not None else None
     task = inputs is None and (asks is not None or task_of(ref, store) is not None)
@@ -167,7 +168,7 @@ def probe(
         chosen = tool.spec.parse({**fields, **spec}, what=f"instrument '{instrument}'")
     else:
         given = default_inputs(tool, ref, store) if inputs is None else inputs
-    made = given if isinstance(given, Inputs) else make_inputs(tool, loaded, given, chosen)
+    made = given if isinstance(given, Inputs) else make_inputs(tool, loaded, given, chosen, store)
     described: dict[str, Any] = {"digest": digest_of_inputs(made)} if isinstance(given, Inputs) else given.model_dump(mode="json")
     if asks is not None:
         described["own"] = True  # what its organism asks, which can be asked again
