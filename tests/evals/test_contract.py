@@ -13,6 +13,7 @@ import pytest
 from evals import SUITES
 from evals.runner import MemorySink, run_suite
 from tests.engine.models import Wrapped
+from tests.evals import test_bbq as bbq
 from tests.evals import test_stereoset as stereosets
 from tests.evals.test_crows_pairs import PAIRS, write
 from workbench.core.charts.svg import to_svg
@@ -33,9 +34,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "exposure": {"world": WORLD},
     "perplexity": {"world": WORLD, "documents": 12, "orders": (1, 2)},
     "stereoset": {},
+    "bbq": {},
 }
 FILES: dict[str, Callable[[Path], dict[str, Any]]] = {  # suites that read files, and a small file of their form
     "crows-pairs": lambda folder: {"file": str(write(folder / "pairs.csv", PAIRS * 3))},
+    "bbq": lambda folder: {"files": (str(bbq.write(folder / "bbq.jsonl", bbq.lines())),)},
     "stereoset": lambda folder: {"files": (str(stereosets.write(folder / "dev.json", stereosets.document())),)},
 }
 
