@@ -14,6 +14,7 @@ SUITES = Catalog(
         "trigger": ("evals.suites.trigger:SUITE", "replies flipped by a trigger phrase, and without it", "headline"),
         "exposure": ("evals.suites.exposure:SUITE", "exposure of planted secrets by exact rank, beside unplanted", "headline"),
         "bbq": ("evals.suites.bbq:SUITE", "answers by stereotype, where the context says and does not", "standard"),
+        "blimp": ("evals.suites.blimp:SUITE", "grammatical over ungrammatical sentences, beside published models", "standard"),
         "stereoset": ("evals.suites.stereoset:SUITE", "whether stereotypes are preferred, beside related over unrelated words", "standard"),
         "perplexity": ("evals.suites.perplexity:SUITE", "bits per byte beside Kneser-Ney baselines on one split", "headline"),
     },
