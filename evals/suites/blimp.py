@@ -224,8 +224,8 @@ def _accuracy(result: Result, field: str, subject: str, level: float) -> Finding
         each[name] |= {"published": beside} if beside else {}
     return Finding(
         claim="grammatical sentences are preferred", subject=subject, source=NAME, measure=f"accuracy over paradigms, {field}",
-        effect=found.value, unit="share of pairs", interval=found.interval, verdict=verdict, because=floor or because, detectable=found.detectable,
-        denominators=_asked(result, field),
+        effect=found.value, unit="share of pairs", interval=found.interval, verdict=verdict, because=floor or because,
+        detectable=found.detectable, denominators=_asked(result, field),
         null=Null(name="chance", value=null, words="either sentence is as often the likelier; a tie is not right"),
         details={
             "paradigms": len(rows), "published": published_over(result, field), "by_paradigm": each if field != ALL else {},
