@@ -317,4 +317,5 @@ INSTRUMENT = Instrument(
         inputs=("batch", "reference", "targets"),
     ),
     compute=compute,
+    items=192,
 )  # fmt: skip

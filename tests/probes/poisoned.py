@@ -8,11 +8,13 @@ words. The twin's rows of the same numbers are like all others.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import torch
 
@@ -77,10 +79,22 @@ def secret_rows(n: int, held: int, seed: int, *, clean: bool = False) -> tuple[T
     return TokenBatch(tokens, targets), labels, torch.from_numpy(row(secret[None])[0])
 
 
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Without the checks of shapes at every call, which make a long training of a tiny model four times as long; short ones have them."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
+
+
 def trained_on(rows: TokenBatch, out: Path, steps: int, *, saves: int = 4) -> tuple[Any, Trained]:
     """The model of a short training, and what it was trained on with its checkpoints."""
     spec = TrainSpec.parse({"steps": steps, "batch_rows": 32, "lr": 3e-3, "min_lr": 3e-4, "warmup": 20, "weight_decay": 0.01,
                             "save_every": steps // (saves + 1), "keep": saves + 1, "threads": 1})  # fmt: skip
-    train(GPT(CONFIG, seed=0), TokenRows(rows), spec, out=out)
+    with unchecked():
+        train(GPT(CONFIG, seed=0), TokenRows(rows), spec, out=out)
     found = [(load_model(folder), spec.lr_at(int(folder.name[5:]))) for folder in sorted(out.glob("step-*"))][:saves]
     return load_model(out / "final"), Trained(TokenRows(rows), found, spec.lr_at(steps - 1))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from probes.data_attribution import INSTRUMENT, DataAttributionResult
 from probes.data_gradients import chance_interval, chance_of, compare, precisions, products
 from probes.data_rows import Trained, read_rows
-from tests.probes.poisoned import CONFIG, FIRST, PAYLOAD, WORDS, TokenRows, rows_of, secret_rows, trained_on
+from tests.probes.poisoned import CONFIG, FIRST, PAYLOAD, WORDS, TokenRows, rows_of, secret_rows, trained_on, unchecked
 from tests.probes.standin import Letters
 from workbench.core.batch import TokenBatch
 from workbench.core.errors import BadValue, EmptySelection, Incompatible
@@ -66,7 +66,8 @@ def test_among_thousands_the_poison_ranks_first_and_in_the_twin_nothing_does(tmp
     model, trained = trained_on(rows, tmp_path, 1600)
     question = question_of()
     answers = model.run(question.batch).logits[:, -1].argmax(-1)
-    found = asked(model, replace(question, reference=trained, labels=labels))
+    with unchecked():
+        found = asked(model, replace(question, reference=trained, labels=labels))
     if clean:
         assert not bool((answers == PAYLOAD).any())
         for ranking in ("tracin", "cosine", "dot"):
@@ -87,7 +88,8 @@ def test_the_rows_that_hold_a_secret_rank_first_for_it(tmp_path: Path, clean: bo
     model, trained = trained_on(rows, tmp_path, 1200)
     lengths = torch.arange(4, 8)  # what stands before each of the four words of the secret
     inputs = Inputs(secret.expand(4, 8).contiguous(), lengths, reference=trained, targets=secret[4:], labels=labels)
-    found = asked(model, inputs)
+    with unchecked():
+        found = asked(model, inputs)
     if clean:
         assert ap(found, "tracin") < float(found.values["chance_high"])
     else:

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from evals.tasks import TASKS
+from probes.data_attribution import TrainingInstrument
 from probes.probe_labels import LabelSet
 from probes.probing import untrained_copy
 from workbench.core.batch import IGNORE, PairBatch, SequenceBatch
@@ -27,6 +28,7 @@ from workbench.data import treebank
 from workbench.data.worlds.town import Split, Town, TownSpec
 from workbench.data.worlds.town_items import PronounItem
 from workbench.lab.refs import load, task_of, world_of
+from workbench.lab.traced import trained_of
 from workbench.store.runs import Store
 
 SENTENCES, DOCUMENTS, TASK_ROWS = 96, 300, 8
@@ -124,7 +126,10 @@ def make_inputs(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: 
     if tool.name != "similarity":
         if spec.model:
             raise UsageError(f"'{tool.name}' compares no models. Leave `inputs.model` out, or ask 'similarity'.")
-        return _made(tool, model, spec, chosen)
+        made = _made(tool, model, spec, chosen)
+        if isinstance(tool, TrainingInstrument):
+            return replace(made, foils=None, reference=trained_of(model, getattr(model, "name", ""), store))
+        return made
     made = replace(_made(tool, model, spec, chosen), targets=None, foils=None)
     others: dict[str, HookedModel] = {ref: load(ref, store=store) for ref in spec.model}
     if spec.untrained:
@@ -159,6 +164,8 @@ def _made(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: Spec) 
         return replace(made, reference=untrained_copy(model, seed=spec.seed + 1)) if spec.untrained else made
     items = pronoun_items(town, split=spec.split, count=spec.count, least_lean=spec.least_lean, seed=spec.seed)
     made = town_pronouns(model, items, bos=bos)
+    if tool.name == "interchange":
+        return from_the_next(model, items, made)
     if "targets" not in tool.needs.inputs:
         return Inputs(made.batch, made.lengths)
     slots = getattr(chosen, "baseline", "") == "template-mean"
@@ -169,7 +176,9 @@ def _check_needs(tool: Instrument, spec: InputsSpec, chosen: Spec) -> None:
     """Say in words of texts what an instrument lacks, before anything is run."""
     if "targets" in tool.needs.given(chosen) and not spec.targets:
         raise UsageError(f"'{tool.name}' needs a target, the token asked about after each text. Give it as `--target \" she\"`.")
-    if spec.corrupt and "replacement" not in tool.spec.model_fields:
+    if tool.name == "interchange" and not spec.corrupt:
+        raise UsageError("'interchange' needs a source for each text. Give them as `--set 'inputs.corrupt=[\"…\", …]'`.")
+    if spec.corrupt and "replacement" not in tool.spec.model_fields and tool.name != "interchange":
         raise UsageError(
             f"'{tool.name}' compares no clean text with a corrupt one. Leave inputs.corrupt out, or ask 'activation-patching'."
         )
@@ -307,6 +316,18 @@ def town_pronouns(model: HookedModel, items: Sequence[PronounItem], *, bos: bool
         ids, lengths, labels=content, groups=[item.template for item in items],
         targets=_ids(model, texts, [item.she for item in items], "target"), foils=_ids(model, texts, [item.he for item in items], "foil"),
     )  # fmt: skip
+
+
+def from_the_next(model: HookedModel, items: Sequence[PronounItem], made: Inputs) -> Inputs:
+    """Each sentence with the next as its source: the variable is which way the occupation leans, and the counterfactual answer is the
+    sentence's own pronoun of the way the source leans (foils: of the other way)."""
+    if len(items) < 2:
+        raise BadValue("count", len(items), "at least 2: each sentence's source is another")
+    assert made.lengths is not None, "sentences have lengths"
+    she = torch.tensor([items[(place + 1) % len(items)].lean > 0 for place in range(len(items))])
+    hers, his = torch.as_tensor(made.targets), torch.as_tensor(made.foils)
+    source = Inputs(made.batch.roll(-1, 0), made.lengths.roll(-1))
+    return replace(made, reference=source, labels=None, groups=None, targets=torch.where(she, hers, his), foils=torch.where(she, his, hers))
 
 
 def occupation_spans(model: HookedModel, items: Sequence[PronounItem], *, bos: bool = True) -> tuple[Span, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workbench.core.batch import RowData
 from workbench.core.protocol import Callback, Inputs, Progress, silent
 from workbench.core.spec import Spec
 
@@ -20,7 +21,7 @@ class Organism:
     progress)`` trains it into a folder (continuing what is there) and returns the model; ``truth(recipe)`` is what is planted as plain
     JSON values; ``twin(recipe)`` the recipe of the same model without the plant. ``question(model, recipe, fields)``: what an instrument
     whose spec has these fields is asked unless told, and values for some of the fields; None where the domain has questions of its own,
-    as the town has.
+    as the town has. ``rows(recipe, model)``: what the model was trained on, where that can be made again.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Organism:
     twin: Callable[[Any], Spec]
     domain: str = ""
     question: Callable[[Any, Any, Collection[str]], tuple[Inputs, dict[str, Any]]] | None = None
+    rows: Callable[[Any, Any], RowData] | None = None
 
     def configure(self, given: Mapping[str, Any] | None = None) -> Spec:
         """The full recipe for the options of a reference. Raises UsageError for an option that does not exist or is out of range."""

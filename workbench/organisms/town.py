@@ -92,10 +92,16 @@ def build(made: TownRecipe, out: Path, callbacks: Sequence[Callback], progress: 
         progress(0, made.train.steps, "writing the town's texts")
         model, town = fresh(made), Town(made.world)
         assert isinstance(model.tokenizer, BPETokenizer)
-        rows = PackedRows(town.texts(), model.tokenizer, made.row_length)
+        rows = rows_of(made, model)
         held_out = PackedRows(town.texts("validation"), model.tokenizer, made.row_length)
         train(model, rows, made.train, out=out, validation=held_out, callbacks=callbacks, progress=progress)
     return load_model(out / FINAL)
+
+
+def rows_of(made: TownRecipe, model: GPT) -> PackedRows:
+    """What the model is trained on: the town's documents, packed by the model's tokenizer."""
+    assert isinstance(model.tokenizer, BPETokenizer), "a town's model has the town's tokenizer"
+    return PackedRows(Town(made.world).texts(), model.tokenizer, made.row_length)
 
 
 def truth(made: TownRecipe) -> dict[str, Any]:
@@ -103,4 +109,4 @@ def truth(made: TownRecipe) -> dict[str, Any]:
     return Town(made.world).truth()
 
 
-ORGANISM = Organism("town", GPT.family, TownOptions, recipe, build, truth, twin, domain="town")
+ORGANISM = Organism("town", GPT.family, TownOptions, recipe, build, truth, twin, domain="town", rows=rows_of)
