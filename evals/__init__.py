@@ -15,6 +15,7 @@ SUITES = Catalog(
         "exposure": ("evals.suites.exposure:SUITE", "exposure of planted secrets by exact rank, beside unplanted", "headline"),
         "bbq": ("evals.suites.bbq:SUITE", "answers by stereotype, where the context says and does not", "standard"),
         "blimp": ("evals.suites.blimp:SUITE", "grammatical over ungrammatical sentences, beside published models", "standard"),
+        "winobias": ("evals.suites.winobias:SUITE", "pronouns read by occupational stereotype, sentences paired", "standard"),
         "stereoset": ("evals.suites.stereoset:SUITE", "whether stereotypes are preferred, beside related over unrelated words", "standard"),
         "perplexity": ("evals.suites.perplexity:SUITE", "bits per byte beside Kneser-Ney baselines on one split", "headline"),
     },

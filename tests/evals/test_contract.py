@@ -16,6 +16,7 @@ from tests.engine.models import Wrapped
 from tests.evals import test_bbq as bbq
 from tests.evals import test_blimp as blimp
 from tests.evals import test_stereoset as stereosets
+from tests.evals import test_winobias as winobias
 from tests.evals.test_crows_pairs import PAIRS, write
 from workbench.core.charts.svg import to_svg
 from workbench.core.errors import Incompatible, UnknownName, UsageError
@@ -36,12 +37,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "perplexity": {"world": WORLD, "documents": 12, "orders": (1, 2)},
     "stereoset": {},
     "bbq": {},
+    "winobias": {},
     "blimp": {},
 }
 FILES: dict[str, Callable[[Path], dict[str, Any]]] = {  # suites that read files, and a small file of their form
     "crows-pairs": lambda folder: {"file": str(write(folder / "pairs.csv", PAIRS * 3))},
     "bbq": lambda folder: {"files": (str(bbq.write(folder / "bbq.jsonl", bbq.lines())),)},
     "blimp": lambda folder: {"files": (str(blimp.write(folder / "blimp.jsonl", blimp.rows())),)},
+    "winobias": lambda folder: {"folder": str(winobias.write(folder / "winobias"))},
     "stereoset": lambda folder: {"files": (str(stereosets.write(folder / "dev.json", stereosets.document())),)},
 }
 
