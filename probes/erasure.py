@@ -24,19 +24,21 @@ from probes.concept_erasers import random_like
 from probes.concept_read import token_sites
 from probes.erasure_parts import Parts, read_parts
 from probes.erasure_result import BY_ERASED, EVERY, NOTHING, WHO, ErasureResult
-from probes.erasure_runs import Bench, Erasers, How, Outcome
+from probes.erasure_runs import Bench, Erasers, How, Outcome, predicts_next
 from probes.over_groups import Bounded, Sampling, gap, gap_null, gap_over_groups, mean_over_groups
 from probes.probe_fit import How as ProbeHow
 from probes.probe_fit import make_jobs
 from probes.target import Quantity, model_dtype, read_target
 from probes.token_items import TokenItems, origin, read_items
-from workbench.core.errors import BadValue
+from workbench.core.errors import BadValue, Incompatible
 from workbench.core.measure import Instrument, Needs
 from workbench.core.protocol import HookedModel, Inputs, Progress
 from workbench.core.spec import Spec
 from workbench.core.stats.intervals import mean_interval
 from workbench.core.stats.resampling import fewest
 
+FEW = 30
+"""Fitting tokens a feature below which a note says that the sample is small."""
 ROUNDING = 1e-6
 """A gap that is a smaller share of the largest answer is none: the rounding of single precision."""
 SHUFFLES = 5
@@ -143,6 +145,8 @@ def _bench(model: HookedModel, inputs: Inputs, items: TokenItems, parts: Parts, 
         raise BadValue("inputs.foils", "given", "left out where there are no targets")
     target = None
     if inputs.targets is not None:
+        if "logits" not in model.abilities:
+            raise Incompatible("erasure", f"this {model.family} model", ["the model does not offer logits"], do="Leave targets out.")
         target = read_target(model, items, inputs, spec.quantity, spec.answer_at).rows(torch.from_numpy(parts.rows))
     kind = ProbeHow(probe=spec.probe, strength=spec.strength, seed=spec.seed)
     (job,) = make_jobs([parts.held_task], [[parts.split]], draws=SHUFFLES, how=kind)
@@ -222,14 +226,14 @@ def _notes(
         out.append("No targets were given, so no answer was followed.")
     elif concept is None:
         out.append("No gap is told: that takes one class an item, and two classes or one named as the concept.")
-    if getattr(model, "both_ways", False):
+    if not predicts_next(model):
         out.append("The price is not known: this model does not predict the next token.")
     if (tested := len(np.unique(parts.token_groups))) < fewest(spec.level):
         out.append(f"{tested} sentence groups are tested, too few for an interval.")
     fitted = len(parts.fit.where) // (parts.fit.items.width if spec.where == "each" else 1)
     width = max(eraser.width for eraser in plans[EVERY].values())
-    if fitted < 3 * width:
-        out.append(f"Erasers are fitted to {fitted} tokens: few for sites of up to {width} features.")
+    if fitted < FEW * width:
+        out.append(f"Erasers are fitted to {fitted} tokens, few for {width} features: other tokens may still tell much.")
     if idle := [name for name in plans if name not in (NOTHING, EVERY) and plans[name][name].rank == 0]:
         out.append(f"Nothing linear tells the classes at {', '.join(idle)}: nothing was erased there.")
     return out
@@ -239,6 +243,6 @@ INSTRUMENT = Instrument(
     name="erasure",
     question="What does the model know and do once a concept is erased, at one layer or at every one?",
     spec=ErasureSpec,
-    needs=Needs(abilities=frozenset({"logits", "edit"}), reads=("tokens",), inputs=("batch", "labels")),
+    needs=Needs(abilities=frozenset({"edit"}), reads=("tokens",), inputs=("batch", "labels")),
     compute=compute,
 )

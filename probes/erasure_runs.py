@@ -160,7 +160,7 @@ class Bench:
         items, answers, losses = self.held.items, [], []
         wanted = torch.zeros(len(items), dtype=torch.bool)
         wanted[self.test] = True
-        one_way = not getattr(self.model, "both_ways", False)
+        one_way = predicts_next(self.model)
         logits = "all" if self.target is not None or (one_way and self.texts is None) else None
         for part in slices(len(items), rows_a_pass(self.tokens_a_pass, items.width)):
             given = items.given(self.model, part, device_of(self.model))
@@ -197,6 +197,11 @@ class Bench:
             assert trace.logits is not None
             found.append(next_token_losses(trace.logits.detach(), self.texts, part))
         return torch.cat(found)[self.texts.lengths > 1]
+
+
+def predicts_next(model: HookedModel) -> bool:
+    """Whether the model's logits are those of the next token."""
+    return "logits" in model.abilities and not getattr(model, "both_ways", False)
 
 
 def finite(x: Tensor, what: str) -> None:

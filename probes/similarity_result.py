@@ -12,6 +12,7 @@ from probes.panels import joined
 from probes.similarity_read import ITSELF
 from workbench.core.charts.heat import grid
 from workbench.core.charts.lines import curve_with_band
+from workbench.core.errors import BadValue
 from workbench.core.result import Result
 
 
@@ -68,15 +69,25 @@ class SimilarityResult(Result):
         return out
 
     def plot(self) -> Any:
-        """Debiased CKA of sites by sites, a panel a model; and below it, for others with the same sites, the difference over depth."""
+        """Debiased CKA of sites by sites, the models side by side on one scale of colours; and below it, for others with the same sites,
+        the difference over depth. Raises BadValue where nothing varies."""
         frame: Any = self.to_frame()
+        frame = frame[frame["cka_debiased"].notna() | frame["relative"].notna()]
+        columns = [(name, site) for name in self.values["other"].values for site in self.values["other_site"].values
+                   if frame[(frame["other"] == name) & (frame["other_site"] == site)]["cka_debiased"].notna().any()]  # fmt: skip
+        place = {column: number for number, column in enumerate(columns)}
+        cells = frame.assign(column=[place.get(pair, -1) for pair in zip(frame["other"], frame["other_site"], strict=True)])
+        depth = dict(zip(self.values["other_site"].values.tolist(), self.values["other_depth"].values.tolist(), strict=True))
+        titles = {
+            "title": "Debiased CKA",
+            "column": "model and site, from the first up",
+            "depth": "site of the model",
+            "cka_debiased": "CKA",
+        }
+        names = [f"{name} {depth[site]}" for name, site in columns]
         panels = []
-        for name in self.values["other"].values:
-            part = frame[(frame["other"] == name) & frame["cka_debiased"].notna()]
-            words = "itself" if name == ITSELF else f"'{name}'"
-            if len(part):
-                titles = {"title": f"Debiased CKA with {words}", "other_depth": f"site of {words}", "depth": "site", "cka_debiased": "CKA"}
-                panels.append(grid(part, "other_depth", "depth", "cka_debiased", titles=titles))
+        if columns:
+            panels.append(grid(cells[cells["column"] >= 0], "column", "depth", "cka_debiased", titles=titles, x_labels=names))
         rows = frame.drop_duplicates(["other", "site"])
         rows = rows[rows["relative"].notna()]
         if len(rows):
@@ -84,4 +95,6 @@ class SimilarityResult(Result):
                       "other": "model", "reference": "none"}  # fmt: skip
             bands = ("depth", "relative", "relative_low", "relative_high")
             panels.append(curve_with_band(rows, *bands, colour="other", titles=titles, reference=0.0))
-        return panels[0] if len(panels) == 1 else joined(panels, "Similarity of layers", columns=2)
+        if not panels:
+            raise BadValue("what can be drawn", "nothing", "a site at which something varies")
+        return panels[0] if len(panels) == 1 else joined(panels, "Similarity of layers", columns=1)

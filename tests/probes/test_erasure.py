@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from probes.ridge import Moments, one_hot
 from probes.token_items import read_items
 from tests.probes.rewritten import NO, YES, Rewritten, rewritten
 from workbench.core.batch import IGNORE
-from workbench.core.errors import BadValue, EmptySelection, UnknownName, UsageError
+from workbench.core.errors import BadValue, EmptySelection, Incompatible, UnknownName, UsageError
 from workbench.core.protocol import Inputs
 from workbench.core.result import Result
 from workbench.core.sites import Site
@@ -254,6 +255,19 @@ def test_classes_of_tokens_in_an_encoder() -> None:
     assert np.isnan(found.values["gap"]).all()
     assert np.isnan(found.values["loss_change"]).all()
     assert "this model does not predict the next token" in found.summary()
+
+
+def test_a_model_that_only_has_streams_is_probed_and_not_followed() -> None:
+    model = BERT(BERTConfig(n_layers=1, d_model=8, n_heads=2, d_vocab=40, n_ctx=8, head="none"), None, seed=0).eval()
+    ids = torch.randint(2, 40, (60, 4), generator=torch.Generator().manual_seed(0))
+    given = Inputs(ids, labels=ids[:, -1] % 2)
+    spec = INSTRUMENT.spec.parse({"randoms": 2, "resamples": 400})
+    found = INSTRUMENT(model, given, spec)
+    assert np.isfinite(found.values["accuracy"]).all()
+    assert np.isnan(float(found.values["loss"]))
+    assert "few for 8 features: other tokens may still tell much" in found.summary()
+    with pytest.raises(Incompatible, match="does not offer logits"):
+        INSTRUMENT(model, replace(given, targets=torch.zeros(60).long()), spec)
 
 
 def test_the_price_is_of_the_texts_where_there_are_texts_and_survives_storage() -> None:

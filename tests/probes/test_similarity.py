@@ -154,7 +154,7 @@ def test_checkpoints_come_nearer_one_by_one() -> None:
     found = asked(last, steps)
     apart = [float(found.values["relative"].sel(other=name, site=FIRST)) for name in steps]
     assert apart == sorted(apart, reverse=True)
-    assert found.plot().to_dict()["concat"]
+    assert len(found.plot().to_dict()["concat"]) == 2
     assert Result.from_json(found.to_json()).digest() == found.digest()
 
 
@@ -192,6 +192,8 @@ def test_a_site_at_which_nothing_varies_is_said_and_not_compared() -> None:
     found = asked(first)
     assert f"Nothing varies at {FIRST}" in found.summary()
     assert np.isnan(found.values["cka"].sel(site=FIRST)).all()
+    with pytest.raises(BadValue, match="a site at which something varies"):
+        asked(first, sites=[FIRST]).plot()
 
 
 def test_few_tokens_for_the_width_are_said() -> None:
