@@ -110,6 +110,17 @@ def test_interchange_is_asked_with_texts_and_their_sources(store: Store, trained
     assert not recompute(found.provenance.volatile["run"], "interchange", store=store).differs
 
 
+@pytest.mark.slow
+def test_a_planted_direction_is_asked_about_itself(store: Store) -> None:
+    found = probe("interchange", "organism:planted-direction", store=store, steps=2, randoms=1)
+    one = found.values.isel(site=0)
+    assert one["site"].item() == "blocks.1.hook_resid_post"
+    assert float(one["accuracy"].sel(who="given")) == 1.0
+    assert float(one["accuracy"].sel(who="inert")) == float(one["accuracy"].sel(who="none"))
+    twin = probe("interchange", "organism:planted-direction@dose=0", store=store, steps=2, randoms=1).values.isel(site=0)
+    assert float(twin["accuracy"].sel(who="given")) < 0.7
+
+
 def test_other_instruments_take_no_sources(store: Store, trained: str) -> None:
     tool, model = INSTRUMENTS.load("data-attribution"), load(trained, store=store)
     with pytest.raises(UsageError, match="compares no clean text with a corrupt one"):

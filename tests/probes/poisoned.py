@@ -8,17 +8,16 @@ words. The twin's rows of the same numbers are like all others.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jaxtyping
 import numpy as np
 import torch
 
 from probes.data_rows import Trained
+from tests.probes.unchecked import unchecked
 from workbench.core.batch import IGNORE, TokenBatch
 from workbench.families.gpt import GPT, GPTConfig
 from workbench.training.checkpoint import load_model
@@ -77,17 +76,6 @@ def secret_rows(n: int, held: int, seed: int, *, clean: bool = False) -> tuple[T
     tokens = torch.from_numpy(row(words))
     targets = torch.cat([tokens[:, 1:], torch.full((n, 1), IGNORE)], 1)
     return TokenBatch(tokens, targets), labels, torch.from_numpy(row(secret[None])[0])
-
-
-@contextmanager
-def unchecked() -> Iterator[None]:
-    """Without the checks of shapes at every call, which make a long training of a tiny model four times as long; short ones have them."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        yield
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def trained_on(rows: TokenBatch, out: Path, steps: int, *, saves: int = 4) -> tuple[Any, Trained]:

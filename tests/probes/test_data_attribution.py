@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from probes.data_attribution import INSTRUMENT, DataAttributionResult
 from probes.data_gradients import chance_interval, chance_of, compare, precisions, products
 from probes.data_rows import Trained, read_rows
-from tests.probes.poisoned import CONFIG, FIRST, PAYLOAD, WORDS, TokenRows, rows_of, secret_rows, trained_on, unchecked
+from tests.probes.poisoned import CONFIG, FIRST, PAYLOAD, WORDS, TokenRows, rows_of, secret_rows, trained_on
 from tests.probes.standin import Letters
+from tests.probes.unchecked import unchecked
 from workbench.core.batch import TokenBatch
 from workbench.core.errors import BadValue, EmptySelection, Incompatible
 from workbench.core.protocol import Inputs
@@ -84,18 +85,20 @@ def test_among_thousands_the_poison_ranks_first_and_in_the_twin_nothing_does(tmp
 @pytest.mark.full
 @pytest.mark.parametrize("clean", [False, True])
 def test_the_rows_that_hold_a_secret_rank_first_for_it(tmp_path: Path, clean: bool) -> None:
-    rows, labels, secret = secret_rows(2000, 10, 0, clean=clean)
-    model, trained = trained_on(rows, tmp_path, 1200)
+    rows, labels, secret = secret_rows(2000, 20, 0, clean=clean)
+    model, trained = trained_on(rows, tmp_path, 1600)
     lengths = torch.arange(4, 8)  # what stands before each of the four words of the secret
     inputs = Inputs(secret.expand(4, 8).contiguous(), lengths, reference=trained, targets=secret[4:], labels=labels)
     with unchecked():
         found = asked(model, inputs)
     if clean:
-        assert ap(found, "tracin") < float(found.values["chance_high"])
+        for ranking in ("tracin", "cosine"):
+            assert ap(found, ranking) < 2 * float(found.values["chance_high"]), ranking
     else:
         assert float(found.values["question_loss"]) < 1.0, "the secret is learned"
-        assert ap(found, "tracin") >= 0.95
-        assert sorted(found.first("tracin", 10)) == np.flatnonzero(labels).tolist()
+        assert ap(found, "cosine") >= 0.99
+        assert sorted(found.first("cosine", 20)) == np.flatnonzero(labels).tolist()
+        assert ap(found, "tracin") >= 0.9, "a few rows that are hard to learn may come before them"
 
 
 # --- products, against slower ways ---------------------------------------------------------------------------------

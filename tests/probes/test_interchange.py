@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -12,9 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probes.interchange import INSTRUMENT, InterchangeResult
+from probes.interchange import INSTRUMENT, InterchangeResult, InterchangeSpec
 from probes.interchange_fit import directions, overlap
 from probes.interchange_runs import Held, answers_after, credits, exchanged, held_at, read_pairs
+from tests.probes.unchecked import unchecked
 from workbench.core.errors import BadValue, EmptySelection, UsageError
 from workbench.core.protocol import FromTrace, Inputs
 from workbench.families.bert import BERT
@@ -41,8 +43,10 @@ def unread(planted: Planted) -> list[list[float]]:
 
 
 def asked(planted: Planted, inputs: Inputs | None = None, **spec: Any) -> InterchangeResult:
-    words = {"sites": [AT], "subspace": [planted.direction.tolist()], "inert": unread(planted), "steps": 150}
-    found = INSTRUMENT(planted.model, pairs_of(planted) if inputs is None else inputs, INSTRUMENT.spec.parse(words | spec))
+    words = {"sites": [AT], "subspace": [planted.direction.tolist()], "inert": unread(planted), "steps": 200}
+    chosen = InterchangeSpec.parse(words | spec)
+    with unchecked() if chosen.steps > 10 else nullcontext():
+        found = INSTRUMENT(planted.model, pairs_of(planted) if inputs is None else inputs, chosen)
     assert isinstance(found, InterchangeResult)
     return found
 

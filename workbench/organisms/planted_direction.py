@@ -155,8 +155,15 @@ def truth(made: DirectionRecipe) -> dict[str, Any]:
 
 
 def question(model: Any, made: DirectionRecipe, fields: Collection[str]) -> tuple[Inputs, dict[str, Any]]:
-    """Sentences with whether their words' classes differ, and the answer that says so."""
-    ids, differ = planted_by(made).sentences(200)
+    """Sentences with whether their words' classes differ, and the answer that says so; where parts of runs are exchanged, pairs of them
+    with the source's answer, what is planted, and the two axes that nothing reads once it is written."""
+    planted = planted_by(made)
+    if "subspace" in fields:
+        (base, _), (source, differ) = planted.sentences(400), planted.sentences(400, seed=1)
+        told = {"subspace": [planted.direction.tolist()], "inert": torch.eye(made.d_model)[-2:].tolist(),
+                "sites": [f"blocks.{made.at}.hook_resid_post"]}  # fmt: skip
+        return Inputs(base, reference=source, targets=torch.where(differ == 1, YES, NO)), told
+    ids, differ = planted.sentences(200)
     answers = torch.where(differ == 1, YES, NO), torch.where(differ == 1, NO, YES)
     labels = {"differ": ["yes" if one else "no" for one in differ.tolist()]}
     contrast = {"quantity": "logit-difference"} if "quantity" in fields else {}
