@@ -29,6 +29,15 @@ def test_a_suite_and_an_instrument_give_the_same_bytes_again(store: Store, train
     assert recompute(asked.provenance.volatile["run"], "probing", store=store).same
 
 
+def test_a_comparison_with_another_model_is_kept_by_a_lasting_name_and_derived_again(store: Store, trained: str) -> None:
+    texts = [f"the {job} met the pilot because" for job in ("baker", "judge", "nurse", "clerk", "guard")]
+    found = lab.probe("similarity", trained, {"texts": texts, "model": trained[: len("run:") + 6]}, store=store, draws=1)
+    run = found.provenance.volatile["run"]
+    assert list(found.values["other"].values) == ["itself", trained, "untrained"]
+    assert store.runs.get(run).spec["inputs"]["model"] == [trained], "the beginning of an id that was typed is the whole id"
+    assert recompute(run, "similarity", store=store).same
+
+
 @pytest.mark.slow
 def test_a_training_gives_the_same_history_again(store: Store, trained: str) -> None:
     assert recompute(trained.removeprefix("run:"), "training", store=store).same
