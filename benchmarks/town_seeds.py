@@ -155,7 +155,8 @@ def main() -> int:
     if asked.write:
         profile = profile_of(load(refs(asked.seeds[0])["model"], store=store), "town")
         setting = Setting(profile, f"the town, dose 0.8 and clean twins, seeds {', '.join(map(str, asked.seeds))}")
-        (ROOT / "workbench" / "calibration" / "shipped" / "town.json").write_text(dump(cards(pairs, hits_of(done), setting)), encoding="utf-8")
+        shipped = ROOT / "workbench" / "calibration" / "shipped" / "town.json"
+        shipped.write_text(dump(cards(pairs, hits_of(done), setting)), encoding="utf-8")
         versions = ", ".join(f"{k} {v}" for k, v in Provenance.here().packages.items())
         head = (
             f"# The town over seeds\n\nMade by `python benchmarks/town_seeds.py --seeds {' '.join(map(str, asked.seeds))} --write` "

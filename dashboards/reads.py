@@ -296,6 +296,10 @@ TOWN = "town"
 """What cards of before the exams were measured on: the audits of the town."""
 
 
+SPIKE = "spike"
+"""What cards are measured on that hold for one model: known doses planted into copies of it."""
+
+
 def cards() -> tuple[Card, ...]:
     """Every card: measured in this home where there is one, then shipped. Raises CorruptFile."""
     try:
@@ -309,7 +313,8 @@ def exams(found: Sequence[Card]) -> dict[str, str]:
     known = {name: entry.words for name, entry in catalogs.exams().items()}
     present = dict.fromkeys(card.exam or TOWN for card in found)
     ordered = [*(name for name in known if name in present), *(name for name in present if name not in known)]
-    return {name: known.get(name, "what audits of planted and clean towns find") for name in ordered}
+    known |= {TOWN: "what audits of planted and clean towns find", SPIKE: "known doses planted into copies of a model at hand"}
+    return {name: known[name] for name in ordered}
 
 
 def atlas(found: Sequence[Card]) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:

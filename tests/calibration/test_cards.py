@@ -49,7 +49,8 @@ def test_shipped_cards_read_and_are_of_other_seeds_than_the_plan() -> None:
         if not card.exam:
             assert "seeds 1, 2, 3" in card.conditions
     for file in FILES:
-        assert dump(parsed(file.read_text(encoding="utf-8"), file.name)) == file.read_text(encoding="utf-8"), "writing again gives the bytes"
+        text = file.read_text(encoding="utf-8")
+        assert dump(parsed(text, file.name)) == text, "writing again gives the bytes"
 
 
 def test_a_card_of_an_exam_is_whole_and_within_its_floor() -> None:
@@ -71,7 +72,7 @@ def test_a_card_of_an_exam_is_whole_and_within_its_floor() -> None:
 def test_the_atlas_in_the_docs_is_that_of_the_shipped_cards() -> None:
     written = (Path(__file__).parents[2] / "docs" / "calibration.md").read_text(encoding="utf-8")
     plain = page(shipped()).replace(" (stale)", "")
-    assert plain in written.replace(" (stale)", ""), "write it anew: `workbench calibrate --list --page FILE`"
+    assert plain in written.replace(" (stale)", ""), "write it anew: `python benchmarks/atlas.py`"
 
 
 @pytest.mark.full

@@ -10,6 +10,7 @@ import yaml
 from tests.cli.conftest import Call
 from tests.lab.trained import SMALL
 from workbench.families.gpt import GPT
+from workbench.organisms import ORGANISMS
 from workbench.store.runs import Store
 
 
@@ -61,7 +62,10 @@ def test_sites_lists_every_site_with_its_axes(call: Call) -> None:
 
 
 def test_models_are_listed_and_shown(call: Call, trained: str) -> None:
-    assert [one["ref"] for one in call("models", "list", "--json").document["models"]] == ["organism:town", trained]
+    assert [one["ref"] for one in call("models", "list", "--json").document["models"]] == [
+        *(f"organism:{name}" for name in ORGANISMS),
+        trained,
+    ]
     document = call("models", "show", trained, "--json").document
     assert document["config"]["d_model"] == 32
     assert document["tokenizer"].startswith("BPETokenizer of")

@@ -21,39 +21,47 @@ def calibrate(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Instruments or suites; none: all that the exam takes.")] = [],  # noqa: B006
     exam: Annotated[str, typer.Option(metavar="EXAM", help="How they are scored; --list names the exams.")] = "places",
     family: Annotated[list[str], typer.Option(metavar="FAMILY", help="On models of this family; may be given again.")] = [],  # noqa: B006
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="REF", help="Plant known doses into copies of this model; its cards stand beside it.")
+    ] = "",
+    data: Annotated[str, typer.Option(metavar="TEXT", help="With --model: own, a public text, or a file with one text a line.")] = "own",
     quick: Annotated[bool, typer.Option("--quick", help="A few models only; the card is shown and not kept.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Measure current cards anew too.")] = False,
-    page: Annotated[str, typer.Option("--page", metavar="FILE", help="With --list: write all cards as Markdown tables into FILE.")] = "",
     listing: Annotated[bool, typer.Option("--list", help="List exams and every card there is, and stop.")] = False,
 ) -> None:
     """Examine NAMEs on planted models and clean twins and write a card for each. Cards whose code and conditions are unchanged are left
-    alone; an interrupted call goes on where it stopped."""
+    alone; an interrupted call goes on where it stopped. With --model, known doses are planted into copies of that model, and the cards
+    hold for it."""
     from workbench.lab import calibrate as lab
     from workbench.store.runs import Store
 
     if listing:
         with suppress(StoreError), Store.open(create=False) as store:  # looking makes nothing
-            _list(lab.listed(store), page)
+            _list(lab.listed(store))
             return
-        _list(lab.listed(), page)
+        _list(lab.listed())
         return
-    if page:
-        raise UsageError("--page goes with --list: it writes the cards there are.")
+    if model and (family or exam != "places"):
+        raise UsageError("--model plants into the model itself: leave --exam and --family out.")
+    if data != "own" and not model:
+        raise UsageError("--data goes with --model: the exams bring their own inputs.")
+    small = "quick" if quick else None
     with Store.open() as store, bar() as progress:
-        done = lab.calibrate(
-            names, exam=exam, families=family, grid="quick" if quick else None, again=again, store=store, progress=progress
-        )
+        if model:
+            from workbench.lab.spike import spike_in
+
+            done = spike_in(model, names, data=data, grid=small, store=store, progress=progress)
+        else:
+            done = lab.calibrate(names, exam=exam, families=family, grid=small, again=again, store=store, progress=progress)
     current = [f"{tool} on {fam}: its card is current" for fam, tool in done.current]
     document = {"run": done.run, "cards": [card.model_dump(mode="json") for card in done.cards], "current": current}
     show(document, [*_lines(done.cards), *current, *([f"run {done.run}"] if done.run else [])])
 
 
-def _list(cards: Sequence[Any], page: str) -> None:
-    from workbench.lab.calibrate import rows_of, written
+def _list(cards: Sequence[Any]) -> None:
+    from workbench.lab.calibrate import rows_of
     from workbench.lab.catalogs import exams as listed
 
-    if page:
-        written(page, cards)
     exams = [{"name": name, "words": entry.words} for name, entry in listed().items()]
     lines = [*table([(one["name"], one["words"]) for one in exams], ("exam", "what it asks")), ""]
     rows, header = rows_of(cards)

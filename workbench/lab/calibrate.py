@@ -7,9 +7,8 @@ committed as it comes. A card is written into the home's folder ``cards``, from 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from workbench.calibration.atlas import in_words, page, rows_of
@@ -19,7 +18,7 @@ from workbench.calibration.drawing import limits, responses
 from workbench.calibration.exam import Exam, Grid, Row
 from workbench.calibration.exams import EXAMS
 from workbench.calibration.scoring import card_of, conditions
-from workbench.core.errors import BadValue, UnknownName, UsageError
+from workbench.core.errors import UnknownName, UsageError
 from workbench.core.finding import Card
 from workbench.core.protocol import Progress, silent
 from workbench.lab.record import recorded
@@ -27,7 +26,11 @@ from workbench.lab.refs import load
 from workbench.organisms import ORGANISMS
 from workbench.store.runs import Store
 
-__all__ = ["Calibrated", "calibrate", "in_words", "limits", "listed", "page", "responses", "rows_of", "written"]
+__all__ = ["Calibrated", "calibrate", "in_words", "limits", "listed", "page", "responses", "rows_of"]
+
+
+Source = Callable[[str, float, int], tuple[Any, Any]]
+"""The model of a family, a dose and a seed, with the recipe that says what is planted in it."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,12 @@ def calibrate(
     if not todo:
         return Calibrated("", (), tuple(asked))
     with recorded(store, "calibrate", plan, "", resume=resume, provenance={}) as run:
-        rows, profiles = _examined(chosen, wanted_grid, todo, store, run, progress)
+
+        def source(family: str, dose: float, seed: int) -> tuple[Any, Any]:
+            name, options = chosen.organism(family), {"dose": dose, "seed": seed}
+            return load(f"organism:{name}@dose={dose:g},seed={seed}", store=store), ORGANISMS.load(name).configure(options)
+
+        rows, profiles = examined(chosen, wanted_grid, todo, run, source, store=store, progress=progress)
         cards = []
         for family, tool in todo:
             card = card_of(chosen, tool, family, wanted_grid, rows[family, tool], profiles[family], code_digest(tool))
@@ -96,10 +104,10 @@ def _is_current(exam: Exam, family: str, tool: str, grid: Grid, cards: Sequence[
     return any(card.conditions == conditions(exam, family, grid) and not is_stale(card) for card in own)
 
 
-def _examined(
-    exam: Exam, grid: Grid, todo: Sequence[tuple[str, str]], store: Store, run: str, progress: Progress
+def examined(
+    exam: Exam, grid: Grid, todo: Sequence[tuple[str, str]], run: str, source: Source, *, store: Store, progress: Progress = silent
 ) -> tuple[dict[tuple[str, str], list[Row]], dict[str, dict[str, Any]]]:
-    """All rows by (family, tool), and each family's profile."""
+    """All rows by (family, tool), and each family's profile; ``source`` makes the models. What the run has already is not asked again."""
     sink = store.sink(run, exam.name)
     done = {sample for sample, _ in sink.done()}
     models, at = grid.models(), 0
@@ -112,10 +120,8 @@ def _examined(
             at += len(own) - len(left)
             if not left and family in profiles:
                 continue
-            ref = f"organism:{exam.organism(family)}@dose={dose:g},seed={seed}"
             progress(at, total, f"{family} at dose {dose:g}, seed {seed}")
-            model: Any = load(ref, store=store)
-            made = ORGANISMS.load(exam.organism(family)).configure({"dose": dose, "seed": seed})
+            model, made = source(family, dose, seed)
             profiles.setdefault(family, profile_of(model, exam.domain))
             behaviour = exam.behaviour(model, made) if left else 0.0
             sets = grid.sets if dose > 0 else grid.clean_sets
@@ -142,11 +148,3 @@ def listed(store: Store | None = None) -> tuple[Card, ...]:
     own = measured(store.home) if store is not None else ()
     seen = {(card.exam, card.family, card.of) for card in own}
     return (*own, *(card for card in shipped() if (card.exam, card.family, card.of) not in seen))
-
-
-def written(path: str | Path, cards: Sequence[Card]) -> None:
-    """The atlas of ``cards`` as a file. Raises BadValue where it cannot be written."""
-    try:
-        Path(path).write_text(page(cards), encoding="utf-8")
-    except OSError as error:
-        raise BadValue("the file of the cards", str(path), f"one that can be written ({error.strerror or error})") from None

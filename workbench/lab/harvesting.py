@@ -74,12 +74,13 @@ def corpus_of(model: HookedModel, spec: CorpusSpec, ref: str, store: Store | Non
         rows = {"train": data.train, "validation": data.validation}
         chosen = rows[_split(spec, rows)]
         return BatchCorpus(model, _First(chosen, spec.count or len(chosen)))
-    texts = _texts(spec, ref, store)
+    texts = texts_of(spec, ref, store)
     few = texts if not spec.count or spec.count >= len(texts) else _Texts(texts.__getitem__, spec.count)
     return TextCorpus(model, few, bos=spec.bos, control=spec.control, length=spec.length, cut=spec.cut)
 
 
-def _texts(spec: CorpusSpec, ref: str, store: Store | None) -> Sequence[str]:
+def texts_of(spec: CorpusSpec, ref: str, store: Store | None = None) -> Sequence[str]:
+    """The texts that a spec names, for the model ``ref``. Raises BadValue, UnknownName and MissingData."""
     if spec.data == OWN:
         if (world := world_of(ref, store)) is None:
             raise BadValue("data", OWN, f"a public text or a file, because '{ref}' comes from no generated world or task")

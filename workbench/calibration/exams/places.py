@@ -49,10 +49,14 @@ def strengths(tool: str, model: Any, asked: Asked, form: Any) -> np.ndarray:
 
 def read(tool: str, model: Any, made: Any, sets: int, items: int) -> Sequence[Reading]:
     """One reading a set of held-out items."""
-    form = FORMS[made.family]
     asked = ask(model, made, sets * items)
-    each = [scored(row, asked, i) for i, row in enumerate(strengths(tool, model, asked, form))]
-    return [_reading(each[start : start + items]) for start in range(0, sets * items, items)]
+    return readings(strengths(tool, model, asked, FORMS[made.family]), asked, items)
+
+
+def readings(found: np.ndarray, asked: Asked, items: int) -> list[Reading]:
+    """One reading for each ``items`` items, from what a tool gives each position ``[item, pos]``."""
+    each = [scored(row, asked, i) for i, row in enumerate(found)]
+    return [_reading(each[start : start + items]) for start in range(0, len(each), items)]
 
 
 def scored(strength: np.ndarray, asked: Asked, item: int) -> Mapping[str, float]:
