@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from workbench.core.errors import BadValue
 from workbench.core.finding import Interval
+from workbench.core.stats.intervals import constant_interval
 from workbench.core.stats.power import minimal_detectable_effect
 from workbench.core.stats.resampling import Statistic, bootstrap, fewest
 
@@ -62,27 +63,31 @@ def mean_of(values: ArrayLike, clusters: Labels, level: float = 0.95, *, bounds:
     return Clustered(found.value, found.interval, len(x), units, detectable)
 
 
-def statistic_of(rows: ArrayLike, statistic: Statistic, level: float = 0.95, *, n: int = 0) -> Clustered:
+def statistic_of(rows: ArrayLike, statistic: Statistic, level: float = 0.95, *, bounds: tuple[float, float], n: int = 0) -> Clustered:
     """``statistic`` of ``rows [cluster, columns]`` (a cluster's sums or means) with its percentile interval; ``n`` items stand behind.
 
-    No value where the statistic is not finite; no interval where it is the same, or not finite, in some resample.
+    No value where the statistic is not finite, and no interval where it is not finite in some resample. Where every cluster alone
+    gives the same value the draws cannot vary, and the interval is ``constant_interval`` within ``bounds``, the statistic's own.
     """
     x = np.asarray(rows, dtype=np.float64)
     if not len(x):
         return Clustered(None)
     with np.errstate(divide="ignore", invalid="ignore"):
-        value = float(statistic(x[None], axis=1)[0])
+        value, alone = float(statistic(x[None], axis=1)[0]), np.asarray(statistic(x[:, None], axis=1), dtype=np.float64)
     if not np.isfinite(value):
         return Clustered(None, None, n, len(x))
-    if len(x) < fewest(level):
+    alone = alone[np.isfinite(alone)]
+    if len(alone) < fewest(level):
         return Clustered(value, None, n, len(x))
+    if np.ptp(alone) <= 1e-12 * max(1.0, abs(value)) and abs(alone[0] - value) <= 1e-9:
+        inside = min(max(value, bounds[0]), bounds[1])
+        return Clustered(inside, constant_interval(inside, len(alone), level, bounds), n, len(x))
     try:
         found = bootstrap(x, statistic, level=level, method="percentile")
     except BadValue:
         return Clustered(value, None, n, len(x))
     sd = found.se * len(x) ** 0.5
-    inside = found.interval.low <= value <= found.interval.high
-    interval = found.interval if inside else None
+    interval = found.interval if found.interval.low <= value <= found.interval.high else None
     return Clustered(value, interval, n, len(x), minimal_detectable_effect(len(x), sd, level=level) if sd > 0 else None)
 
 

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 TIE, UNSCORED, NO_TARGET = -1, -2, -1
-SHARE = (0.0, 1.0)
+SHARE, BOUNDS = (0.0, 1.0), (-100.0, 100.0)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def score(answers: Answers, name: str, level: float = 0.95) -> Clustered:
     """``s_AMB`` or ``s_DIS`` (percent), its interval by template, no value where it is undefined. ``n``: answers other than UNKNOWN."""
     statistic, ambiguous = SCORES[name]
     part = answers.where(answers.ambiguous == ambiguous)
-    return statistic_of(sums_by(part.counts, part.template), statistic, level, n=int(part.counts[:, 3].sum()))
+    return statistic_of(sums_by(part.counts, part.template), statistic, level, bounds=BOUNDS, n=int(part.counts[:, 3].sum()))
 
 
 def difference(ours: Answers, theirs: Answers, name: str, level: float = 0.95) -> Clustered:
@@ -95,7 +95,7 @@ def difference(ours: Answers, theirs: Answers, name: str, level: float = 0.95) -
     def gap(sample: Floats, /, axis: int) -> Floats:
         return statistic(sample[..., :4], axis=axis) - statistic(sample[..., 4:], axis=axis)
 
-    return statistic_of(sums_by(both, ours.template[kept]), gap, level, n=int(kept.sum()))
+    return statistic_of(sums_by(both, ours.template[kept]), gap, level, bounds=(-200.0, 200.0), n=int(kept.sum()))
 
 
 def accuracies(answers: Answers, level: float = 0.95) -> dict[str, Clustered]:
@@ -117,4 +117,6 @@ def _gap(plain: Answers, level: float) -> Clustered:
         total = sample.sum(axis=axis)
         return total[..., 0] / total[..., 2] - total[..., 1] / total[..., 3]
 
-    return statistic_of(sums_by(columns, plain.template), gap, level, n=int((plain.usable & np.isfinite(aligned)).sum()))
+    return statistic_of(
+        sums_by(columns, plain.template), gap, level, bounds=(-1.0, 1.0), n=int((plain.usable & np.isfinite(aligned)).sum())
+    )

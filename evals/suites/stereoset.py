@@ -93,7 +93,7 @@ def scores_of(terms: Terms, level: float = 0.95) -> dict[str, Clustered]:
     n, both = int(terms.n.sum()), np.stack([terms.ss, terms.lms], axis=1)
     return {
         "ss": mean_of(terms.ss, terms.names, level, bounds=PERCENT), "lms": mean_of(terms.lms, terms.names, level, bounds=PERCENT),
-        "icat": statistic_of(both, icat, level, n=n),
+        "icat": statistic_of(both, icat, level, bounds=PERCENT, n=n),
     }  # fmt: skip
 
 

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from evals.clustered import mean_of, statistic_of, sums_by
 from workbench.core.stats.resampling import bootstrap, ratio
 
+SHARE = (0.0, 1.0)
+
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(-5, 5), st.integers(0, 5)), min_size=1, max_size=30))
 def test_sums_are_those_of_a_loop(rows):
@@ -45,12 +47,26 @@ def test_equal_values_have_an_interval_of_some_width():
 
 def test_a_quotient_is_undefined_without_a_denominator_and_without_interval_where_a_draw_is():
     rows = np.array([[1.0, 2.0]] * 5 + [[0.0, 1.0]] * 5)
-    found = statistic_of(rows, ratio, n=15)
+    found = statistic_of(rows, ratio, bounds=SHARE, n=15)
     assert found.value == pytest.approx(5 / 15)
     assert found.interval is not None
     assert found.interval.low <= 5 / 15 <= found.interval.high
-    assert statistic_of(rows * [1.0, 0.0], ratio).value is None
+    assert statistic_of(rows * [1.0, 0.0], ratio, bounds=SHARE).value is None
     sparse = np.array([[1.0, 1.0]] + [[0.0, 0.0]] * 9)  # most draws have nothing to divide by
-    assert (statistic_of(sparse, ratio).value, statistic_of(sparse, ratio).interval) == (1.0, None)
-    assert statistic_of(np.zeros((0, 2)), ratio).value is None
-    assert statistic_of(rows[:3], ratio).interval is None
+    assert (statistic_of(sparse, ratio, bounds=SHARE).value, statistic_of(sparse, ratio, bounds=SHARE).interval) == (1.0, None)
+    assert statistic_of(np.zeros((0, 2)), ratio, bounds=SHARE).value is None
+    assert statistic_of(rows[:3], ratio, bounds=SHARE).interval is None
+
+
+def test_a_quotient_that_every_cluster_agrees_on_is_certain_to_a_degree():
+    """No draw can vary: a width of 0 would claim certainty, and no interval would call the plainest case undecided."""
+    rows = np.array([[3.0, 3.0]] * 10)
+    found = statistic_of(rows, ratio, bounds=SHARE)
+    assert found.value == 1.0
+    assert found.interval is not None
+    assert 0.7 < found.interval.low < 1.0 == found.interval.high
+    idle = np.concatenate([rows[:6], np.zeros((4, 2))])  # four clusters without a denominator say nothing
+    fewer = statistic_of(idle, ratio, bounds=SHARE).interval
+    assert fewer is not None
+    assert fewer.low < found.interval.low
+    assert statistic_of(idle[1:], ratio, bounds=SHARE).interval is None  # five
