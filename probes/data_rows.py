@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -31,6 +32,17 @@ class Trained:
     checkpoints: Sequence[tuple[Any, float]] = ()
     rate: float = 1.0
     steps: Mapping[int, int] = field(default_factory=dict)
+
+    def digest(self) -> str:
+        """sha256 (hex) of the rows, the checkpoints and their rates."""
+        given = self.rows
+        if isinstance(given, Batch) or _is_rows(given):
+            said = _digest(given)
+        else:
+            ids, lengths = (given.batch, given.lengths) if isinstance(given, Inputs) else (given, None)
+            said = tuple(str(one.tolist() if isinstance(one, Tensor | np.ndarray) else one) for one in (ids, lengths))
+        whole = (said, tuple((model.digest(), rate) for model, rate in self.checkpoints), self.rate)
+        return hashlib.sha256(repr(whole).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

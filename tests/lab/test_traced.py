@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from probes import INSTRUMENTS
+from probes.data_rows import Trained
+from workbench.core.batch import TokenBatch
 from workbench.core.errors import BadValue, UsageError
+from workbench.core.protocol import Inputs
 from workbench.data.worlds.town import Town
 from workbench.lab import traced
-from workbench.lab.inputs import InputsSpec, default_inputs, make_inputs, pronoun_items
+from workbench.lab.inputs import InputsSpec, default_inputs, digest_of_inputs, make_inputs, pronoun_items
 from workbench.lab.recompute import recompute
 from workbench.lab.refs import checkpoint_of, load
 from workbench.lab.run import probe
@@ -37,6 +40,23 @@ def test_a_trainings_rows_checkpoints_rates_and_order_are_what_the_run_says(stor
     read = [row for step in range(12) for row in row_order(spec.seed, step, 4, len(found.rows))]
     assert sorted(found.steps) == sorted(set(read))
     assert all(read.index(row) // 4 == step for row, step in found.steps.items())
+
+
+def test_what_is_given_ready_made_has_a_digest_of_all_of_it() -> None:
+    """Two long inputs that differ in the middle alone, which a printed form leaves out."""
+    ids = torch.arange(4000).reshape(400, 10) % 50
+    other = ids.clone()
+    other[200, 5] += 1
+    marks = np.arange(4000) == 7
+    digests = {
+        digest_of_inputs(Inputs(ids, reference=reference, labels=labels))
+        for reference in (None, Inputs(ids), Inputs(other), Trained(ids), Trained(other), Trained(Inputs(ids), rate=0.5))
+        for labels in (None, marks, np.roll(marks, 1900))
+    }
+    assert len(digests) == 18
+    assert Trained(ids).digest() == Trained(ids.clone()).digest()
+    batch = TokenBatch(ids, other)
+    assert Trained(batch).digest() != Trained(TokenBatch(other, ids)).digest()
 
 
 def test_every_row_of_several_epochs_is_read_first_in_the_first() -> None:

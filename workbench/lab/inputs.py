@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
@@ -398,6 +399,10 @@ def digest_of_inputs(inputs: Inputs) -> str:
     for name, value in sorted(vars(inputs).items()):
         if isinstance(value, Tensor):
             content = value.detach().cpu().contiguous().numpy().tobytes() + str((value.dtype, tuple(value.shape))).encode()
+        elif isinstance(value, np.ndarray):
+            content = repr(value.tolist()).encode() + str((value.dtype, value.shape)).encode()
+        elif isinstance(value, Inputs):
+            content = digest_of_inputs(value).encode()
         elif hasattr(value, "digest"):
             content = value.digest().encode()
         else:
