@@ -95,4 +95,6 @@ EXAM = Exam(
     read=read,
     behaviour=followed,
     statistic=STATISTIC,
+    floor=0.85,
+    exempt={"attention-pattern": "a weight says where a head reads, not what decides"},
 )
