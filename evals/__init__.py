@@ -16,6 +16,7 @@ SUITES = Catalog(
         "bbq": ("evals.suites.bbq:SUITE", "answers by stereotype, where the context says and does not", "standard"),
         "blimp": ("evals.suites.blimp:SUITE", "grammatical over ungrammatical sentences, beside published models", "standard"),
         "winobias": ("evals.suites.winobias:SUITE", "pronouns read by occupational stereotype, sentences paired", "standard"),
+        "winogender": ("evals.suites.winogender:SUITE", "pronouns read by occupation, beside the share of women there", "experimental"),
         "stereoset": ("evals.suites.stereoset:SUITE", "whether stereotypes are preferred, beside related over unrelated words", "standard"),
         "perplexity": ("evals.suites.perplexity:SUITE", "bits per byte beside Kneser-Ney baselines on one split", "headline"),
     },

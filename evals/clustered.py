@@ -77,9 +77,9 @@ def statistic_of(rows: ArrayLike, statistic: Statistic, level: float = 0.95, *, 
     if not np.isfinite(value):
         return Clustered(None, None, n, len(x))
     alone = alone[np.isfinite(alone)]
-    if len(alone) < fewest(level):
+    if (len(alone) or len(x)) < fewest(level):  # a correlation is of no cluster alone
         return Clustered(value, None, n, len(x))
-    if np.ptp(alone) <= 1e-12 * max(1.0, abs(value)) and abs(alone[0] - value) <= 1e-9:
+    if len(alone) and np.ptp(alone) <= 1e-12 * max(1.0, abs(value)) and abs(alone[0] - value) <= 1e-9:
         inside = min(max(value, bounds[0]), bounds[1])
         return Clustered(inside, constant_interval(inside, len(alone), level, bounds), n, len(x))
     try:

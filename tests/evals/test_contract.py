@@ -17,6 +17,7 @@ from tests.evals import test_bbq as bbq
 from tests.evals import test_blimp as blimp
 from tests.evals import test_stereoset as stereosets
 from tests.evals import test_winobias as winobias
+from tests.evals import test_winogender as winogender
 from tests.evals.test_crows_pairs import PAIRS, write
 from workbench.core.charts.svg import to_svg
 from workbench.core.errors import Incompatible, UnknownName, UsageError
@@ -38,6 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "stereoset": {},
     "bbq": {},
     "winobias": {},
+    "winogender": {},
     "blimp": {},
 }
 FILES: dict[str, Callable[[Path], dict[str, Any]]] = {  # suites that read files, and a small file of their form
@@ -45,6 +47,7 @@ FILES: dict[str, Callable[[Path], dict[str, Any]]] = {  # suites that read files
     "bbq": lambda folder: {"files": (str(bbq.write(folder / "bbq.jsonl", bbq.lines())),)},
     "blimp": lambda folder: {"files": (str(blimp.write(folder / "blimp.jsonl", blimp.rows())),)},
     "winobias": lambda folder: {"folder": str(winobias.write(folder / "winobias"))},
+    "winogender": lambda folder: {"folder": str(winogender.write(folder / "winogender"))},
     "stereoset": lambda folder: {"files": (str(stereosets.write(folder / "dev.json", stereosets.document())),)},
 }
 
