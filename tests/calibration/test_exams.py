@@ -31,7 +31,7 @@ def test_a_tool_reaches_its_floor_in_small(store: Store, name: str, tool: str) -
     exam: Exam = EXAMS.load(name)
     (card,) = calibrate([tool], exam=name, families=["gpt"], grid="quick", store=store).cards
     assert exam.under_floor(tool, card.rates, exam.quick) == ""
-    if tool in exam.exempt:
+    if name == "heads" and tool in exam.exempt:
         assert card.rates["false alarms of its own test"] > 0.5, "a head that is busy and idle is named by what measures activity"
     elif name == "directions":
         assert abs(card.rates["read before its layer, dose 2"] - 0.5) < 0.15
