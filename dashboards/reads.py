@@ -317,9 +317,10 @@ def exams(found: Sequence[Card]) -> dict[str, str]:
     return {name: known[name] for name in ordered}
 
 
-def atlas(found: Sequence[Card]) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
-    """One row a card, and the header."""
-    return calibrate.rows_of(found)
+def atlas(found: Sequence[Card]) -> pd.DataFrame:
+    """One row a card."""
+    rows, header = calibrate.rows_of(found)
+    return pd.DataFrame(rows, columns=list(header))
 
 
 def card_lines(card: Card) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import streamlit as st
 
 from dashboards import reads
@@ -29,12 +28,10 @@ def page() -> None:
 
 
 def show(cards: list[Card]) -> None:
-    rows, header = reads.atlas(cards)
+    table = reads.atlas(cards)
     st.subheader("At a glance")
-    height = min(38 + 35 * len(rows), 700)
-    st.dataframe(
-        pd.DataFrame(rows, columns=header), hide_index=True, height=height, alt="One row a card: how well, how often wrongly, how small"
-    )
+    height = min(38 + 35 * len(table), 700)
+    st.dataframe(table, hide_index=True, height=height, alt="One row a card: how well, how often wrongly, how small")
     if any(card.limit_of_detection is not None and card.limit_interval for card in cards):
         st.subheader("How small a thing is seen")
         chart(reads.limits_drawn(cards), "Limits of detection with their intervals, one row a tool and family")

@@ -15,8 +15,8 @@ from workbench.lab.silence import SWITCHES
 
 HEAVY = {"torch", "numpy", "pandas", "xarray", "altair", "scipy", "sqlalchemy", "streamlit", "transformers"}
 LEAVES = {
-    "audit": (), "train": (), "probe": (), "harvest": (), "eval": (), "report": (), "compare": (), "sites": (), "dashboard": (),
-    "doctor": (),
+    "audit": (), "train": (), "probe": (), "harvest": (), "eval": (), "calibrate": (), "report": (), "compare": (), "sites": (),
+    "dashboard": (), "doctor": (),
     "runs": ("list", "show"), "models": ("list", "show"), "data": ("list", "fetch", "verify"),
 }  # fmt: skip
 
