@@ -181,7 +181,7 @@ def test_probe_matrix_says_what_runs_on_what_and_why_not(call: Call, monkeypatch
 
 
 def test_the_catalogues_are_listed(call: Call) -> None:
-    assert re.search(r"^crows-pairs +headline +which of two sentences is likelier$", call("eval", "--list").out, re.MULTILINE)
+    assert re.search(r"^crows-pairs +headline +which of two sentences is likelier", call("eval", "--list").out, re.MULTILINE)
     assert {one["name"] for one in call("probe", "--list", "--json").document["instruments"]} >= {"probing", "head-scores"}
     assert set(call("train", "--list", "--json").document["recipes"]) >= {"town-target", "town-twin", "tinyshakespeare-baseline"}
 
