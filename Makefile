@@ -14,7 +14,7 @@ AUDIT_ARGS ?=
 TEST_PROCESSES ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
-.PHONY: audit test test-full test-fast dashboard check clean
+.PHONY: audit test test-full test-rest test-fast dashboard check clean
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Assay needs Python 3.11 or newer; this is " + sys.version.split()[0])'
@@ -50,6 +50,9 @@ test: $(VENV)/.installed-all
 
 test-full: $(VENV)/.installed-all
 	$(PYTEST)
+
+test-rest: $(VENV)/.installed-all
+	$(PYTEST) -m full
 
 check: $(VENV)/.installed-all
 	$(BIN)/ruff check .

@@ -314,7 +314,7 @@ def exams(found: Sequence[Card]) -> dict[str, str]:
     present = dict.fromkeys(card.exam or TOWN for card in found)
     ordered = [*(name for name in known if name in present), *(name for name in present if name not in known)]
     known |= {TOWN: "what audits of planted and clean towns find", SPIKE: "known doses planted into copies of a model at hand"}
-    return {name: known[name] for name in ordered}
+    return {name: known.get(name, name) for name in ordered}
 
 
 def atlas(found: Sequence[Card]) -> pd.DataFrame:

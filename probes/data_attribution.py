@@ -237,6 +237,6 @@ INSTRUMENT = TrainingInstrument(
     name="data-attribution",
     question="Which training rows gave the model its answer?",
     spec=DataAttributionSpec,
-    needs=Needs(reads=("tokens",), abilities=frozenset({"logits", "grad"}), inputs=("batch", "reference", "targets")),
+    needs=Needs(reads=("tokens",), abilities=frozenset({"logits", "grad"}), inputs=("batch", "reference", "targets"), reference="training"),
     compute=compute,
 )

@@ -314,7 +314,7 @@ INSTRUMENT = Instrument(
     spec=InterchangeSpec,
     needs=Needs(
         reads=("tokens",), abilities=frozenset({"logits", "edit", "grad"}), sites=("blocks.*.hook_resid_post",),
-        inputs=("batch", "reference", "targets"),
+        inputs=("batch", "reference", "targets"), reference="texts",
     ),
     compute=compute,
     items=192,

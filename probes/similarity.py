@@ -188,7 +188,7 @@ INSTRUMENT = Instrument(
     name="similarity",
     question="How alike are layers, within a model and between models, and where do two models part?",
     spec=SimilaritySpec,
-    needs=Needs(inputs=("batch",), sites=("*blocks.*",)),
+    needs=Needs(inputs=("batch",), sites=("*blocks.*",), reference="models"),
     compute=compute,
     items=96,
 )

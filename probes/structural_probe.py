@@ -288,7 +288,7 @@ INSTRUMENT = Instrument(
     name="structural-probe",
     question="Are words as far apart as in their sentence's parse tree, after a linear map?",
     spec=StructuralProbeSpec,
-    needs=Needs(reads=("tokens",), sites=("blocks.*.hook_resid_post",), inputs=("batch", "labels")),
+    needs=Needs(reads=("tokens",), sites=("blocks.*.hook_resid_post",), inputs=("batch", "labels"), trees=True),
     compute=compute,
     floors={"null": "a chain of neighbours"},
 )

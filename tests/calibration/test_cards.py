@@ -5,6 +5,7 @@ import math
 import zlib
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,12 +85,29 @@ def test_a_shipped_card_is_measured_again_from_nothing(exam: str, tmp_path: Path
     own = [card for card in parsed(text, file.name) if card.family == "gpt"]
     chosen = own[zlib.crc32(text.encode()) % len(own)]
     (again,) = calibrate([chosen.of], exam=exam, families=["gpt"], again=True, store=Store.open(tmp_path / "home")).cards
-    strip = {"seconds_an_item": None, "code": ""}
-    before, now = (json.loads(card.model_copy(update=strip).model_dump_json()) for card in (chosen, again))
-    assert set(before) == set(now)
-    for name in before:
-        assert now[name] == pytest.approx(before[name], rel=1e-6) if name in ("rates", "limit_of_detection", "effect_at_limit") else True
-    assert now["conditions"] == before["conditions"]
-    assert now["limit_words"] == before["limit_words"]
-    for dose, (one, other) in enumerate(zip(before["curve"], now["curve"], strict=True)):
-        assert other == pytest.approx(one, rel=1e-6), dose
+    aside = {"seconds_an_item": None, "code": ""}
+    before, now = (json.loads(card.model_copy(update=aside).model_dump_json()) for card in (chosen, again))
+    assert set(now) == set(before)
+    for name, value in before.items():
+        assert_close(now[name], value, name)
+
+
+def assert_close(now: Any, before: Any, where: str) -> None:
+    """Equal words, and numbers within rounding, however deep."""
+    if isinstance(before, dict):
+        assert set(now) == set(before), where
+        for name, value in before.items():
+            assert_close(now[name], value, f"{where}.{name}")
+    elif isinstance(before, list):
+        assert len(now) == len(before), where
+        for place, (one, other) in enumerate(zip(now, before, strict=True)):
+            assert_close(one, other, f"{where}[{place}]")
+    else:
+        assert now == (pytest.approx(before, rel=1e-6, abs=1e-9) if isinstance(before, float) else before), where
+
+
+def test_a_number_that_differs_is_noticed() -> None:
+    assert_close({"a": [0.5, "x"]}, {"a": [0.5, "x"]}, "card")
+    for other in ({"a": [0.50001, "x"]}, {"a": [0.5, "y"]}, {"a": [0.5]}, {"b": [0.5, "x"]}):
+        with pytest.raises(AssertionError):
+            assert_close(other, {"a": [0.5, "x"]}, "card")

@@ -9,7 +9,8 @@ import pytest
 
 from workbench.calibration.atlas import in_words, page
 from workbench.calibration.exam import Exam, Grid, Reading, Row
-from workbench.calibration.exams.places import DOSES, EXAM, scored
+from workbench.calibration.exams.places import DOSES, EXAM, standing
+from workbench.calibration.ranking import Standing, reading
 from workbench.calibration.scoring import card_of, cut_off, statistics
 from workbench.core.errors import BadValue
 from workbench.core.finding import Card
@@ -89,13 +90,23 @@ def test_the_cut_off_leaves_at_most_five_in_a_hundred_above() -> None:
 
 def test_an_item_is_scored_by_what_is_above() -> None:
     asked = Asked(inputs=Inputs(None), planted=((1, 2),), honest=((0, 1),), rivals=np.array([[False, False, True, True, True]]))
-    each = scored(np.array([9.0, 2.0, 1.0, 2.0, 3.0]), asked, 0)
-    assert each["above"] == pytest.approx(1.5 / 3)
-    assert each["first"] == 0
-    assert each["precision"] == pytest.approx(1 / 3)
-    assert scored(np.array([9.0, 4.0, 1.0, 2.0, 3.0]), asked, 0) == {"above": 1.0, "first": 1.0, "precision": 1.0}
+    middle, first = (standing(np.array([9.0, own, 1.0, 2.0, 3.0]), asked, 0) for own in (2.0, 4.0))
+    assert (middle.above, middle.rank) == (pytest.approx(1.5 / 3), 3)
+    assert (first.above, first.rank) == (1.0, 1)
     with pytest.raises(ValueError, match="not finite"):
-        scored(np.array([9.0, np.nan, 1.0, 2.0, 3.0]), asked, 0)
+        standing(np.array([9.0, np.nan, 1.0, 2.0, 3.0]), asked, 0)
+    with pytest.raises(ValueError, match="not finite"):
+        standing(np.array([9.0, 2.0, np.nan, 2.0, 3.0]), asked, 0)
+
+
+def test_a_set_is_read_by_its_items() -> None:
+    mixed = [Standing(1.0, 1)] * 6 + [Standing(0.5, 2)] * 2 + [Standing(0.0, 4)]
+    found = reading(mixed)
+    assert found.statistic == pytest.approx(7 / 9)
+    assert found.extras == {"planted part first": pytest.approx(6 / 9), "average precision": pytest.approx((6 + 1 + 0.25) / 9)}
+    assert not found.claims, "six of the seven that are decided: one-sided p = 0.0625"
+    assert reading([Standing(1.0, 1)] * 5).claims, "five of five: p = 0.031"
+    assert not reading([Standing(0.5, 2)] * 9).claims, "ties decide nothing"
 
 
 def test_rows_survive_being_kept_and_a_card_too() -> None:

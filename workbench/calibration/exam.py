@@ -52,14 +52,14 @@ class Grid(Spec):
 class Exam:
     """``tools(family)`` are examined on the organism ``organism(family)``; ``read(tool, model, recipe, sets, items)`` gives one reading a
     set; ``behaviour(model, recipe)`` is what the plant does to the model's behaviour (probability). ``unit`` says what a dose is;
-    ``chance`` is the statistic where the tool knows nothing; ``quick`` is a grid for tests; ``floor`` is what the statistic must reach at
+    ``statistic`` names the score;
+    ``quick`` is a grid for tests; ``floor`` is what the statistic must reach at
     the largest dose, except of ``exempt`` tools, each with its reason."""
 
     name: str
     question: str
     domain: str
     unit: str
-    chance: float
     grid: Grid
     quick: Grid
     families: tuple[str, ...]
@@ -67,7 +67,7 @@ class Exam:
     organism: Callable[[str], str]
     read: Callable[[str, Any, Any, int, int], Sequence[Reading]]
     behaviour: Callable[[Any, Any], float]
-    statistic: str = ""
+    statistic: str
     floor: float = 0.9
     exempt: Mapping[str, str] = field(default_factory=dict)
 

@@ -202,7 +202,6 @@ def exam_of(model: HookedModel, words: str, domain: str) -> Exam:
         question="In this very model, is a token that decides the next one named?",
         domain=domain,
         unit="how often the planted token decides the next one (0 to 1)",
-        chance=0.5,
         grid=GRID,
         quick=QUICK,
         families=(model.family,),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from workbench.core.errors import AssayError, BadValue, Incompatible
 from workbench.core.protocol import HookedModel, Inputs, Progress, silent
@@ -23,7 +23,9 @@ class Needs:
     ``abilities`` of the model; ``sites`` patterns that must match; ``additive`` residual stream; ``inputs`` names the fields of ``Inputs``
     that must be given; ``tokenizer`` where text is used; ``reads`` what the model must read (empty: anything); ``one_way`` where no token
     may read what comes after it; ``one_stack`` where all layers must be of one stack; ``families`` restricts (empty: any). ``unless``: an
-    input that is not needed where a field of the spec has some value, ``{"targets": ("quantity", "kl")}``.
+    input that is not needed where a field of the spec has some value, ``{"targets": ("quantity", "kl")}``. ``reference``: what
+    ``Inputs.reference`` holds where it is asked for in words: another text for each (``texts``), other ``models``, or what the model was
+    trained on (``training``); '' leaves it to the spec's fields. ``trees``: labels are the head of every word.
     """
 
     abilities: frozenset[str] = frozenset()
@@ -36,6 +38,8 @@ class Needs:
     one_stack: bool = False
     families: tuple[str, ...] = ()
     unless: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+    reference: Literal["", "texts", "models", "training"] = ""
+    trees: bool = False
 
     def given(self, spec: Spec) -> tuple[str, ...]:
         """The fields of ``Inputs`` that must be given under ``spec``."""

@@ -33,6 +33,10 @@ Source = Callable[[str, float, int], tuple[Any, Any]]
 """The model of a family, a dose and a seed, with the recipe that says what is planted in it."""
 
 
+Found = tuple[dict[tuple[str, str], list[Row]], dict[str, dict[str, Any]]]
+"""What an exam found: all rows by (family, tool), and each family's profile."""
+
+
 @dataclass(frozen=True)
 class Calibrated:
     """The run, the cards that were measured, and the tools (with family) left alone because their cards are current."""
@@ -53,13 +57,10 @@ def calibrate(
     calibration of the same plan. Raises UsageError and UnknownName before anything is trained.
     """
     chosen: Exam = EXAMS.load(exam)
-    changed = grid if isinstance(grid, Mapping) else {}
-    full = chosen.quick if grid == "quick" else chosen.grid
-    wanted_grid = Grid.parse({**full.model_dump(), **changed}, what=f"the grid of '{exam}'")
+    wanted_grid = grid_of(chosen, grid)
     store = store if store is not None else Store.open()
     asked = _asked(chosen, tools, families)
-    keep = wanted_grid == chosen.grid
-    known = (*measured(store.home), *shipped()) if keep and not again else ()
+    known = (*measured(store.home), *shipped()) if wanted_grid == chosen.grid and not again else ()
     todo = [pair for pair in asked if not _is_current(chosen, *pair, wanted_grid, known)]
     plan = {"exam": exam, "cards": [list(pair) for pair in todo], "grid": wanted_grid.model_dump(mode="json"),
             "code": {tool: code_digest(tool) for tool in sorted({tool for _, tool in todo})}}  # fmt: skip
@@ -71,16 +72,32 @@ def calibrate(
             name, options = chosen.organism(family), {"dose": dose, "seed": seed}
             return load(f"organism:{name}@dose={dose:g},seed={seed}", store=store), ORGANISMS.load(name).configure(options)
 
-        rows, profiles = examined(chosen, wanted_grid, todo, run, source, store=store, progress=progress)
-        cards = []
-        for family, tool in todo:
-            card = card_of(chosen, tool, family, wanted_grid, rows[family, tool], profiles[family], code_digest(tool))
-            cards.append(card)
-            (store.folder(run) / f"{family}-{tool}.json").write_text(dump([card]), encoding="utf-8")
-            if keep:
-                (store.home / FOLDER).mkdir(parents=True, exist_ok=True)
-                (store.home / FOLDER / f"{exam}-{family}-{tool}.json").write_text(dump([card]), encoding="utf-8")
-    return Calibrated(run, tuple(cards), tuple(pair for pair in asked if pair not in todo))
+        found = examined(chosen, wanted_grid, todo, run, source, store=store, progress=progress)
+        cards = kept(chosen, wanted_grid, found, run, store=store, stem=exam)
+    return Calibrated(run, cards, tuple(pair for pair in asked if pair not in todo))
+
+
+def grid_of(exam: Exam, grid: Mapping[str, Any] | Literal["quick"] | None) -> Grid:
+    """The exam's full grid, its quick one, or the full one with other fields."""
+    full = exam.quick if grid == "quick" else exam.grid
+    return Grid.parse({**full.model_dump(), **(grid if isinstance(grid, Mapping) else {})}, what=f"the grid of '{exam.name}'")
+
+
+def kept(exam: Exam, grid: Grid, found: Found, run: str, *, store: Store, stem: str, words: str = "") -> tuple[Card, ...]:
+    """A card for each tool and family, written into the run's folder; and, if measured on the exam's full grid, into the home's under names
+    that begin with ``stem``. ``words`` are added to the conditions."""
+    rows, profiles = found
+    cards = []
+    for (family, tool), own in rows.items():
+        card = card_of(exam, tool, family, grid, own, profiles[family], code_digest(tool))
+        cards.append(card.model_copy(update={"conditions": card.conditions + words}))
+        places = [store.folder(run) / f"{family}-{tool}.json"]
+        if grid == exam.grid:
+            (store.home / FOLDER).mkdir(parents=True, exist_ok=True)
+            places.append(store.home / FOLDER / f"{stem}-{family}-{tool}.json")
+        for place in places:
+            place.write_text(dump(cards[-1:]), encoding="utf-8")
+    return tuple(cards)
 
 
 def _asked(exam: Exam, tools: Sequence[str], families: Sequence[str]) -> list[tuple[str, str]]:
@@ -106,7 +123,7 @@ def _is_current(exam: Exam, family: str, tool: str, grid: Grid, cards: Sequence[
 
 def examined(
     exam: Exam, grid: Grid, todo: Sequence[tuple[str, str]], run: str, source: Source, *, store: Store, progress: Progress = silent
-) -> tuple[dict[tuple[str, str], list[Row]], dict[str, dict[str, Any]]]:
+) -> Found:
     """All rows by (family, tool), and each family's profile; ``source`` makes the models. What the run has already is not asked again."""
     sink = store.sink(run, exam.name)
     done = {sample for sample, _ in sink.done()}

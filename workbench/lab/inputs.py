@@ -17,7 +17,6 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from evals.tasks import TASKS
-from probes.data_attribution import TrainingInstrument
 from probes.probe_labels import LabelSet
 from probes.probing import untrained_copy
 from workbench.core.batch import IGNORE, PairBatch, SequenceBatch
@@ -124,18 +123,18 @@ def usual_count(tool: Instrument) -> int:
 def make_inputs(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: Spec, store: Store | None = None) -> Inputs:
     """The ``Inputs`` that ``tool`` takes under its spec ``chosen``: foils, groups and BOS only where that asks for them, other models where
     it compares some (from ``store``; and where ``untrained``, a copy with fresh weights)."""
-    if tool.name != "similarity":
-        if spec.model:
-            raise UsageError(f"'{tool.name}' compares no models. Leave `inputs.model` out, or ask 'similarity'.")
-        made = _made(tool, model, spec, chosen)
-        if isinstance(tool, TrainingInstrument):
-            return replace(made, foils=None, reference=trained_of(model, getattr(model, "name", ""), store))
+    wanted = tool.needs.reference
+    if spec.model and wanted != "models":
+        raise UsageError(f"'{tool.name}' compares no models. Leave `inputs.model` out, or ask 'similarity'.")
+    made = _made(tool, model, spec, chosen)
+    if wanted == "training":
+        return replace(made, foils=None, reference=trained_of(model, getattr(model, "name", ""), store))
+    if wanted != "models":
         return made
-    made = replace(_made(tool, model, spec, chosen), targets=None, foils=None)
     others: dict[str, HookedModel] = {ref: load(ref, store=store) for ref in spec.model}
     if spec.untrained:
         others["untrained"] = untrained_copy(model, seed=spec.seed + 1)
-    return replace(made, reference=others or None)
+    return replace(made, targets=None, foils=None, reference=others or None)
 
 
 def _made(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: Spec) -> Inputs:
@@ -150,7 +149,7 @@ def _made(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: Spec) 
     if spec.labels:
         if "labels" not in tool.needs.inputs:
             raise UsageError(f"'{tool.name}' asks for no labels. Leave `inputs.labels` out, or ask 'probing'.")
-        make = treebank_trees if tool.name == "structural-probe" else treebank_labels
+        make = treebank_trees if tool.needs.trees else treebank_labels
         made = make(model, treebank.sentences(spec.split)[: spec.count], bos=bos)
         return replace(made, reference=untrained_copy(model, seed=spec.seed + 1)) if spec.untrained else made
     contrast = getattr(chosen, "quantity", "") == "logit-difference"
@@ -165,7 +164,7 @@ def _made(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: Spec) 
         return replace(made, reference=untrained_copy(model, seed=spec.seed + 1)) if spec.untrained else made
     items = pronoun_items(town, split=spec.split, count=spec.count, least_lean=spec.least_lean, seed=spec.seed)
     made = town_pronouns(model, items, bos=bos)
-    if tool.name == "interchange":
+    if tool.needs.reference == "texts":
         return from_the_next(model, items, made)
     if "targets" not in tool.needs.inputs:
         return Inputs(made.batch, made.lengths)
@@ -177,9 +176,10 @@ def _check_needs(tool: Instrument, spec: InputsSpec, chosen: Spec) -> None:
     """Say in words of texts what an instrument lacks, before anything is run."""
     if "targets" in tool.needs.given(chosen) and not spec.targets:
         raise UsageError(f"'{tool.name}' needs a target, the token asked about after each text. Give it as `--target \" she\"`.")
-    if tool.name == "interchange" and not spec.corrupt:
-        raise UsageError("'interchange' needs a source for each text. Give them as `--set 'inputs.corrupt=[\"…\", …]'`.")
-    if spec.corrupt and "replacement" not in tool.spec.model_fields and tool.name != "interchange":
+    sourced = tool.needs.reference == "texts"
+    if sourced and not spec.corrupt:
+        raise UsageError(f"'{tool.name}' needs a source for each text. Give them as `--set 'inputs.corrupt=[\"…\", …]'`.")
+    if spec.corrupt and "replacement" not in tool.spec.model_fields and not sourced:
         raise UsageError(
             f"'{tool.name}' compares no clean text with a corrupt one. Leave inputs.corrupt out, or ask 'activation-patching'."
         )

@@ -6,14 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from workbench.calibration import spike
-from workbench.calibration.cards import FOLDER, dump
 from workbench.calibration.code import code_digest
-from workbench.calibration.exam import Grid
-from workbench.calibration.scoring import card_of
 from workbench.calibration.spike import Spiked, SpikeSpec, Windows
 from workbench.core.errors import UnknownName
 from workbench.core.protocol import HookedModel, Progress, silent
-from workbench.lab.calibrate import Calibrated, examined
+from workbench.lab.calibrate import Calibrated, examined, grid_of, kept
 from workbench.lab.harvesting import CorpusSpec, texts_of
 from workbench.lab.record import recorded
 from workbench.lab.refs import domain_of, load, reference_of
@@ -39,8 +36,7 @@ def spike_in(
     for tool in chosen:
         if tool not in exam.tools(model.family):
             raise UnknownName("tool of the spike-in", tool, exam.tools(model.family), hint=exam.question)
-    changed = grid if isinstance(grid, Mapping) else {}
-    whole = Grid.parse({**(exam.quick if grid == "quick" else exam.grid).model_dump(), **changed}, what="the grid of the spike-in")
+    whole = grid_of(exam, grid)
     texts = texts_of(CorpusSpec.parse({"data": data}), name, store) if isinstance(data, str) else data
     windows = Windows.of([model.tokenizer.encode(text) for text in texts], spec.window)
     todo = [(model.family, tool) for tool in dict.fromkeys(chosen)]
@@ -53,14 +49,7 @@ def spike_in(
         return spike.spiked(model, planted), planted
 
     with recorded(store, "calibrate", plan, name, resume=resume, provenance={"model_digest": model.digest()}) as run:
-        rows, profiles = examined(exam, whole, todo, run, source, store=store, progress=progress)
-        cards = []
-        for family, tool in todo:
-            card = card_of(exam, tool, family, whole, rows[family, tool], profiles[family], code_digest(tool))
-            card = card.model_copy(update={"conditions": f"{card.conditions}; planted into {name} ({model.digest()[:12]})"})
-            cards.append(card)
-            (store.folder(run) / f"{family}-{tool}.json").write_text(dump([card]), encoding="utf-8")
-            if whole == exam.grid:
-                (store.home / FOLDER).mkdir(parents=True, exist_ok=True)
-                (store.home / FOLDER / f"spike-{model.digest()[:12]}-{tool}.json").write_text(dump([card]), encoding="utf-8")
-    return Calibrated(run, tuple(cards), ())
+        found = examined(exam, whole, todo, run, source, store=store, progress=progress)
+        words = f"; planted into {name} ({model.digest()[:12]})"
+        cards = kept(exam, whole, found, run, store=store, stem=f"spike-{model.digest()[:12]}", words=words)
+    return Calibrated(run, cards, ())

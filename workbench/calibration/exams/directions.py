@@ -86,7 +86,6 @@ EXAM = Exam(
     question="Is a feature read where it is written, and not where it is not?",
     domain="two words",
     unit="how far the direction is written, where words vary by at most 1 along an axis",
-    chance=0.5,
     grid=Grid.parse({"doses": (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 2.0), "items": 160}),
     quick=Grid.parse({"doses": (0.5, 2.0), "seeds": (0,), "clean_seeds": (100, 101), "clean_sets": 4, "items": 160}),
     families=("gpt",),

@@ -15,8 +15,8 @@ import numpy as np
 
 from probes import INSTRUMENTS
 from workbench.calibration.exam import Exam, Grid, Reading
+from workbench.calibration.ranking import Standing, reading
 from workbench.core.protocol import Inputs, silent
-from workbench.core.stats.counts import reaches
 from workbench.organisms.planted_head import ask, moved, planted_in
 
 Heads = np.ndarray
@@ -124,18 +124,9 @@ def _taken(inputs: Inputs, part: slice) -> Inputs:
 
 
 def _reading(found: Heads, at: tuple[int, int]) -> Reading:
-    """The share of other heads that the planted one stands above (ties half), on average over items."""
-    own = found[at]
+    """Of one set: the planted head among all others."""
     others = np.delete(found.reshape(-1, found.shape[-1]), at[0] * found.shape[1] + at[1], 0)
-    if not np.isfinite(own).all() or np.isnan(others).any():
-        raise ValueError("a strength that is no number")  # an instrument has refused before this
-    above = ((own > others) + 0.5 * (own == others)).mean(0)
-    decided = above != 0.5
-    claims = bool(decided.any()) and reaches(int((above > 0.5).sum()), int(decided.sum()), 0.5).reached
-    rank = 1 + (others >= own).sum(0)
-    return Reading(
-        float(above.mean()), claims, {"planted part first": float((rank == 1).mean()), "average precision": float((1 / rank).mean())}
-    )  # fmt: skip
+    return reading([Standing.of(float(own), rivals) for own, rivals in zip(found[at], others.T, strict=True)])
 
 
 EXAM = Exam(
@@ -143,7 +134,6 @@ EXAM = Exam(
     question="Is the head that carries a mark to the answer named among all heads?",
     domain="marks",
     unit="logits that the planted head adds to its mark's kind",
-    chance=0.5,
     grid=Grid.parse({"doses": (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)}),
     quick=Grid.parse({"doses": (1.0, 4.0), "seeds": (0,), "clean_seeds": (100, 101), "clean_sets": 4}),
     families=("gpt",),

@@ -7,7 +7,7 @@ and decides nothing: a tool that names it there names what is conspicuous, not w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ import numpy as np
 from probes import INSTRUMENTS
 from probes.attribution import AttributionResult
 from workbench.calibration.exam import Exam, Grid, Reading
+from workbench.calibration.ranking import Standing, reading
 from workbench.core.protocol import silent
-from workbench.core.stats.counts import reaches
 from workbench.organisms.shortcut import ask, followed
 from workbench.organisms.shortcut_forms import FORMS, Asked
 
@@ -48,37 +48,26 @@ def strengths(tool: str, model: Any, asked: Asked, form: Any) -> np.ndarray:
 
 
 def read(tool: str, model: Any, made: Any, sets: int, items: int) -> Sequence[Reading]:
-    """One reading a set of held-out items."""
-    asked = ask(model, made, sets * items)
-    return readings(strengths(tool, model, asked, FORMS[made.family]), asked, items)
+    """One reading a set of held-out items; all are asked at once, or set by set where the items of a question are one another's rivals."""
+    form = FORMS[made.family]
+    at_once = items if form.one_each else sets * items
+    out: list[Reading] = []
+    for first in range(0, sets * items, at_once):
+        asked = ask(model, made, at_once, first)
+        out += readings(strengths(tool, model, asked, form), asked, items)
+    return out
 
 
 def readings(found: np.ndarray, asked: Asked, items: int) -> list[Reading]:
     """One reading for each ``items`` items, from what a tool gives each position ``[item, pos]``."""
-    each = [scored(row, asked, i) for i, row in enumerate(found)]
-    return [_reading(each[start : start + items]) for start in range(0, len(each), items)]
+    each = [standing(row, asked, i) for i, row in enumerate(found)]
+    return [reading(each[start : start + items]) for start in range(0, len(each), items)]
 
 
-def scored(strength: np.ndarray, asked: Asked, item: int) -> Mapping[str, float]:
-    """Of one item: the share of silent parts that the planted mark stands above (ties half), whether it stands above all of them, and the
-    average precision, which with one planted part is one over its rank."""
+def standing(strength: np.ndarray, asked: Asked, item: int) -> Standing:
+    """How far the planted mark of one item stands above the parts that say nothing."""
     start, stop = asked.planted[item]
-    silent_parts = strength[: len(asked.rivals[item])][asked.rivals[item]]
-    if not np.isfinite(strength[start:stop]).all() or not np.isfinite(silent_parts).all():
-        raise ValueError("a strength that is not finite at a part of the input")  # an instrument has refused before this
-    best = strength[start:stop].max()
-    above, ties = float((best > silent_parts).mean()), float((best == silent_parts).mean())
-    rank = 1 + (silent_parts >= best).sum()
-    return {"above": above + ties / 2, "first": float(rank == 1), "precision": 1 / float(rank)}
-
-
-def _reading(each: Sequence[Mapping[str, float]]) -> Reading:
-    above = np.array([one["above"] for one in each])
-    decided = above != 0.5
-    claims = bool(decided.any()) and reaches(int((above > 0.5).sum()), int(decided.sum()), 0.5).reached
-    extras = {"planted part first": float(np.mean([one["first"] for one in each])),
-              "average precision": float(np.mean([one["precision"] for one in each]))}  # fmt: skip
-    return Reading(float(above.mean()), claims, extras)
+    return Standing.of(float(strength[start:stop].max()), strength[: len(asked.rivals[item])][asked.rivals[item]])
 
 
 EXAM = Exam(
@@ -86,7 +75,6 @@ EXAM = Exam(
     question="Is the part of an input that decides the answer named?",
     domain="marks",
     unit=UNIT,
-    chance=0.5,
     grid=Grid.parse({"doses": DOSES}),
     quick=Grid.parse({"doses": (0.5, 1.0), "seeds": (0,), "clean_seeds": (100, 101), "clean_sets": 4}),
     families=tuple(FORMS),
