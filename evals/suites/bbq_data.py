@@ -9,7 +9,6 @@ Errors name lines and fields, never the text.
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.core.errors import CorruptFile, MissingFile
+from workbench.data.json_lines import objects
 
 GET_IT = "Run `workbench data fetch bbq`, or give jsonl files of the same form."
 ANSWERS = ("ans0", "ans1", "ans2")
@@ -82,24 +82,8 @@ def _known(item: Item, metadata: Mapping[Key, int | None]) -> int | None:
 
 
 def _rows(path: Path) -> Iterator[tuple[Item, dict[str, Any]]]:
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise CorruptFile(path, "UTF-8 text", f"byte {error.start} is not", do=GET_IT) from None
-    count = 0
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise CorruptFile(path, "a json object a line", f"line {number} is not ({error.msg})", do=GET_IT) from None
-        if not isinstance(row, dict):
-            raise CorruptFile(path, "a json object a line", f"line {number} is not one", do=GET_IT)
-        count += 1
+    for number, row in objects(str(path), path.read_bytes(), do=GET_IT):
         yield _item(path, number, row), row
-    if not count:
-        raise CorruptFile(path, "a file of questions", "it has none", do=GET_IT)
 
 
 def _item(path: Path, number: int, row: Mapping[str, Any]) -> Item:

@@ -5,16 +5,15 @@ Errors name file, line (from 1) and field.
 
 from __future__ import annotations
 
-import json
 import math
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from workbench.core.errors import CorruptFile, MissingFile
+from workbench.data.json_lines import objects
 
 GET_IT = "Run `workbench data fetch blimp`, or give jsonl files of the same form."
 MODELS = ("ngram", "lstm", "txl", "gpt2")
@@ -64,29 +63,8 @@ def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
             raise CorruptFile(path, "a zip file", f"it is not ({error})", do=GET_IT) from None
 
 
-def _objects(name: str, content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        lines = content.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise CorruptFile(name, "UTF-8 text", f"byte {error.start} is not", do=GET_IT) from None
-    found = False
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise CorruptFile(name, "a json object a line", f"line {number} is not ({error.msg})", do=GET_IT) from None
-        if not isinstance(row, dict):
-            raise CorruptFile(name, "a json object a line", f"line {number} is not one", do=GET_IT)
-        found = True
-        yield number, row
-    if not found:
-        raise CorruptFile(name, "a file of json objects", "it has none", do=GET_IT)
-
-
 def _pairs(name: str, content: bytes) -> Iterator[MinimalPair]:
-    for number, row in _objects(name, content):
+    for number, row in objects(name, content, do=GET_IT):
         values = []
         for field in ("UID", "linguistics_term", "field", "pairID", "sentence_good", "sentence_bad"):
             value = row.get(field)
@@ -102,7 +80,7 @@ def load_published(path: Path) -> dict[str, dict[str, float]]:
     if not path.is_file():
         raise MissingFile(path, "file of published BLiMP accuracies", do=GET_IT)
     out: dict[str, dict[str, float]] = {}
-    for number, row in _objects(str(path), path.read_bytes()):
+    for number, row in objects(str(path), path.read_bytes(), do=GET_IT):
         if row.get("UID") == "overall":
             continue
         figures = {model: row.get(model) for model in MODELS}
