@@ -48,6 +48,6 @@ INSTRUMENTS = Catalog(
         "gradient-shap": ("probes.gradient_shap:INSTRUMENT", "expected gradients between drawn baselines and a noisy input", "standard"),
         "smooth-grad": ("probes.smooth_grad:INSTRUMENT", "saliency averaged over noisy copies of the input", "standard"),
         "generation-attribution": ("probes.generation_attribution:INSTRUMENT", "what each token a model writes was read from", "standard"),
-        "explanation-quality": ("probes.explanation_quality:INSTRUMENT", "what an attribution is worth beside random ones", "headline"),
+        "explanation-quality": ("probes.explanation_quality:INSTRUMENT", "what an attribution is worth beside random ones", "standard"),
     },
 )

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from workbench.calibration.exam import Exam, Reading
-from workbench.calibration.exams import EXAMS
+from workbench.calibration.exams import EXAMS, heads
 from workbench.calibration.exams.heads import TOOLS as HEAD_TOOLS
 from workbench.lab.calibrate import calibrate
+from workbench.lab.refs import load
+from workbench.organisms import ORGANISMS
 from workbench.store.runs import Store
 
 SLOW, FULL = pytest.mark.slow, pytest.mark.full
@@ -54,7 +56,6 @@ def test_an_idle_tool_is_under_the_floor(store: Store, monkeypatch: pytest.Monke
 def test_every_exam_asks_tools_that_there_are() -> None:
     from evals import SUITES
     from probes import INSTRUMENTS
-    from workbench.organisms import ORGANISMS
 
     for name in EXAMS:
         exam: Exam = EXAMS.load(name)
@@ -70,7 +71,6 @@ def test_every_exam_asks_tools_that_there_are() -> None:
 
 @pytest.mark.slow
 def test_the_direction_is_an_organism(tmp_path: Path) -> None:
-    from workbench.lab.refs import load
     from workbench.organisms.planted_direction import ORGANISM
 
     home = Store.open(tmp_path)
@@ -81,3 +81,28 @@ def test_the_direction_is_an_organism(tmp_path: Path) -> None:
     assert EXAMS.load("directions").behaviour(model, made) > 0.2
     clean = ORGANISM.twin(made)
     assert EXAMS.load("directions").behaviour(ORGANISM.build(clean, tmp_path / "twin"), clean) == pytest.approx(0, abs=0.05)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("tool", "way"), [("attribution-patching", {"steps": 4}), ("edge-attribution-patching", {"method": "eap-ig-inputs"})]
+)
+def test_first_order_names_a_busy_idle_head_and_slopes_along_the_way_do_not(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tool: str, way: dict[str, Any]
+) -> None:
+    """On clean twins: one slope credits the idle head, since the norm's scale moves with it; exact patching and averaged slopes do not."""
+    organism = ORGANISMS.load("planted-head")
+    recipes = [organism.configure({"dose": 0, "seed": seed}) for seed in (100, 101, 102)]
+    twins = [(load(f"organism:planted-head@dose=0,seed={made.world.seed}", store=store), made) for made in recipes]
+
+    def asked(name: str) -> list[Reading]:
+        return [one for model, made in twins for one in heads.read(name, model, made, 8, 16)]
+
+    plain, exact = asked(tool), asked("activation-patching")
+    fields, reader = heads.TOOLS[tool]
+    monkeypatch.setitem(heads.TOOLS, tool, ({**fields, **way}, reader))
+    averaged = asked(tool)
+    level = lambda found: float(np.mean([one.statistic for one in found]))  # noqa: E731
+    assert level(plain) > level(averaged) + 0.3
+    assert any(one.claims for one in plain)
+    assert not any(one.claims for one in [*averaged, *exact])
