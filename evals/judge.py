@@ -24,6 +24,7 @@ from torch.nn import functional
 from evals.task import Measure
 from workbench.core.errors import BadValue
 from workbench.data.worlds.shapes import PAIRS, SHAPES, Shapes, ShapesSpec
+from workbench.engine.threads import one_thread
 
 ROWS, STEPS, BATCH = 4_000, 500, 64
 TRIED = 800
@@ -73,14 +74,9 @@ def _corrected(seen: np.ndarray, a: np.ndarray, f: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _trained(of: str) -> Judge:
-    """The judge of the world whose spec ``of`` is (as JSON: a key that can be remembered), by one thread: more would sum in another
-    order and make another judge."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    """The judge of the world whose spec ``of`` is (as JSON: a key that can be remembered), by one thread: more would make another judge."""
+    with one_thread():
         return _made(of)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _made(of: str) -> Judge:

@@ -21,6 +21,7 @@ from workbench.calibration.scoring import card_of, conditions
 from workbench.core.errors import UnknownName, UsageError
 from workbench.core.finding import Card
 from workbench.core.protocol import Progress, silent
+from workbench.engine.threads import one_thread
 from workbench.lab.record import recorded
 from workbench.lab.refs import load
 from workbench.organisms import ORGANISMS
@@ -124,7 +125,8 @@ def _is_current(exam: Exam, family: str, tool: str, grid: Grid, cards: Sequence[
 def examined(
     exam: Exam, grid: Grid, todo: Sequence[tuple[str, str]], run: str, source: Source, *, store: Store, progress: Progress = silent
 ) -> Found:
-    """All rows by (family, tool), and each family's profile; ``source`` makes the models. What the run has already is not asked again."""
+    """All rows by (family, tool), and each family's profile; ``source`` makes the models. What the run has already is not asked again.
+    By one thread, so that a card does not depend on how many the machine has."""
     sink = store.sink(run, exam.name)
     done = {sample for sample, _ in sink.done()}
     models, at = grid.models(), 0
@@ -138,14 +140,16 @@ def examined(
             if not left and family in profiles:
                 continue
             progress(at, total, f"{family} at dose {dose:g}, seed {seed}")
-            model, made = source(family, dose, seed)
+            with one_thread():
+                model, made = source(family, dose, seed)
+                behaviour = exam.behaviour(model, made) if left else 0.0
             profiles.setdefault(family, profile_of(model, exam.domain))
-            behaviour = exam.behaviour(model, made) if left else 0.0
             sets = grid.sets if dose > 0 else grid.clean_sets
             for tool in left:
-                started = time.perf_counter()
-                readings = tuple(exam.read(tool, model, made, sets, grid.items))
-                spent = (time.perf_counter() - started) / (sets * grid.items)
+                with one_thread():
+                    started = time.perf_counter()
+                    readings = tuple(exam.read(tool, model, made, sets, grid.items))
+                    spent = (time.perf_counter() - started) / (sets * grid.items)
                 sink.put([Row(dose, seed, behaviour, readings, spent).record(_key(family, tool, dose, seed))])
                 at += 1
                 progress(at, total, f"{tool} on {family} at dose {dose:g}, seed {seed}")
