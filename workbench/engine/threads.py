@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute with one thread inside: several would sum in an order that depends on their number, and a training makes much of a last digit."""
+    """Compute with one thread inside: several sum in an order that depends on their number, and training makes much of a last digit."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
