@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from workbench.calibration.cards import card_for, measured
 from workbench.cli.main import main
 from workbench.core.errors import UnknownName
+from workbench.core.finding import Card
 from workbench.lab import calibrate as lab
 from workbench.lab.calibrate import calibrate
 from workbench.lab.recompute import recompute
@@ -49,6 +51,21 @@ def test_a_call_that_is_stopped_goes_on_and_ends_in_the_same_cards(tmp_path: Pat
     assert (card.of, card.family, card.domain, card.exam) == ("saliency", "gpt", "marks", "places")
     assert card.rates["planted part first, dose 1"] > 0.9
     assert measured(store.home) == (), "a quick card is not kept"
+
+
+@pytest.mark.full
+def test_a_card_does_not_depend_on_how_many_threads_there_are(tmp_path: Path) -> None:
+    def measured_with(threads: int) -> Card:
+        torch.set_num_threads(threads)
+        (card,) = calibrate(["saliency"], families=["gpt"], grid=SMALL, store=Store.open(tmp_path / f"home-{threads}")).cards
+        assert torch.get_num_threads() == threads
+        return card.model_copy(update={"seconds_an_item": None})
+
+    before = torch.get_num_threads()
+    try:
+        assert measured_with(1) == measured_with(2)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.slow
