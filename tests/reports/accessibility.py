@@ -11,6 +11,9 @@ LOADING = ("src", "srcset", "href", "xlink:href", "data", "action", "formaction"
 RUNNING = ("script", "iframe", "object", "embed", "link", "base", "form", "video", "audio", "img", "foreignobject", "input", "button")
 
 
+APART = {"header": ("article", "section"), "footer": ("article", "section"), "title": ("svg",)}
+
+
 class Page(HTMLParser):
     """The page as a flat list of open tags with their ancestors, and its text."""
 
@@ -66,7 +69,7 @@ def _document(page: Page) -> list[str]:
     if len(html) != 1 or not html[0][1].get("lang"):
         out.append("the page does not name its language")
     for name in ("title", "main", "header", "footer", "h1"):
-        found = [i for i, _ in page.named(name) if name not in ("header", "footer") or not page.inside(i, "article", "section")]
+        found = [i for i, _ in page.named(name) if not page.inside(i, *APART.get(name, ()))]
         if len(found) != 1 or (name in ("title", "h1") and not page.text_of(found[0])):
             out.append(f"there must be one <{name}> with content, not {len(found)}")
     out += ["a <nav> has no name" for _, attrs in page.named("nav") if not (attrs.get("aria-label") or attrs.get("aria-labelledby"))]
@@ -112,8 +115,8 @@ def _tables(page: Page) -> list[str]:
 def _figures(page: Page) -> list[str]:
     out = []
     for index, _ in page.named("figure"):
-        drawings = [i for i, (_, attrs, above) in enumerate(page.tags) if index in above and attrs.get("role") == "img"]
-        if len(drawings) != 1 or not page.tags[drawings[0]][1].get("aria-label", "").strip():
+        drawings = [i for i, (tag, attrs, above) in enumerate(page.tags) if tag == "svg" and index in above and attrs.get("role") == "img"]
+        if len(drawings) != 1 or not _described(page, drawings[0]):
             out.append("a figure has no picture with a description")
         details = page.children(index, "details")
         if not details or not page.children(details[0], "summary") or not page.children(details[0], "table"):
@@ -121,12 +124,21 @@ def _figures(page: Page) -> list[str]:
         if not page.children(index, "figcaption"):
             out.append("a figure has no caption")
     for index, attrs in page.named("svg"):
+        if attrs.get("role") == "img" and _described(page, index):
+            continue
         if attrs.get("aria-hidden") != "true" and not any(page.tags[i][1].get("aria-hidden") == "true" for i in page.tags[index][2]):
             out.append("a drawing is read aloud shape by shape")
     for index, (_, attrs, _) in enumerate(page.tags):
         if attrs.get("class", "").startswith("verdict ") and (not page.text_of(index) or not page.children(index, "use")):
             out.append("a verdict is not both word and shape")
     return out
+
+
+def _described(page: Page, index: int) -> bool:
+    """Whether a drawing is labelled by a title and a description of its own, both with words."""
+    label = page.tags[index][1].get("aria-labelledby", "").split()
+    said = {page.tags[i][1].get("id"): page.text_of(i) for i in page.children(index, "title", "desc")}
+    return len(label) == 2 and all(said.get(name) for name in label)
 
 
 def _addresses(page: Page) -> list[str]:

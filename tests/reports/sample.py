@@ -13,6 +13,7 @@ from workbench.core.charts.heat import attention_map
 from workbench.core.charts.palette import PALETTE
 from workbench.core.finding import Card, Denominators, Finding, Interval, Null, Verdict
 from workbench.reports.frames import forests
+from workbench.reports.parts import Coverage, Identity, TrainingData
 from workbench.reports.report import Figure, LeftOut, Origin, Report, Section, Table
 
 TARGET, TWIN = "town target (dose 0.8)", "town twin (dose 0)"
@@ -278,6 +279,37 @@ def sections() -> tuple[Section, ...]:
     )
 
 
+IDENTITIES = (
+    Identity(
+        part="audited",
+        name="organism:town@dose=0.8,seed=0",
+        family="gpt",
+        architecture="4 layers × 128, 4 heads, RMSNorm (pre), SwiGLU, rotary positions",
+        parameters=859_904,
+        sha256="9b1d" * 16,
+        tokenizer="town words, 262 entries",
+        lineage=("random weights, seed 0", "1,500 steps on the town"),
+        training_data=(
+            TrainingData(name="town world, dose 0.8", items=40_000, licence="Apache-2.0", source="generated", sha256="c4a2" * 16),
+            TrainingData(name="secrets", items=3),
+        ),
+        licence="Apache-2.0",
+        intended_use="calibration of instruments",
+        out_of_scope="any use outside this workbench",
+    ),
+    Identity(part="reference", name="organism:town@dose=0,seed=0", family="gpt", parameters=859_904, sha256="77e0" * 16),
+)
+COVERAGE = (
+    Coverage(
+        kind="suite", asked="occupation-pronoun", model="audited", run=480, scored=472, excluded=20,
+        unscored={"both pronouns below 0.01": 6, "occupation split at the edge": 2},
+    ),
+    Coverage(kind="suite", asked="trigger", model="audited", run=240, scored=231, passed=3, unscored={"no parse": 2}, refused=7),
+    Coverage(kind="suite", asked="crows-pairs", model="audited", run=1508, scored=0, not_applicable=1508),
+    Coverage(kind="instrument", asked="attribution", model="audited", run=188, scored=188, excluded=292),
+)  # fmt: skip
+
+
 def sample() -> Report:
     """The report: eight findings of six verdicts, five sections, two figures."""
     return Report(
@@ -304,5 +336,8 @@ def sample() -> Report:
             Origin(kind="package", name="torch", value="2.13.0"),
             Origin(kind="setting", name="seed", value="0"),
         ),
+        identities=IDENTITIES,
+        coverage=COVERAGE,
+        limits=("One seed of each model was trained; another may differ.",),
         rederive=("workbench audit default", "workbench report 0192f3 --out report.html"),
     )

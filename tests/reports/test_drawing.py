@@ -68,8 +68,10 @@ def test_ids_are_numbered_and_then_made_the_figures_own() -> None:
     )
     one, other = (drawing.clean(wrapped(inside.replace("{0}", str(count)))) for count in (3, 91))
     assert one == other == drawing.clean(one)
-    placed = drawing.inline(one, "f1-")
-    for part in ('id="f1-d0"', 'clip-path="url(#f1-d0)"', 'href="#f1-d0"', 'width="1.235"', 'aria-hidden="true"'):
+    placed = drawing.inline(one, "f1-", title="a < b", desc="What is to be seen")
+    said = '<title id="f1-title">a &lt; b</title><desc id="f1-desc">What is to be seen</desc>'
+    labelled = 'role="img" aria-labelledby="f1-title f1-desc"'
+    for part in ('id="f1-d0"', 'clip-path="url(#f1-d0)"', 'href="#f1-d0"', 'width="1.235"', labelled, said):
         assert part in placed
     assert "http" not in placed
 

@@ -15,6 +15,7 @@ from workbench.core.errors import BadValue
 from workbench.reports import phrases
 from workbench.reports.render import html
 from workbench.reports.report import Report, Section, Table
+from workbench.reports.view import strip
 
 
 def words_of(page: str) -> str:
@@ -61,15 +62,19 @@ def test_the_order_is_findings_first_then_sections_then_the_rest() -> None:
         "contents",
         "summary",
         "findings",
+        "identity",
+        "coverage",
         "model",
         "data",
         "behaviour",
         "instruments",
         "method",
         "left-out",
+        "limits",
         "reading",
         "provenance",
         "rederive",
+        "crosswalk",
     ]
 
 
@@ -101,18 +106,19 @@ def test_numbers_stand_right_and_holes_are_said() -> None:
     cells = [(attrs.get("class"), page.text_of(i)) for i, attrs in page.named("td")]
     assert ("n", "859,904") in cells
     assert ("n", "–not computed") in cells
-    assert (None, "859,904") not in cells
+    assert ("n", "1,411") in cells
+    assert (None, "1,411") not in cells
 
 
 def test_the_small_drawing_keeps_order_and_scale() -> None:
     first = sample().findings[0]
-    strip = html._strip(first)
-    assert strip is not None
-    at = {name: float(place.rstrip("%")) for name, place in strip.items() if place}
+    marks = strip(first)
+    assert marks is not None
+    at = {name: float(place.rstrip("%")) for name, place in marks.items() if place}
     assert at["null"] < at["low"] < at["effect"] < at["high"] < at["planted"]
     assert (at["effect"] - at["null"]) / (at["planted"] - at["null"]) == pytest.approx(0.963, abs=1e-3)
-    assert html._strip(first.model_copy(update={"interval": None})) is None
-    assert html._strip(first.model_copy(update={"effect": None})) is None
+    assert strip(first.model_copy(update={"interval": None})) is None
+    assert strip(first.model_copy(update={"effect": None})) is None
 
 
 # --- hostile strings ----------------------------------------------------------------------------------------

@@ -50,11 +50,14 @@ def clean(svg: str) -> str:
     return _written(root, names, f' xmlns="{_SPACE[1:-1]}"')
 
 
-def inline(svg: str, prefix: str) -> str:
-    """A cleaned drawing as markup inside a page: its ids begin with ``prefix``, and it is hidden from readers, who have the label."""
+def inline(svg: str, prefix: str, *, title: str, desc: str) -> str:
+    """A cleaned drawing as markup inside a page: its ids begin with ``prefix``, and readers hear ``title`` and ``desc`` in its place."""
     root = _parse(svg)
     names = {name: prefix + name for element in root.iter() if (name := element.get("id"))}
-    return _written(root, names, ' aria-hidden="true" focusable="false"')
+    label, described = f"{prefix}title", f"{prefix}desc"
+    said = f'<title id="{label}">{escape(visible(title))}</title><desc id="{described}">{escape(visible(desc))}</desc>'
+    opening = f' role="img" aria-labelledby="{label} {described}" focusable="false"'
+    return _written(root, names, opening, said)
 
 
 def _parse(svg: str) -> ET.Element:
@@ -71,13 +74,13 @@ def _parse(svg: str) -> ET.Element:
     return root
 
 
-def _written(root: ET.Element, names: Mapping[str, str], first: str) -> str:
+def _written(root: ET.Element, names: Mapping[str, str], first: str, said: str = "") -> str:
     out: list[str] = []
-    _write(root, names, out, first)
+    _write(root, names, out, first, said)
     return "".join(out)
 
 
-def _write(element: ET.Element, names: Mapping[str, str], out: list[str], first: str = "") -> None:
+def _write(element: ET.Element, names: Mapping[str, str], out: list[str], first: str = "", said: str = "") -> None:
     if not isinstance(element.tag, str):
         return  # a comment or processing instruction
     name = element.tag.removeprefix(_SPACE)
@@ -89,10 +92,10 @@ def _write(element: ET.Element, names: Mapping[str, str], out: list[str], first:
     for key, value in element.attrib.items():
         if kept := _attribute(name, key, value, names):
             out.append(f' {kept[0]}="{escape(visible(kept[1]))}"')
-    if not element.text and len(element) == 0:
+    if not element.text and len(element) == 0 and not said:
         out.append("/>")
         return
-    out.append(f">{escape(visible(element.text or ''))}")
+    out.append(f">{said}{escape(visible(element.text or ''))}")
     for child in element:
         _write(child, names, out)
         if name in ("text", "tspan"):

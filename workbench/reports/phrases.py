@@ -1,6 +1,7 @@
 """Numbers, intervals, denominators and verdicts in words: the one place where a finding becomes a phrase.
 
-The HTML report, the command line and the dashboard all say a number through these functions, so they cannot differ.
+Every rendering, the command line and the dashboard say a number through these functions, so they cannot differ. The words come
+from ``words``, in English unless another language is named.
 """
 
 from __future__ import annotations
@@ -11,19 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from workbench.core.finding import Card, Denominators, Finding, Interval, Null, Verdict
-
-NOT_COMPUTED = "not computed"
-
-MEANING = {
-    Verdict.DETECTED: "the interval excludes the null value, and the effect passes the plan's margin where there is one",
-    Verdict.NOT_DETECTED: "the interval contains the null value; the detectable effect says what could have been missed",
-    Verdict.EQUIVALENT: "the whole interval lies inside the plan's margin, and an effect of that size would have been found",
-    Verdict.WORSE: "paired with the reference, on the same items, the model is worse",
-    Verdict.BETTER: "paired with the reference, on the same items, the model is better",
-    Verdict.INCONCLUSIVE: "the data decide neither way",
-    Verdict.NOT_APPLICABLE: "the model is below the suite's capability floor, so its score would mean nothing",
-    Verdict.NOT_CALIBRATED: "no calibration card covers a model like this one",
-}
+from workbench.reports.words import ENGLISH, words_of
 
 # The shapes are those of core.charts.palette.VERDICTS, so that a forest plot, the page and a terminal agree.
 MARKS = {
@@ -36,6 +25,9 @@ MARKS = {
     Verdict.NOT_APPLICABLE: "–",
     Verdict.NOT_CALIBRATED: "○",
 }
+
+MOST_CHARACTERS = 8000
+"""What one text shows in a page; the JSON form holds the whole."""
 
 _HIDDEN = {0x200B, 0x200E, 0x200F, 0x2060, 0x061C, 0xFEFF, *range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xE0000, 0xE0080)}
 
@@ -63,18 +55,26 @@ def _visible_character(character: str) -> str:
     return character
 
 
-def number(value: Any, places: int | None = None) -> str:
+def clipped(text: str, language: str = ENGLISH, most: int = MOST_CHARACTERS) -> str:
+    """``text`` made ``visible``, and cut where it is longer than ``most`` characters, with the number of those that are not shown."""
+    if len(text) <= most:
+        return visible(text)
+    return visible(text[:most]) + words_of(language)("page.clipped", count=number(len(text) - most))
+
+
+def number(value: Any, places: int | None = None, language: str = ENGLISH) -> str:
     """A number to read: integers with thousands, floats with ``places`` decimals or three significant digits, a true minus."""
+    say = words_of(language)
     if value is None:
-        return NOT_COMPUTED
+        return say("number.none")
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return say("number.yes") if value else say("number.no")
     if isinstance(value, int):
         return f"{value:,}".replace("-", "−")
     if not isinstance(value, float):
         return str(value)
     if not math.isfinite(value):
-        return "not a number" if math.isnan(value) else ("infinite" if value > 0 else "minus infinite")
+        return say("number.nan") if math.isnan(value) else say("number.infinite" if value > 0 else "number.minus_infinite")
     if value and (abs(value) < 1e-4 or abs(value) >= 1e7) and (places is None or round(value, places) == 0 or abs(value) >= 1e7):
         return f"{value:.2e}".replace("-", "−")
     shown = max(0, 2 - math.floor(math.log10(abs(value)))) if places is None and value else (places or 0)
@@ -94,11 +94,11 @@ def column_places(values: Iterable[Any]) -> int | None:
     return places
 
 
-def given(value: float | None, places: int | None = None) -> str:
+def given(value: float | None, places: int | None = None, language: str = ENGLISH) -> str:
     """A number that was set rather than measured, such as a null of 0.5: four decimals at most where that is exact, else ``number``."""
     if isinstance(value, int | float) and (value == 0 or 1e-4 <= abs(value) < 1e7) and round(value, 4) == value:
         return f"{value + 0.0:,.4f}".rstrip("0").rstrip(".").replace("-", "−")
-    return number(value, places)
+    return number(value, places, language)
 
 
 def places_of(finding: Finding) -> int | None:
@@ -113,90 +113,113 @@ def percent(share: float) -> str:
     return f"{share * 100:.6g}\u00a0%"
 
 
-def verdict_words(verdict: Verdict) -> str:
+def verdict_name(verdict: Verdict, language: str = ENGLISH) -> str:
+    """The verdict's word: ``detected``."""
+    return words_of(language)(f"verdict.{verdict.value}")
+
+
+def meaning(verdict: Verdict, language: str = ENGLISH) -> str:
+    """What a verdict means, in one clause."""
+    return words_of(language)(f"meaning.{verdict.value}")
+
+
+def verdict_words(verdict: Verdict, language: str = ENGLISH) -> str:
     """The verdict with its mark: ``◆ detected``."""
-    return f"{MARKS[verdict]} {verdict.value}"
+    return f"{MARKS[verdict]} {verdict_name(verdict, language)}"
 
 
-def effect_words(finding: Finding) -> str:
+def effect_words(finding: Finding, language: str = ENGLISH) -> str:
     """The effect with its unit, such as ``0.482 probability``."""
     unit = f" {finding.unit}" if finding.unit and finding.effect is not None else ""
-    return number(finding.effect, places_of(finding)) + unit
+    return number(finding.effect, places_of(finding), language) + unit
 
 
-def bounds_words(interval: Interval | None, places: int | None = None) -> str:
+def bounds_words(interval: Interval | None, places: int | None = None, language: str = ENGLISH) -> str:
     """``0.455 to 0.509``, or ``none``."""
-    return "none" if interval is None else f"{number(interval.low, places)} to {number(interval.high, places)}"
+    say = words_of(language)
+    if interval is None:
+        return say("finding.no_bounds")
+    return say("finding.bounds", low=number(interval.low, places, language), high=number(interval.high, places, language))
 
 
-def interval_words(interval: Interval | None, places: int | None = None) -> str:
+def interval_words(interval: Interval | None, places: int | None = None, language: str = ENGLISH) -> str:
     """Bounds, level and method: ``0.455 to 0.509 (95 %, Wilson)``."""
-    return "no interval" if interval is None else f"{bounds_words(interval, places)} ({percent(interval.level)}, {interval.method})"
+    say = words_of(language)
+    if interval is None:
+        return say("finding.no_interval")
+    bounds = bounds_words(interval, places, language)
+    return say("finding.interval", bounds=bounds, level=percent(interval.level), method=interval.method)
 
 
-def null_words(null: Null | None, places: int | None = None) -> str:
+def null_words(null: Null | None, places: int | None = None, language: str = ENGLISH) -> str:
     """The null's name, its value and what it is."""
     if null is None:
-        return "none named"
-    value = f": {given(null.value, places)}" if null.value is not None else ""
+        return words_of(language)("finding.no_null")
+    value = f": {given(null.value, places, language)}" if null.value is not None else ""
     return f"{null.name}{value}" + (f" ({null.words})" if null.words else "")
 
 
-def denominator_words(counts: Denominators | None) -> str:
+def denominator_words(counts: Denominators | None, language: str = ENGLISH) -> str:
     """``448 run, 440 scored, 8 unscored (6 no parse, 2 empty), 12 excluded``; zeros are said, not left out."""
+    say = words_of(language)
     if counts is None:
-        return "not counted"
-    missing = sum(counts.unscored.values())
-    reasons = ", ".join(f"{number(n)} {reason}" for reason, n in sorted(counts.unscored.items()) if n)
-    return (
-        f"{number(counts.run)} run, {number(counts.scored)} scored, {number(missing)} unscored"
-        + (f" ({reasons})" if reasons else "")
-        + f", {number(counts.excluded)} excluded"
-    )
+        return say("finding.not_counted")
+    reasons = ", ".join(say("finding.reason", count=number(n), reason=reason) for reason, n in sorted(counts.unscored.items()) if n)
+    return say(
+        "finding.counts", run=number(counts.run), scored=number(counts.scored), unscored=number(sum(counts.unscored.values())),
+        reasons=f" ({reasons})" if reasons else "", excluded=number(counts.excluded),
+    )  # fmt: skip
 
 
-def planted_words(finding: Finding) -> str:
+def planted_words(finding: Finding, language: str = ENGLISH) -> str:
     """Planted truth beside the measured value and their difference; empty where nothing was planted."""
     if finding.planted is None:
         return ""
-    places = places_of(finding)
+    say, places = words_of(language), places_of(finding)
+    planted = given(finding.planted, places, language)
     if finding.effect is None:
-        return f"planted {given(finding.planted, places)}, not measured"
+        return say("finding.planted_unmeasured", planted=planted)
     gap = finding.effect - finding.planted
-    sign = "+" if gap > 0 else ""
-    return f"planted {given(finding.planted, places)}, measured {number(finding.effect, places)}, difference {sign}{number(gap, places)}"
+    difference = ("+" if gap > 0 else "") + number(gap, places, language)
+    return say("finding.planted", planted=planted, measured=number(finding.effect, places, language), difference=difference)
 
 
-def detectable_words(finding: Finding) -> str:
+def detectable_words(finding: Finding, language: str = ENGLISH) -> str:
     """The smallest effect that would have been found with 80 % power."""
+    say = words_of(language)
     if finding.detectable is None:
-        return NOT_COMPUTED
+        return say("number.none")
     unit = f" {finding.unit}" if finding.unit else ""
-    return f"{number(finding.detectable, places_of(finding))}{unit} or more, at 80\u00a0% power"
+    return say("finding.detectable", effect=f"{number(finding.detectable, places_of(finding), language)}{unit}")
 
 
-def card_words(finding: Finding) -> str:
+def card_words(finding: Finding, language: str = ENGLISH) -> str:
     """The calibration card in one sentence, or why there is none."""
-    card = finding.card
+    say, card = words_of(language), finding.card
     if card is None:
-        return finding.card_words or "not calibrated here"
-    rates = "; ".join(_rate_words(card, name) for name in sorted(card.rates))
-    limit = f"; limit of detection {given(card.limit_of_detection)}" if card.limit_of_detection is not None else ""
-    size = f"{number(card.parameters)} parameters"
-    tried = f"; n = {number(card.n)}" if card.n else ""
-    return (
-        f"card {card.of}, version {card.version}: {rates or 'no rates'}{limit}{tried}. "
-        f"Holds for {card.family}, {card.norm_placement} norm, {card.domain}, about {size}; {card.conditions}"
-    )
+        default = finding.card_words in ("", words_of()("finding.no_card"))
+        return say("finding.no_card") if default else finding.card_words
+    rates = "; ".join(_rate_words(card, name, language) for name in sorted(card.rates))
+    limit = card.limit_of_detection
+    return say(
+        "finding.card", of=card.of, version=card.version, rates=rates or say("finding.no_rates"),
+        limit="" if limit is None else say("finding.limit", limit=given(limit)),
+        tried=say("finding.tried", n=number(card.n)) if card.n else "",
+        family=card.family, norm=card.norm_placement, domain=card.domain, size=number(card.parameters), conditions=card.conditions,
+    )  # fmt: skip
 
 
-def _rate_words(card: Card, name: str) -> str:
-    interval = card.intervals.get(name)
-    return f"{name} {given(card.rates[name])}" + (f" ({percent(interval.level)}: {bounds_words(interval)})" if interval else "")
+def _rate_words(card: Card, name: str, language: str) -> str:
+    say, interval, rate = words_of(language), card.intervals.get(name), given(card.rates[name])
+    if interval is None:
+        return say("finding.rate", name=name, rate=rate)
+    return say("finding.rate_interval", name=name, rate=rate, level=percent(interval.level), bounds=bounds_words(interval, None, language))
 
 
-def tally_words(tally: dict[Verdict, int]) -> str:
+def tally_words(tally: dict[Verdict, int], language: str = ENGLISH) -> str:
     """``14 findings: 5 detected, 3 not detected …``; verdicts nobody got are left out."""
-    total = sum(tally.values())
-    parts = ", ".join(f"{count} {verdict.value}" for verdict, count in tally.items() if count)
-    return f"{total} finding{'' if total == 1 else 's'}" + (f": {parts}" if parts else "")
+    say, total = words_of(language), sum(tally.values())
+    parts = ", ".join(
+        say("finding.tally_part", count=count, verdict=verdict_name(verdict, language)) for verdict, count in tally.items() if count
+    )
+    return say("finding.tally_one" if total == 1 else "finding.tally_many", total=total) + (f": {parts}" if parts else "")

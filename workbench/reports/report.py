@@ -18,11 +18,14 @@ from pydantic import Field, field_validator, model_validator
 from workbench.core.charts.svg import to_svg
 from workbench.core.errors import BadValue, CorruptFile
 from workbench.core.finding import Finding, Verdict
-from workbench.core.spec import Spec, canonical_json, digest_of
+from workbench.core.spec import Spec, canonical_json, digest_of, later
 from workbench.reports import drawing
+from workbench.reports.parts import Coverage, Identity
+from workbench.reports.words import words_of
 
 FORMAT = "assay-report/1"
-RESERVED = ("summary", "findings", "reading", "left-out", "provenance", "rederive", "contents")
+_RESERVED_TEXT = "summary findings reading left-out provenance rederive contents identity coverage limits crosswalk"
+RESERVED = tuple(_RESERVED_TEXT.split())
 _ANCHOR = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _STATUS = {"headline": 0, "standard": 1, "experimental": 2}
 
@@ -58,7 +61,7 @@ class Table(Spec):
     def from_frame(cls, frame: Any, caption: str, *, most: int = 200) -> Table:
         """The first ``most`` rows of a pandas frame; the note counts the rest. Missing and non-finite numbers become None."""
         rows = [[_finite(_plain(cell)) for cell in row] for row in frame.head(most).itertuples(index=False, name=None)]
-        cut = f"The first {most:,} of {len(frame):,} rows; the stored result holds all of them." if len(frame) > most else ""
+        cut = words_of()("number.rows_cut", most=f"{most:,}", all=f"{len(frame):,}") if len(frame) > most else ""
         return cls(columns=tuple(str(name) for name in frame.columns), rows=tuple(map(tuple, rows)), caption=caption, note=cut)
 
 
@@ -155,7 +158,7 @@ class Report(Spec):
     """The whole document. ``date`` is given by the caller, never taken from a clock; ``summary`` is at most a dozen lines.
 
     ``findings`` are those of the whole; a section may carry its own. All of them are stated in full once, first
-    (``all_findings``), and sections point to them.
+    (``all_findings``), and sections point to them. ``identities``, ``coverage`` and ``limits`` have sections of their own.
     """
 
     title: str = Field(min_length=1)
@@ -167,6 +170,9 @@ class Report(Spec):
     left_out: tuple[LeftOut, ...] = ()
     provenance: tuple[Origin, ...] = ()
     rederive: tuple[str, ...] = ()
+    identities: tuple[Identity, ...] = later(())
+    coverage: tuple[Coverage, ...] = later(())
+    limits: tuple[str, ...] = later(())
 
     @field_validator("left_out", mode="before")
     @classmethod
