@@ -97,7 +97,10 @@ def probes_theirs(told: dict[str, Any], folder: Path) -> dict[str, Any]:
     arrays = [one[:train].numpy() for one in x]
     LogisticRegression(max_iter=3).fit(arrays[0][:200, :8], y[:200].numpy())  # warm
     began = time.perf_counter()
-    found = [LogisticRegression(C=1 / (train * p), max_iter=20_000, tol=TOLERANCE).fit(a, y[:train].numpy()) for a, p in zip(arrays, penalties, strict=True)]
+    found = [
+        LogisticRegression(C=1 / (train * p), max_iter=20_000, tol=TOLERANCE).fit(a, y[:train].numpy())
+        for a, p in zip(arrays, penalties, strict=True)
+    ]
     seconds = time.perf_counter() - began
     facts = [judged(one, y, train, torch.from_numpy(m.coef_.T), torch.from_numpy(m.intercept_)) for one, m in zip(x, found, strict=True)]
     return {"seconds": seconds, "facts": facts, "steps": [int(m.n_iter_[0]) for m in found]}
