@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evals import SUITES
-from workbench.calibration.cards import card_for, measured, profile_of, shipped
+from workbench.calibration.cards import measured, shipped
 from workbench.core.errors import AssayError
 from workbench.core.finding import Finding, Plan
-from workbench.core.measure import Suite
 from workbench.core.protocol import Progress, silent
-from workbench.core.result import Result
+from workbench.core.result import Provenance
 from workbench.lab import jobs
-from workbench.lab.audit_measures import draw
+from workbench.lab.audit_findings import described, gathered
 from workbench.lab.audit_report import compose
-from workbench.lab.audit_subject import AUDITED, REFERENCE, Gathered, Subject, parts_of, question_of, subject_of
+from workbench.lab.audit_subject import parts_of, subject_of
+from workbench.lab.circumstances import CIRCUMSTANCES, circumstances
 from workbench.lab.plan import DEFAULT, read_plan
 from workbench.lab.record import recorded
-from workbench.lab.refs import domain_of, load, parse, world_of
+from workbench.lab.refs import load, parse, world_of
 from workbench.reports.render import html, json
 from workbench.reports.report import Report
 from workbench.store.runs import Store
@@ -70,12 +69,13 @@ def audit(
         left_out = _all_asked(wanted, store, run, progress)
         subjects = [subject_of(part, ref, store) for part, ref in parts_of(wanted)]
         store.runs.annotate(run, **{f"{s.part}_digest": s.model.digest() for s in subjects})
-        gathered = _gathered(wanted, subjects, store.results(run), left_out)
-        gathered.findings[:] = _with_cards(gathered.findings, subjects, store)
+        facts = [described(subject, wanted, store) for subject in subjects]
+        found = gathered(wanted, facts, store.results(run), (*measured(store.home), *shipped()), left_out)
         progress(0, 1, "writing the report")
-        store.put_findings(run, gathered.findings)
-        report = compose(wanted, subjects, gathered, date=date or time.strftime("%Y-%m-%d", time.gmtime()))
-        made = _written(store, run, report)
+        store.put_findings(run, found.findings)
+        here = Provenance.here()
+        report = compose(wanted, facts, found, date=date or time.strftime("%Y-%m-%d", time.gmtime()), here=here)
+        made = _written(store, run, report, circumstances(facts, here))
         progress(1, 1, "done")
     return made
 
@@ -114,46 +114,9 @@ def _all_asked(plan: Plan, store: Store, run: str, progress: Progress) -> list[t
     return left_out
 
 
-def _gathered(plan: Plan, subjects: Sequence[Subject], stored: Mapping[str, Result], left_out: list[tuple[str, str]]) -> Gathered:
-    """Results by part and name, and the findings drawn from them: suites first, the audited model's beside its reference."""
-    out = Gathered({s.part: {} for s in subjects}, [], left_out)
-    for label, result in stored.items():
-        name, _, part = label.rpartition(".")
-        out.results[part][name] = result
-    for name in plan.suites:
-        for subject in subjects:
-            if name in out.results[subject.part]:
-                reference = out.results.get(REFERENCE, {}).get(name) if subject.part == AUDITED else None
-                out.findings += _suite_findings(name, out.results[subject.part][name], subject, reference, plan.level)
-    for name in plan.instruments:
-        for subject in subjects:
-            found = {label: r for label, r in out.results[subject.part].items() if label == name or label.startswith(f"{name}.")}
-            if found and subject.town is not None:
-                out.findings += draw(name, found, question_of(plan, name, subject, subject.town))
-    return out
-
-
-def _with_cards(findings: Sequence[Finding], subjects: Sequence[Subject], store: Store) -> list[Finding]:
-    """Each finding beside the calibration card of its suite or instrument, or the reason why there is none."""
-    profiles = {s.ref: profile_of(s.model, domain_of(s.ref, store)) for s in subjects}
-    cards = (*measured(store.home), *shipped())
-    out = []
-    for finding in findings:
-        card, words = card_for(finding.source, profiles[finding.subject], cards)
-        out.append(finding.model_copy(update={"card": card, "card_words": words}))
-    return out
-
-
-def _suite_findings(name: str, result: Result, subject: Subject, reference: Result | None, level: float) -> list[Finding]:
-    suite: Suite = SUITES.load(name)
-    again = f"workbench eval {name} --model {subject.ref}"
-    found = suite.findings(result, subject=subject.ref, reference=reference, level=level)
-    return [one.model_copy(update={"status": SUITES[name].status, "rederive": one.rederive or again}) for one in found]
-
-
-def _written(store: Store, run: str, report: Report) -> Audit:
+def _written(store: Store, run: str, report: Report, beside: str) -> Audit:
     folder = store.folder(run)
-    pages = {folder / "report.html": html.render(report), folder / "report.json": json.render(report)}
+    pages = {folder / "report.html": html.render(report), folder / "report.json": json.render(report), folder / CIRCUMSTANCES: beside}
     for place, content in pages.items():
         partial = place.with_suffix(place.suffix + ".partial")
         partial.write_text(content, encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from probes import INSTRUMENTS
-from probes.attribution import first_hit
+from probes.attribution import Spans, first_hit
 from workbench.core.finding import Denominators, Finding, Interval, Null, Verdict, decide
 from workbench.core.measure import Instrument
 from workbench.core.protocol import HookedModel, Progress
@@ -37,9 +37,22 @@ class Question:
     town: Town
     subject: str
     settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class About:
+    """What findings say of the model that was asked: no model is needed to draw them. ``planted``: whether the link from occupation to
+    pronoun is; ``spans``: the tokens of the occupation in each sentence, where attributions were asked for."""
+
+    subject: str
     level: float
     planted: bool
-    """Whether the link from occupation to pronoun is planted in this model."""
+    spans: Spans
+
+
+def spans_of(model: HookedModel, town: Town) -> Spans:
+    """The tokens of the occupation in each sentence that attributions are asked about."""
+    return occupation_spans(model, pronoun_items(town, count=SENTENCES, least_lean=LEAST_LEAN))
 
 
 def ask(name: str, q: Question, progress: Progress) -> dict[str, Result]:
@@ -59,23 +72,22 @@ def _asked(instrument: Instrument, q: Question, fixed: Mapping[str, Any], progre
     return with_origin(instrument(q.model, make_inputs(instrument, q.model, given, spec), spec, progress=progress), model=q.subject)
 
 
-def draw(name: str, results: Mapping[str, Result], q: Question) -> list[Finding]:
+def draw(name: str, results: Mapping[str, Result], about: About) -> list[Finding]:
     """The findings of an instrument's results; none for an instrument that describes and decides nothing."""
     if name == ATTRIBUTION:
-        spans = occupation_spans(q.model, pronoun_items(q.town, count=SENTENCES, least_lean=LEAST_LEAN))
-        return [_first(results[f"{name}.{baseline}"], spans, baseline, q) for baseline in BASELINES]
+        return [_first(results[f"{name}.{baseline}"], baseline, about) for baseline in BASELINES]
     if name == "probing":
-        return _probing(name, results[name], q)
+        return _probing(name, results[name], about)
     return []
 
 
-def _first(result: Any, spans: Any, baseline: str, q: Question) -> Finding:
-    hit = first_hit(result, spans)
-    interval = wilson(hit.hits, hit.n, q.level)
+def _first(result: Any, baseline: str, about: About) -> Finding:
+    hit = first_hit(result, about.spans)
+    interval = wilson(hit.hits, hit.n, about.level)
     v = result.values
     gap, moved = v.gap.values, np.abs(v.value.values - v.baseline_value.values)
     open_gaps = int((~v.converged.values).sum())
-    detectable = mde_proportion(hit.n, hit.chance, level=q.level)
+    detectable = mde_proportion(hit.n, hit.chance, level=about.level)
     verdict, because = decide(hit.rate, interval, null=hit.chance, detectable=detectable)
     if float(np.median(moved)) < LEAST_EFFECT:
         verdict = Verdict.NOT_DETECTED
@@ -83,19 +95,19 @@ def _first(result: Any, spans: Any, baseline: str, q: Question) -> Finding:
     elif interval.high < hit.chance:  # the claim is one-sided: coming first less often than by chance is not finding it
         verdict, because = Verdict.NOT_DETECTED, "the occupation comes first less often than a random order would put it there"
     return Finding(
-        claim="the occupation moves the pronoun most", subject=q.subject, source=ATTRIBUTION,
+        claim="the occupation moves the pronoun most", subject=about.subject, source=ATTRIBUTION,
         measure=f"share of sentences in which the occupation ranks first (baseline {baseline})", effect=hit.rate, unit="share",
         interval=interval, null=Null(name="chance", value=hit.chance, words="a random order of the tokens that can be ranked"),
         denominators=Denominators.parse({"run": hit.n, "scored": hit.n}), verdict=verdict, because=because,
         detectable=detectable if math.isfinite(detectable) else None,
-        planted=1.0 if q.planted else None, status="headline",
+        planted=1.0 if about.planted else None, status="headline",
         details={"baseline": baseline, "hits": hit.hits, "median_gap": float(np.median(gap)), "median_effect": float(np.median(moved)),
                  "median_steps": float(np.median(v.steps.values)), "gap_above_tolerance": open_gaps},
-        rederive=f"workbench probe {ATTRIBUTION} --model {q.subject} --set baseline={baseline} --set max_steps={MOST_STEPS}",
+        rederive=f"workbench probe {ATTRIBUTION} --model {about.subject} --set baseline={baseline} --set max_steps={MOST_STEPS}",
     )  # fmt: skip
 
 
-def _probing(name: str, result: Result, q: Question) -> list[Finding]:
+def _probing(name: str, result: Result, about: About) -> list[Finding]:
     """From which layer on can the class of a word be read, beyond what can be memorised of words?"""
     v: Any = result.values.isel(split=0).sel(labels="class")
     mine = v.sel(network="model")
@@ -104,13 +116,13 @@ def _probing(name: str, result: Result, q: Question) -> list[Finding]:
     gain = v.sel(site=site)
     counts = Denominators.parse({"run": int(best.n_test), "scored": int(best.n_test), "excluded": int(best.excluded)})
     others = {task: float(best.accuracy.sel(task=task)) for task in ("labels", "control", "shuffled-labels")}
-    base = {"subject": q.subject, "source": name, "denominators": counts, "status": "headline",
-            "rederive": f"workbench probe {name} --model {q.subject}"}  # fmt: skip
+    base = {"subject": about.subject, "source": name, "denominators": counts, "status": "headline",
+            "rederive": f"workbench probe {name} --model {about.subject}"}  # fmt: skip
     return [
-        _interval_finding(best, "selectivity", q.level, claim="word classes are linearly readable beyond memorised words",
+        _interval_finding(best, "selectivity", about.level, claim="word classes are linearly readable beyond memorised words",
                           measure=f"selectivity at {site} (accuracy − control task)", null=Null(name="control task", value=0.0,
                           words="one random label for each word type (Hewitt and Liang 2019)"), details={"site": site, **others}, **base),
-        _interval_finding(gain, "gain", q.level, claim="word classes are better readable than in an untrained copy",
+        _interval_finding(gain, "gain", about.level, claim="word classes are better readable than in an untrained copy",
                           measure=f"accuracy at {site} − accuracy of an untrained network there", null=Null(name="untrained network",
                           value=0.0, words="the same config with fresh weights"), details={"site": site}, **base),
     ]  # fmt: skip

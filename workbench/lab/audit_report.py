@@ -14,7 +14,8 @@ from workbench.core.charts.lines import forest
 from workbench.core.charts.svg import to_svg
 from workbench.core.finding import Plan
 from workbench.core.result import Provenance, Result
-from workbench.lab.audit_subject import AUDITED, REFERENCE, Gathered, Subject
+from workbench.lab.audit_findings import Described, Gathered
+from workbench.lab.audit_subject import AUDITED, REFERENCE
 from workbench.reports.report import Figure, LeftOut, Origin, Report, Section, Table
 
 PRONOUN, ATTRIBUTION = "occupation-pronoun", "integrated-gradients"
@@ -23,8 +24,8 @@ DRAWN = ".template-mean"
 """Of the results for several baselines, the one that is drawn."""
 
 
-def compose(plan: Plan, subjects: Sequence[Subject], gathered: Gathered, *, date: str) -> Report:
-    """The whole document from what was gathered. Equal inputs give equal reports."""
+def compose(plan: Plan, subjects: Sequence[Described], gathered: Gathered, *, date: str, here: Provenance) -> Report:
+    """The whole document from what was gathered; ``here`` says by which code and packages. Equal inputs give equal reports."""
     sections = [
         _models(subjects),
         *([_planted(gathered, subjects)] if PRONOUN in gathered.results.get(AUDITED, {}) else []),
@@ -40,7 +41,7 @@ def compose(plan: Plan, subjects: Sequence[Subject], gathered: Gathered, *, date
         summary=tuple(_summary(plan, gathered)),
         sections=tuple(sections),
         left_out=tuple(LeftOut(what=what, why=why) for what, why in gathered.left_out),
-        provenance=tuple(_origins(plan, subjects, gathered)),
+        provenance=tuple(_origins(plan, subjects, gathered, here)),
         rederive=(f"workbench audit {plan.name}",),
     )
 
@@ -63,13 +64,12 @@ def _summary(plan: Plan, gathered: Gathered) -> Iterator[str]:
 # --- models -----------------------------------------------------------------------------------------------------
 
 
-def _models(subjects: Sequence[Subject]) -> Section:
+def _models(subjects: Sequence[Described]) -> Section:
     rows = []
     for s in subjects:
-        config = s.model.config.model_dump(mode="json")
-        parameters = sum(p.numel() for p in getattr(s.model, "parameters", list)())
+        config = s.config
         shape = f"{config.get('n_layers')} layers × {config.get('d_model')}, {config.get('norm')} norm ({config.get('norm_placement')})"
-        rows.append((s.part, s.ref, s.model.family, shape, parameters, s.model.digest()[:16]))
+        rows.append((s.part, s.ref, s.family, shape, s.parameters, s.model_digest[:16]))
     table = Table(
         columns=("part", "reference", "family", "shape", "parameters", "digest (first 16)"),
         rows=tuple(rows),
@@ -88,7 +88,7 @@ def _models(subjects: Sequence[Subject]) -> Section:
     )  # fmt: skip
 
 
-def _planted(gathered: Gathered, subjects: Sequence[Subject]) -> Section:
+def _planted(gathered: Gathered, subjects: Sequence[Described]) -> Section:
     """Planted and measured side by side, occupation by occupation."""
     figures = []
     for subject in subjects:
@@ -122,7 +122,7 @@ def _planted(gathered: Gathered, subjects: Sequence[Subject]) -> Section:
 # --- suites and instruments --------------------------------------------------------------------------------------
 
 
-def _suite_sections(plan: Plan, subjects: Sequence[Subject], gathered: Gathered) -> Iterator[Section]:
+def _suite_sections(plan: Plan, subjects: Sequence[Described], gathered: Gathered) -> Iterator[Section]:
     for name in plan.suites:
         asked = [s for s in subjects if name in gathered.results[s.part]]
         if not asked:
@@ -184,14 +184,13 @@ def _method(plan: Plan) -> Section:
     )  # fmt: skip
 
 
-def _origins(plan: Plan, subjects: Sequence[Subject], gathered: Gathered) -> Iterator[Origin]:
+def _origins(plan: Plan, subjects: Sequence[Described], gathered: Gathered, here: Provenance) -> Iterator[Origin]:
     yield Origin(kind="plan", name=plan.name, sha256=plan.digest())
     for s in subjects:
-        yield Origin(kind="model", name=s.ref, value=s.part, sha256=s.model.digest())
+        yield Origin(kind="model", name=s.ref, value=s.part, sha256=s.model_digest)
     for part, results in gathered.results.items():
         for name, result in results.items():
             yield Origin(kind="result", name=f"{name}.{part}", sha256=result.digest())
-    here = Provenance.here()
     yield Origin(kind="code", name="assay-workbench", value=here.code)
     for package, version in sorted(here.packages.items()):
         yield Origin(kind="package", name=package, value=version)

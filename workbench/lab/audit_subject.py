@@ -10,7 +10,7 @@ from evals import SUITES
 from evals.runner import run_suite
 from probes import INSTRUMENTS
 from workbench.core.errors import MissingData
-from workbench.core.finding import Finding, Plan
+from workbench.core.finding import Plan
 from workbench.core.measure import Instrument, Suite
 from workbench.core.protocol import HookedModel, Progress, silent
 from workbench.core.result import Result
@@ -37,15 +37,6 @@ class Subject:
         return None if self.world is None else Town(TownSpec.parse(self.world))
 
 
-@dataclass
-class Gathered:
-    """What an audit has. ``results`` by part and name; ``left_out`` what was asked for and could not be had, with the reason."""
-
-    results: dict[str, dict[str, Result]]
-    findings: list[Finding]
-    left_out: list[tuple[str, str]]
-
-
 def parts_of(plan: Plan) -> list[tuple[str, str]]:
     """(part, reference) of each model of the plan, the audited one first."""
     return [(AUDITED, plan.model), *([(REFERENCE, plan.reference)] if plan.reference else [])]
@@ -58,7 +49,7 @@ def subject_of(part: str, ref: str, store: Store, progress: Progress = silent) -
 
 def question_of(plan: Plan, name: str, subject: Subject, town: Town) -> Question:
     """What instrument ``name`` is to be asked about ``subject``."""
-    return Question(subject.model, town, subject.ref, plan.settings.get(name, {}), plan.level, town.spec.dose != 0)
+    return Question(subject.model, town, subject.ref, plan.settings.get(name, {}))
 
 
 def ask_all(plan: Mapping[str, Any], run: str, part: str, home: str, progress: Progress = silent) -> dict[str, Any]:
@@ -107,7 +98,10 @@ class _Asker:
             return
         spec = suite_specs({name: suite}, self.subject.ref, self.plan.settings, self.store)[name]
         found = run_suite(suite, self.subject.model, spec, self.store.sink(self.run, label), progress=self._named(name))
-        self.store.put_result(self.run, label, found)
+        self._keep(label, found)
+
+    def _keep(self, label: str, result: Result) -> None:
+        self.store.event(self.run, "asked", label=label, digest=self.store.put_result(self.run, label, result))
 
     def _instrument(self, name: str, instrument: Instrument) -> None:
         town = self.subject.town
@@ -120,4 +114,4 @@ class _Asker:
         if any(result.stopped_early for result in found.values()):
             raise KeyboardInterrupt  # half of it is not what the plan asks for: it is asked anew when the audit goes on
         for label, result in found.items():
-            self.store.put_result(self.run, f"{label}.{self.subject.part}", result)
+            self._keep(f"{label}.{self.subject.part}", result)

@@ -1,0 +1,104 @@
+"""From what an audit gathered to its findings, without any model: what the audit does, and what a sceptic does again.
+
+``Described`` holds everything that findings and report need to know of a model. It is written beside the report, so that whoever has the
+results can draw the findings anew and compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evals import SUITES
+from workbench.calibration.cards import card_for, profile_of
+from workbench.core.finding import Card, Finding, Plan
+from workbench.core.measure import Suite
+from workbench.core.result import Result
+from workbench.core.spec import Spec
+from workbench.lab.audit_measures import ATTRIBUTION, About, draw, spans_of
+from workbench.lab.audit_subject import AUDITED, REFERENCE, Subject
+from workbench.lab.refs import domain_of
+from workbench.store.runs import Store
+
+
+class Described(Spec):
+    """One model of an audit in words and numbers. ``config`` is its family's, ``world`` the spec of the town it was trained on, and
+    ``spans`` the tokens of the occupation in each sentence that attributions are asked about."""
+
+    part: str
+    ref: str
+    family: str
+    config: Mapping[str, Any]
+    parameters: int
+    model_digest: str
+    domain: str
+    world: Mapping[str, Any] | None = None
+    spans: tuple[tuple[int, int], ...] = ()
+
+    def profile(self) -> dict[str, Any]:
+        """What decides whether a card applies."""
+        placement = str(self.config.get("norm_placement", "unknown"))
+        return {"family": self.family, "norm_placement": placement, "domain": self.domain, "parameters": max(1, self.parameters)}
+
+    @property
+    def planted(self) -> bool:
+        """Whether the link from occupation to pronoun is planted in it."""
+        return self.world is not None and self.world["dose"] != 0
+
+
+@dataclass
+class Gathered:
+    """What an audit has. ``results`` by part and name; ``left_out`` what was asked for and could not be had, with the reason."""
+
+    results: dict[str, dict[str, Result]]
+    findings: list[Finding]
+    left_out: list[tuple[str, str]]
+
+
+def described(subject: Subject, plan: Plan, store: Store) -> Described:
+    """The model of ``subject`` as findings and report know it."""
+    model, domain = subject.model, domain_of(subject.ref, store)
+    profile = profile_of(model, domain)
+    town = subject.town
+    asked = town is not None and ATTRIBUTION in plan.instruments
+    config = model.config.model_dump(mode="json") if hasattr(model.config, "model_dump") else {}
+    return Described(
+        part=subject.part, ref=subject.ref, family=model.family, parameters=sum(p.numel() for p in getattr(model, "parameters", list)()),
+        config={"norm_placement": profile["norm_placement"], **config}, model_digest=model.digest(), domain=domain, world=subject.world,
+        spans=tuple(spans_of(model, town)) if asked and town is not None else (),
+    )  # fmt: skip
+
+
+def gathered(
+    plan: Plan, subjects: Sequence[Described], stored: Mapping[str, Result], cards: Sequence[Card], left_out: Sequence[tuple[str, str]] = ()
+) -> Gathered:
+    """Results by part and name, and the findings drawn from them, each beside its card: suites first, the audited model's beside its
+    reference. ``stored`` are the results by ``name.part``."""
+    out = Gathered({s.part: {} for s in subjects}, [], list(left_out))
+    for label in sorted(stored):
+        name, _, part = label.rpartition(".")
+        out.results[part][name] = stored[label]
+    found: list[Finding] = []
+    for name in plan.suites:
+        for subject in subjects:
+            if name in out.results[subject.part]:
+                found += _suite_findings(name, subject, out.results, plan.level)
+    for name in plan.instruments:
+        for subject in subjects:
+            results = {label: r for label, r in out.results[subject.part].items() if label == name or label.startswith(f"{name}.")}
+            if results and subject.world is not None:
+                found += draw(name, results, About(subject.ref, plan.level, subject.planted, subject.spans))
+    profiles = {s.ref: s.profile() for s in subjects}
+    for finding in found:
+        card, words = card_for(finding.source, profiles[finding.subject], cards)
+        out.findings.append(finding.model_copy(update={"card": card, "card_words": words}))
+    return out
+
+
+def _suite_findings(name: str, subject: Described, results: Mapping[str, Mapping[str, Result]], level: float) -> list[Finding]:
+    suite: Suite = SUITES.load(name)
+    reference = results.get(REFERENCE, {}).get(name) if subject.part == AUDITED else None
+    again = f"workbench eval {name} --model {subject.ref}"
+    found = suite.findings(results[subject.part][name], subject=subject.ref, reference=reference, level=level)
+    return [one.model_copy(update={"status": SUITES[name].status, "rederive": one.rederive or again}) for one in found]
