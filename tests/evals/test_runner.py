@@ -172,7 +172,7 @@ def run_in(folder: str) -> None:
     (Path(folder) / "result").write_text(result.canonical())
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_kill_9_at_random_moments_changes_nothing(tmp_path):
     root = Path(__file__).parents[2]
     code = f"from tests.evals.test_runner import run_in; print('ready', flush=True); run_in({str(tmp_path)!r})"

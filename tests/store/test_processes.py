@@ -95,7 +95,7 @@ def _kill_while_writing(store: Store, url: str, seed: int) -> None:
     assert [r["sample"] for r in store.sink(run, "pairs").read()] == [f"{n:06d}" for n in range(batches * size)]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_writer_killed_at_random_leaves_whole_batches(store: Store, store_url: str) -> None:
     _kill_while_writing(store, store_url, seed=1)
 

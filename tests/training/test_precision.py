@@ -76,7 +76,7 @@ def ending(precision: Precision, *, narrow: bool = False) -> float:
     return train(learner, Copying(2000), how, validation=Copying(400, seed=7))["validation"][0]["loss"]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_each_policy_ends_within_its_band_of_float32_and_narrow_weights_do_not() -> None:
     plain = ending("float32")
     assert plain < 0.5  # untrained: ln 11 = 2.4; the first two of eight tokens cannot be known

@@ -56,7 +56,7 @@ def killed(tmp_path: Path, processes: int, kind: str, rank: int) -> None:
         assert run.status in ("failed", "interrupted")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_killed_process_ends_the_job_with_a_word(tmp_path: Path) -> None:
     killed(tmp_path, 2, "fsdp", 1)
 
