@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import pydantic
 
-from workbench.core.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK, AssayError
+from workbench.core.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK, AssayError, MissingExtra
 from workbench.core.finding import Card, Finding, Plan
 from workbench.core.result import Result
 from workbench.core.spec import canonical_json
@@ -127,6 +127,8 @@ def check_signature(entries: Mapping[str, bytes], given: PublicKey | None, trust
             fault = Fault(name, "what is signed is not the statement of this bundle")
             return check("signature", [fault], ""), ""
         key = PublicKey.parse(entries.get(statement.SIGNER, b"").decode("utf-8", "replace"), statement.SIGNER)
+    except MissingExtra as error:
+        return Check("signature", "not checked", str(error)), ""
     except AssayError as error:
         return check("signature", [Fault(name, str(error))], ""), ""
     if not statement.signed_by(text, key):
