@@ -1,18 +1,25 @@
-"""The dashboard's entry: which pages there are, and nothing else."""
+"""The dashboard's entry: who may see it, which pages there are, and nothing else."""
 
 from pathlib import Path
 
 import streamlit as st
 
-PAGES = Path(__file__).parent / "views"
+from dashboards.gate import pass_or_stop
 
+PAGES = Path(__file__).parent / "views"
+PARTS = {
+    "": {"home": "Home"},
+    "Look": {"lab": "Model lab", "instruments": "Instruments"},
+    "Results": {"runs": "Runs"},
+    "Work": {"training": "Training"},
+    "Ground": {"calibration": "Calibration"},
+}
+
+pass_or_stop()
 st.navigation(
-    [
-        st.Page(PAGES / "runs.py", title="Runs", default=True),
-        st.Page(PAGES / "training.py", title="Training"),
-        st.Page(PAGES / "lab.py", title="Lab"),
-        st.Page(PAGES / "instruments.py", title="Instruments"),
-        st.Page(PAGES / "calibration.py", title="Calibration"),
-    ],
-    position="top",
+    {
+        part: [st.Page(PAGES / f"{name}.py", title=title, default=name == "home") for name, title in pages.items()]
+        for part, pages in PARTS.items()
+    },
+    position="sidebar",
 ).run()

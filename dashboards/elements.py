@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
+from streamlit.errors import StreamlitAPIException
 
 from workbench.core.charts.frame import theme, themed
-from workbench.core.errors import AssayError
+from workbench.core.errors import AssayError, Incompatible
 from workbench.core.spec import digest_of
-from workbench.lab.live import Choice
 from workbench.reports.phrases import visible
+
+if TYPE_CHECKING:  # it would import torch, which the first page has no use for
+    from workbench.lab.live import Choice
 
 NO_MODEL = "There is no trained model in this store yet. `workbench audit` or `workbench train` makes one; a folder can be typed above."
 
@@ -28,8 +32,18 @@ def told() -> Iterator[None]:
     """A user's error as its own sentence, in its own place; the rest of the page goes on."""
     try:
         yield
+    except Incompatible as error:  # nobody's mistake: the model has no such thing
+        st.info(plain(str(error)))
     except AssayError as error:
         st.error(plain(str(error)))
+
+
+def link(page: str, label: str, query: Mapping[str, str] | None = None) -> None:
+    """A link to another page, such as ``lab.py``, with an address. A page that runs by itself has no others: there the address is shown."""
+    try:
+        st.page_link(f"views/{page}", label=plain(label), query_params=dict(query) if query else None)
+    except StreamlitAPIException:
+        st.caption(plain(f"{label}: /{page.removesuffix('.py')}" + (f"?{urlencode(query)}" if query else "")))
 
 
 def chart(drawing: Any, alt: str) -> None:
@@ -47,24 +61,34 @@ def chart_of(drawn: Mapping[str, Any], alt: str) -> None:
 
 
 def which_model(choices: Sequence[Choice]) -> str | None:
-    """A model, chosen or typed; None where nothing is."""
+    """A model, chosen or typed, and named in the address; None where nothing is."""
     words = {choice.ref: choice.words for choice in choices}
-    return st.selectbox(
+    asked = st.query_params.get("model")
+    options = [*words] if asked is None or asked in words else [asked, *words]
+    chosen = st.selectbox(
         "Model: choose one, or type a checkpoint folder or another reference",
-        list(words),
+        options,
         format_func=lambda one: f"{one} ({words[one]})" if one in words else one,
-        index=0 if words else None,
+        index=options.index(asked) if asked is not None else 0 if options else None,
         accept_new_options=True,
-        placeholder="path/to/checkpoint or run:ID",
+        placeholder="path/to/checkpoint, run:ID or family:gpt",
         key="model",
     )
+    if chosen:
+        st.query_params["model"] = chosen  # by hand: bound, the address would hold the words and leave the first model out
+    return chosen
 
 
 def pick(place: DeltaGenerator, name: str, label: str, options: list[str], *, about: tuple[str, str], first: int = 0) -> str:
-    """A token, chosen or typed. What the user chose stays through prompts and models; a default follows what is listed."""
-    chosen = st.session_state.get(f"chosen-{name}")
+    """A token, chosen or typed. What the user chose stays through prompts and models and stands in the address; a default follows what is
+    listed."""
+    chosen = st.session_state.get(f"chosen-{name}", st.query_params.get(name))
     offered = options if chosen is None or chosen in options else [chosen, *options]
     index = offered.index(chosen) if chosen is not None else min(first, len(offered) - 1) if offered else None
     key = f"{name}-{digest_of(list(about))}"
-    keep = lambda: st.session_state.update({f"chosen-{name}": st.session_state[key]})  # noqa: E731
+
+    def keep() -> None:
+        st.session_state[f"chosen-{name}"] = st.session_state[key]
+        st.query_params[name] = st.session_state[key] or ""
+
     return place.selectbox(label, offered, index=index, accept_new_options=True, key=key, on_change=keep) or ""

@@ -6,7 +6,6 @@ edit at once do not meet. A cached model is keyed by its checkpoint's manifest, 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,23 +14,33 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dashboards.shelf import Standing as Standing
+from dashboards.shelf import findings as findings
+from dashboards.shelf import forests_of as forests_of
+from dashboards.shelf import run as run
+from dashboards.shelf import run_table as run_table
+from dashboards.shelf import runs as runs
+from dashboards.shelf import standing as standing
+from dashboards.shelf import store as store
+from dashboards.shelf import store_if_any as store_if_any
+from dashboards.shelf import table_of as table_of
+from dashboards.shelf import verdict_counts as verdict_counts
+from dashboards.shelf import verdicts as verdicts
 from workbench.core.errors import StoreError
-from workbench.core.finding import Card, Finding, Verdict
+from workbench.core.finding import Card
 from workbench.core.measure import Instrument
 from workbench.core.protocol import HookedModel
 from workbench.core.result import Result
-from workbench.core.spec import digest_of
-from workbench.lab import asking, calibrate, catalogs, jobs, live, started
+from workbench.lab import asking, calibrate, catalogs, jobs, lens, live, started
 from workbench.lab import trainings as courses
 from workbench.lab.recipe import shipped
 from workbench.lab.refs import load
 from workbench.lab.reporting import stored_report
 from workbench.lab.trainings import Course
-from workbench.reports.frames import Forest, findings_frame, forests
-from workbench.reports.phrases import tally_words
-from workbench.store.records import Event, RunRecord
-from workbench.store.runs import HOME, URL, Store
+from workbench.store.records import RunRecord
+from workbench.store.runs import Store
 
+LENS, DIRECT = lens.LENS, "direct-logit-attribution"
 REDRAWN_S = 6
 """How old the curves of a running training may be; building them takes longer than sending them."""
 BASELINES = {
@@ -41,65 +50,6 @@ BASELINES = {
 
 
 # --- runs -----------------------------------------------------------------------------------------------------
-
-
-def store() -> Store:
-    """The store the environment names. Raises StoreError where there is none yet: looking makes nothing."""
-    return _store(os.environ.get(URL, ""), os.environ.get(HOME, ""), os.getcwd())
-
-
-@st.cache_resource(show_spinner=False, max_entries=4)
-def _store(url: str, home: str, folder: str) -> Store:
-    del url, home, folder  # what the store depends on: another environment, another entry
-    return Store.open(create=False)
-
-
-def runs() -> tuple[RunRecord, ...]:
-    """All runs, newest first."""
-    return store().runs.list()
-
-
-def run(name: str) -> RunRecord:
-    """One run as it stands now."""
-    return store().runs.get(name)
-
-
-def run_table(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """One row a run: what it was, how it stands, and what its findings came to."""
-    rows = [(one.id, one.kind, one.ref, one.status, verdicts(one.id), one.created, one.finished) for one in records]
-    return pd.DataFrame(rows, columns=["run", "kind", "model", "status", "findings", "begun (UTC)", "ended (UTC)"])
-
-
-def verdicts(name: str) -> str:
-    """``14 findings: 5 detected …``, or nothing where a run has none."""
-    found = findings(name)
-    return verdict_counts(found) if found else ""
-
-
-def verdict_counts(found: Sequence[Finding]) -> str:
-    """``14 findings: 5 detected, 3 not detected …``."""
-    return tally_words({verdict: sum(f.verdict == verdict for f in found) for verdict in Verdict})
-
-
-def findings(name: str) -> tuple[Finding, ...]:
-    """A run's findings in their stored order."""
-    return store().findings(name)
-
-
-def table_of(found: Sequence[Finding]) -> pd.DataFrame:
-    """Findings in words, one row each, as the report has them."""
-    return findings_frame(found)
-
-
-def forests_of(found: Sequence[Finding]) -> list[Forest]:
-    """Forest plots, as the report has them: one for each way of measuring."""
-    return _forests(digest_of([finding.digest() for finding in found]), tuple(found))
-
-
-@st.cache_resource(show_spinner=False, max_entries=16)
-def _forests(digest: str, _found: tuple[Finding, ...]) -> list[Forest]:
-    del digest
-    return forests(_found)
 
 
 def results(name: str) -> dict[str, str]:
@@ -140,22 +90,6 @@ def report(name: str) -> ReportFiles | None:
         return None
     found = stored_report(name, store=store())
     return ReportFiles(found.html.read_bytes(), found.json.read_bytes(), found.report.digest())
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How a running run stands: its jobs by name, the samples committed by suite, and its latest events."""
-
-    jobs: dict[str, jobs.Status]
-    samples: dict[str, int]
-    events: tuple[Event, ...]
-
-
-def standing(name: str, most: int = 5) -> Standing:
-    """What is known of a run's progress, from the files and rows it leaves as it goes."""
-    places = sorted((store().home / "runs" / name).glob("job-*/status.jsonl"))
-    found = {place.parent.name.removeprefix("job-"): jobs.read_status(place.parent) for place in places}
-    return Standing(found, store().sample_counts(name), store().events(name)[-most:])
 
 
 # --- trainings ------------------------------------------------------------------------------------------------
@@ -233,26 +167,29 @@ def models() -> tuple[live.Choice, ...]:
 
 def model(ref: str) -> HookedModel:
     """The model behind a reference, loaded once. Raises UsageError, MissingFile, CorruptFile, StoreError."""
-    home = _store_if_any()
+    home = store_if_any()
     return _model(ref, live.fingerprint(ref, home), home.where if home is not None else "")
 
 
 def fingerprint(ref: str) -> str:
     """What changes when the weights behind a reference do."""
-    return live.fingerprint(ref, _store_if_any())
-
-
-def _store_if_any() -> Store | None:
-    try:
-        return store()
-    except StoreError:
-        return None
+    return live.fingerprint(ref, store_if_any())
 
 
 @st.cache_resource(show_spinner="Loading the model …", max_entries=3)
 def _model(ref: str, fingerprint: str, where: str) -> HookedModel:
     del fingerprint, where  # what the weights depend on
-    return load(ref, store=_store_if_any())
+    return load(ref, store=store_if_any())
+
+
+def quality_table(found: Any) -> pd.DataFrame:
+    """Each measure of an attribution beside random ones."""
+    return found.verdicts()
+
+
+def lens_place(found: Result, row: int, column: int) -> tuple[str, pd.DataFrame]:
+    """The likeliest answers at one cell of a lens's grid, with words for the place."""
+    return lens.lens_place(found, row, column)
 
 
 @st.cache_resource(show_spinner="Asking the model …", max_entries=64)

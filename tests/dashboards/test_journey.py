@@ -88,6 +88,9 @@ def test_a_journey(home: Home, tmp_path: Path) -> None:
         page.on("websocket", lambda web_socket: asked.append(web_socket.url.replace("ws://", "http://")))
 
         page.goto(url)
+        page.get_by_role("heading", name="What to do next").wait_for()
+        page.get_by_text("audited: training").first.wait_for()
+        page.get_by_role("link", name="Runs", exact=True).click()
         page.get_by_role("heading", name="Runs").wait_for()
         page.get_by_text("audited: running, 40 of 160. training").wait_for()
         choose(page, "Run", home.audit)
@@ -99,7 +102,7 @@ def test_a_journey(home: Home, tmp_path: Path) -> None:
         download.value.save_as(tmp_path / "report.html")
         assert (tmp_path / "report.html").read_bytes() == (home.folder / "runs" / home.audit / "report.html").read_bytes()
 
-        page.get_by_role("link", name="Lab").click()
+        page.get_by_role("link", name="Model lab", exact=True).click()
         page.get_by_role("heading", name="Attribution").wait_for()
         page.get_by_text("the completeness gap is").first.wait_for()
         prompt = page.get_by_role("textbox", name="Prompt")
@@ -111,7 +114,7 @@ def test_a_journey(home: Home, tmp_path: Path) -> None:
         page.get_by_text("6 tokens.").wait_for()
         choose(page, "Layer", "1")
         page.locator("svg text", has_text="Layer 1, head 0").wait_for()
-        assert page.title() == "Lab · Assay"
+        assert page.title() == "Model lab · Assay"
         assert page.get_by_text("Traceback").count() == 0
 
         outside = sorted({one for one in asked if not one.startswith((url, "data:", "blob:"))})

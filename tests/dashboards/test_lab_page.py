@@ -43,7 +43,7 @@ def test_tokens_and_next_tokens_are_the_models_own(page: AppTest) -> None:
     assert list(shown["token_id"]) == wanted.indices[:10].tolist()
     assert list(shown["probability"]) == pytest.approx(wanted.values[:10].tolist(), rel=1e-5)
     assert unlabelled(page) == []
-    assert len(page.get("vega_lite_chart")) == 3
+    assert len(page.get("vega_lite_chart")) == 4
 
 
 @pytest.mark.slow
@@ -105,7 +105,7 @@ def test_a_target_or_foil_that_cannot_be_meant_is_a_sentence(page: AppTest) -> N
     ):
         typed(page, label, value)
         assert words in errors(page)
-        assert len(page.get("vega_lite_chart")) == 2, "the rest of the page is still there"
+        assert len(page.get("vega_lite_chart")) == 3, "the rest of the page is still there"
 
 
 def test_a_model_that_is_not_there_is_a_sentence(page: AppTest) -> None:
@@ -142,7 +142,7 @@ def test_without_a_store_a_folder_can_still_be_opened(tmp_path: Path, monkeypatc
     page.text_area(key="prompt").set_value(PROMPT).run()
     typed(page, "Model", str(tmp_path / "mine"))
     assert errors(page) == ""
-    assert len(page.get("vega_lite_chart")) == 3
+    assert len(page.get("vega_lite_chart")) == 4
     assert not (tmp_path / "none").exists()
 
 

@@ -36,7 +36,7 @@ def test_start_stop_and_go_on(tmp_path: Path) -> None:
         page = browser.new_context(viewport={"width": 1280, "height": 1000}).new_page()
         page.set_default_timeout(PATIENCE_MS * 3)
         page.goto(url)
-        page.get_by_role("link", name="Training").click()
+        page.get_by_role("link", name="Training", exact=True).click()
         page.get_by_text("There are no trainings yet").wait_for()
         choose(page, "Recipe", "town-target")
         page.get_by_role("textbox", name="Settings").fill(SETTINGS)

@@ -266,7 +266,11 @@ def task_rows(spec: InputsSpec, model: HookedModel) -> Inputs:
     last patch, or (of a denoiser, at a step of noise each) the pixel in the middle of the first channel."""
     task = TASKS.load(spec.task)
     rows = task.make(task.spec.parse(spec.data, what=f"the data of task '{spec.task}'"), spec.count).validation
-    batch = rows.batch(range(min(spec.count, len(rows))))
+    return asked_about(rows.batch(range(min(spec.count, len(rows)))), model)
+
+
+def asked_about(batch: Any, model: HookedModel) -> Inputs:
+    """Rows of a task in the form a model is asked in, each with what it is asked about (``task_rows``)."""
     if isinstance(batch, SequenceBatch):
         assert batch.targets is not None, "rows to train on have targets"
         first = SequenceBatch(batch.source, batch.tokens[:, :1], batch.targets[:, :1], batch.mask)

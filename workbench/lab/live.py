@@ -24,7 +24,7 @@ from workbench.core.charts import palette
 from workbench.core.charts.frame import altair, data, headline
 from workbench.core.charts.heat import shown
 from workbench.core.errors import AssayError, BadValue, Incompatible, MissingFile, UsageError
-from workbench.core.protocol import HookedModel
+from workbench.core.protocol import HookedModel, Inputs
 from workbench.core.result import Provenance, Result
 from workbench.lab.inputs import InputsSpec, encoded, from_texts, make_inputs
 from workbench.lab.refs import checkpoint_of, final_of, load, parse, reference_of
@@ -36,6 +36,7 @@ from workbench.training.loop import FINAL
 
 _SIGNS = str.maketrans({"↵": "\n", "⇥": "\t", "␍": "\r"})  # the inverse of charts.heat.shown
 ATTENTION, ATTRIBUTION = "attention-pattern", "integrated-gradients"
+TITLES = {"next-tokens": "Next token", "answers": "Answers"}
 
 
 # --- which models -------------------------------------------------------------------------------------------
@@ -121,16 +122,27 @@ def shape_of(model: HookedModel) -> Shape:
     return Shape(layers, int(getattr(model.config, "n_heads", 1)), int(getattr(model.config, "n_ctx", 0)))
 
 
+def heads_in(model: HookedModel, stack: str = "") -> int:
+    """How many heads a layer of a stack has."""
+    found = next(site for site in model.sites().values() if site.tensor == "hook_pattern" and site.stack == stack)
+    return int(model.weight(f"{found.name.removesuffix('hook_pattern')}W_Q").shape[0])
+
+
 # --- what is asked ------------------------------------------------------------------------------------------
 
 
-def ask(model: HookedModel, instrument: str, text: str, *, target: str = "", foil: str = "", corrupt: str = "", **fields: Any) -> Result:
-    """One instrument on one text, with its ``corrupt`` twin where it compares two; an instrument of weights alone is given none. Raises
-    UsageError and Incompatible, as ``lab.run.probe`` does; nothing is stored."""
+def ask(
+    model: HookedModel, instrument: str, text: str | Inputs, *, target: str = "", foil: str = "", corrupt: str = "", **fields: Any
+) -> Result:
+    """One instrument on one text, with its ``corrupt`` twin where it compares two; an instrument of weights alone is given none. Or on
+    ``Inputs`` that are ready, such as a row of ``lab.rows``. Raises UsageError and Incompatible, as ``lab.run.probe`` does; nothing is
+    stored."""
     tool = INSTRUMENTS.load(instrument)
     spec = tool.spec.parse(fields, what=f"instrument '{instrument}'")
     if reasons := tool.explain_incompatibility(model):
         raise Incompatible(instrument, f"this {model.family} model", reasons)
+    if isinstance(text, Inputs):
+        return with_origin(tool(model, text, spec), model=reference_of(model))
     given: dict[str, Any] = {"weights": True}
     if tool.needs.inputs:
         tokens_of(model, text)
@@ -207,7 +219,18 @@ class NextTokens(Result):
         words = base.mark_text(align="left", dx=5, fontSize=11, style="ink").encode(x=alt.X("probability:Q", **across), text="words:N")
         said = ", ".join(f"{shown(t)} {_probability(p)}" for t, p in zip(frame["token"], frame["probability"], strict=True))
         chart = alt.layer(bars, words)
-        return chart.properties(width=280, height=alt.Step(22), title=headline(alt, "Next token"), description=f"Most likely next: {said}.")
+        return chart.properties(
+            width=280, height=alt.Step(22), title=headline(alt, TITLES[self.kind]), description=f"Most likely next: {said}."
+        )
+
+
+@dataclass(frozen=True)
+class Answers(NextTokens):
+    """The same of a row that is no text: classes, texts of other rows, or the first token written."""
+
+    def summary(self) -> str:
+        first = self.values.isel(rank=0)
+        return f"The likeliest answer is '{shown(first.token.item())}', with probability {_probability(float(first.probability))}."
 
 
 def _probability(value: float) -> str:

@@ -1,0 +1,57 @@
+"""Who may see the pages. On this machine's own address everybody who can reach it; on another address only who knows the token.
+
+The token is in the environment of the server (``WORKBENCH_DASHBOARD_TOKEN``), never on a command line or in an address. ``launch``
+refuses another address without one, and so does this gate: whatever started the server, the address it is bound to decides.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import os
+import time
+
+import streamlit as st
+
+TOKEN = "WORKBENCH_DASHBOARD_TOKEN"
+SHORTEST = 24
+WAIT_S = 1.0
+"""A wrong token is answered after so long."""
+
+
+def is_local(address: str) -> bool:
+    """Whether only this machine reaches ``address``. An empty one means all of a machine's addresses."""
+    try:
+        return ipaddress.ip_address(address.strip("[]")).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def token() -> str:
+    """The token that is asked for, or '' where none is set."""
+    return os.environ.get(TOKEN, "")
+
+
+def pass_or_stop() -> None:
+    """Go on where the session may see the pages; else show the one question, or say why there is none, and stop."""
+    wanted = token()
+    if not wanted and is_local(str(st.get_option("server.address") or "")):
+        return
+    if st.session_state.get("let in") is True:
+        return
+    st.set_page_config(page_title="Assay", layout="centered")
+    st.title("Assay")
+    if len(wanted) < SHORTEST:
+        st.error(
+            "These pages are served on an address that other machines reach, and nobody is asked who they are. They stay closed until "
+            f"`{TOKEN}` holds at least {SHORTEST} characters in the server's environment."
+        )
+        st.stop()
+    typed = st.text_input("Token of this server", type="password", key="token", autocomplete="current-password")
+    if typed and hmac.compare_digest(typed.encode(), wanted.encode()):
+        st.session_state["let in"] = True
+        st.rerun()
+    if typed:
+        time.sleep(WAIT_S)
+        st.error("That is not the token of this server. Whoever started it knows it.")
+    st.stop()

@@ -1,0 +1,143 @@
+"""What the two lab pages ask of a model, each answer kept while it is looked at: a head, a layer or a token changed asks nothing twice.
+
+``what`` is a prompt, or the number of a row for models that nobody can type to.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from dashboards import reads
+from workbench.core.charts.heat import token_heat
+from workbench.core.charts.multiples import pattern_picture
+from workbench.core.protocol import Inputs
+from workbench.core.result import Result
+from workbench.lab import heads, lens, live, pokes, rows, swaps
+
+What = str | int
+QUALITY = "explanation-quality"
+
+
+def typed(ref: str) -> bool:
+    """Whether a model can be given words."""
+    model = reads.model(ref)
+    return model.tokenizer is not None and getattr(model, "reads", "tokens") == "tokens"
+
+
+@st.cache_resource(show_spinner="Drawing held-out rows …", max_entries=8)
+def rows_of(ref: str, fingerprint: str) -> rows.Rows | None:
+    """The rows behind a reference, or None."""
+    del fingerprint
+    return rows.rows_of(ref, reads.store_if_any())
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def given(ref: str, fingerprint: str, what: What) -> str | Inputs:
+    """A prompt as it is, or a row's inputs."""
+    if isinstance(what, str):
+        return what
+    found = rows_of(ref, fingerprint)
+    assert found is not None, "a row was chosen from those there are"
+    return rows.row_inputs(reads.model(ref), found, what)
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def answers(ref: str, fingerprint: str, what: What, most: int) -> live.NextTokens:
+    """What the model answers."""
+    asked = given(ref, fingerprint, what)
+    model = reads.model(ref)
+    return live.next_tokens(model, asked, most=most) if isinstance(asked, str) else rows.top_answers(model, asked, most)
+
+
+@st.cache_resource(show_spinner="Asking the model …", max_entries=64)
+def look(ref: str, fingerprint: str, instrument: str, what: What, **asked: Any) -> Result:
+    """One instrument on a prompt or a row (``lab.live.ask``)."""
+    return live.ask(reads.model(ref), instrument, given(ref, fingerprint, what), **asked)
+
+
+@st.cache_resource(show_spinner=False, max_entries=128)
+def drawn(ref: str, fingerprint: str, instrument: str, what: What, **asked: Any) -> dict[str, Any]:
+    """Its chart, written out."""
+    return look(ref, fingerprint, instrument, what, **asked).plot().to_dict()
+
+
+def stacks(ref: str) -> tuple[heads.Stack, ...]:
+    """The stacks with attention."""
+    return heads.stacks(reads.model(ref))
+
+
+@st.cache_resource(show_spinner="Reading all heads …", max_entries=16)
+def all_heads(ref: str, fingerprint: str, what: What, stack: int) -> heads.HeadViews:
+    """Every head of a stack."""
+    return heads.head_views(reads.model(ref), given(ref, fingerprint, what), stacks(ref)[stack])
+
+
+def head(ref: str, fingerprint: str, what: What, stack: int, place: tuple[int, int]) -> Result:
+    """One head's pattern; ``place`` is its layer and number."""
+    return look(ref, fingerprint, live.ATTENTION, what, **_asked(ref, what, stack, place))
+
+
+def _asked(ref: str, what: What, stack: int, place: tuple[int, int]) -> dict[str, Any]:
+    layer, number = place
+    chosen = stacks(ref)[stack]
+    asked: dict[str, Any] = {"layers": (layer,), "heads": (number,)}
+    return asked if isinstance(what, str) else {**asked, "stack": chosen.name, "cross": chosen.cross}
+
+
+@st.cache_resource(show_spinner=False, max_entries=256)
+def head_drawn(ref: str, fingerprint: str, what: What, stack: int, place: tuple[int, int]) -> dict[str, Any]:
+    """One head's chart: weight by weight, or as a picture where the text is long."""
+    found: Any = head(ref, fingerprint, what, stack, place)
+    if found.values.sizes["query"] <= heads.MAPPED or "picture" in found.values.attrs:
+        return found.plot().to_dict()
+    weights = found.values.pattern.isel(layer=0, head=0, batch=0).values
+    tokens = [str(token) for token in found.values.query_token.values[0]]
+    return pattern_picture(weights, tokens, title=f"Layer {place[0]}, head {place[1]}").to_dict()
+
+
+@st.cache_resource(show_spinner=False, max_entries=256)
+def reading(ref: str, fingerprint: str, what: What, stack: int, place: tuple[int, int], query: int) -> dict[str, Any]:
+    """What one position reads, over the tokens."""
+    tokens, weights = heads.one_query(head(ref, fingerprint, what, stack, place), query)
+    title = f"What position {query} reads through layer {place[0]}, head {place[1]}"
+    return token_heat(tokens, weights, title=title, signed=False, unit="attention weight").to_dict()
+
+
+@st.cache_resource(show_spinner=False, max_entries=32)
+def lens_grid(ref: str, fingerprint: str, what: What) -> dict[str, Any]:
+    """The logit lens as a grid."""
+    return lens.lens_grid(look(ref, fingerprint, lens.LENS, what))
+
+
+@st.cache_resource(show_spinner="Running it changed …", max_entries=64)
+def changed(ref: str, fingerprint: str, what: What, parts: tuple[str, ...], push: pokes.Push | None, write: int) -> pokes.Changed:
+    """The model with heads and neurons taken out, and pushed, beside itself."""
+    model = reads.model(ref)
+    edits = [part.edit() for part in pokes.parts_of(model, parts)]
+    words = [f"Without {', '.join(parts)}"] if parts else []
+    if push is not None:
+        edits.append(pokes.push_edit(model, push)[0])
+        words.append(f"{'pushed' if words else 'Pushed'} {push.dose:+g} times in layer {push.layer}")
+    return pokes.changed(model, given(ref, fingerprint, what), edits, " and ".join(words), write=write)
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def aligned(ref: str, fingerprint: str, clean: str, corrupt: str) -> swaps.Alignment:
+    """Two prompts' tokens beside each other."""
+    del fingerprint
+    return swaps.aligned(reads.model(ref), clean, corrupt)
+
+
+@st.cache_resource(show_spinner=False, max_entries=32)
+def patching_grid(ref: str, fingerprint: str, clean: str, **asked: Any) -> dict[str, Any]:
+    """A patching as a grid; ``asked`` as ``look`` takes it."""
+    return swaps.grid_of(look(ref, fingerprint, swaps.PATCHING, clean, **asked))
+
+
+@st.cache_resource(show_spinner=False, max_entries=128)
+def swapped(ref: str, fingerprint: str, clean: str, corrupt: str, **place: Any) -> swaps.Swapped:
+    """One activation put from one prompt's run into the other's."""
+    del fingerprint
+    return swaps.swapped(reads.model(ref), clean, corrupt, **place)
