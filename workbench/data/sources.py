@@ -19,18 +19,20 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from workbench.core.errors import BadValue, CorruptFile, MissingData, UnknownName
+from workbench.core.errors import CorruptFile, MissingData, UnknownName
 from workbench.core.protocol import Progress, silent
+from workbench.data.safety_sources import SAFETY
+from workbench.data.source import RAW as _RAW
+from workbench.data.source import Source, SourceFile
 
 MIRROR, HOME = "WORKBENCH_DATA_MIRROR", "WORKBENCH_HOME"
 TIMEOUT_S = 30.0
 _CHUNK = 1 << 16
 _ARCHIVE = 4  # an archive is at most so many times as large as what is taken from it
-_RAW = "https://raw.githubusercontent.com"
 # 47 of the 67 paradigms
 _BLIMP = (
     "anaphor_gender_agreement", "animate_subject_passive", "animate_subject_trans", "complex_NP_island",
@@ -47,46 +49,6 @@ _BLIMP = (
     "tough_vs_raising_2", "wh_questions_object_gap", "wh_questions_subject_gap", "wh_questions_subject_gap_long_distance",
     "wh_vs_that_no_gap", "wh_vs_that_no_gap_long_distance", "wh_vs_that_with_gap", "wh_vs_that_with_gap_long_distance",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """One file of a set: its name in mirror and cache, its address, and what its content must be.
-
-    With ``members`` (globs) the file is a zip of those members of the zip at ``url``, without their folders. What it must be is then
-    said of what is in it, however it was packed: ``size`` is the members' bytes together, ``sha256`` that of ``name sha256`` lines
-    in the order of the names.
-    """
-
-    name: str
-    url: str
-    sha256: str
-    size: int
-    members: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Source:
-    """One public set. ``items`` says how many of what; ``warning`` what a reader may meet in it ("" for nothing)."""
-
-    name: str
-    files: tuple[SourceFile, ...]
-    page: str
-    licence: str
-    citation: str
-    items: str
-    warning: str = ""
-
-    def file(self, name: str | None) -> SourceFile:
-        """The file of that name, or the only one. Raises UnknownName, or BadValue where a name is needed."""
-        if name is None:
-            if len(self.files) != 1:
-                raise BadValue("file", None, f"one of {', '.join(f.name for f in self.files)}")
-            return self.files[0]
-        for found in self.files:
-            if found.name == name:
-                return found
-        raise UnknownName("file", name, [f.name for f in self.files], where=f"in the data set '{self.name}'")
 
 
 SOURCES: dict[str, Source] = {
@@ -330,6 +292,7 @@ SOURCES: dict[str, Source] = {
             citation="Warstadt et al., BLiMP: The Benchmark of Linguistic Minimal Pairs for English, TACL 2020",
             items="47,000 minimal pairs (47 of its 67 paradigms), and the published accuracies of four models",
         ),
+        *SAFETY,
     )
 }
 
