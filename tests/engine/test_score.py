@@ -15,8 +15,9 @@ from tests.reference.scoring import all_logprobs, rolling_logprobs
 from workbench.core.errors import BadValue
 from workbench.core.measure import Loglikelihood
 from workbench.core.protocol import Resume
-from workbench.engine import score
-from workbench.engine.score import certify, loglikelihoods, naive, picked, rolling, token_logprobs
+from workbench.engine import packed
+from workbench.engine.reading import picked
+from workbench.engine.score import certify, loglikelihoods, naive, rolling, token_logprobs
 from workbench.engine.tokens import Encoded, encode_pair, encode_request
 from workbench.engine.tree import ROOT, ancestry, layout, pieces_of, tree_of
 
@@ -47,19 +48,21 @@ def gaps(found, expected) -> float:
     )
 
 
+@pytest.mark.parametrize("mode", ["certified", "packed"])
 @pytest.mark.parametrize("positions", ["rope", "learned"])
-def test_trees_equal_one_forward_a_token(positions):
+def test_trees_equal_one_forward_a_token(positions, mode):
     model = lettered(positions=positions)
     requests = random_requests(0, 15, model.config.d_vocab)
-    found = scores(model, requests)
+    found = scores(model, requests, mode=mode)
     expected = [all_logprobs(model, r.context, r.continuations) for r in requests]
     assert gaps([found[i] for i in range(15)], expected) < TOLERANCE
 
 
-def test_float64_is_exact():
+@pytest.mark.parametrize("mode", ["certified", "packed"])
+def test_float64_is_exact(mode):
     model = lettered().double()
     requests = random_requests(1, 10, model.config.d_vocab)
-    found = scores(model, requests)
+    found = scores(model, requests, mode=mode)
     expected = [all_logprobs(model, r.context, r.continuations) for r in requests]
     assert gaps([found[i] for i in range(10)], expected) < 1e-12
 
@@ -69,7 +72,7 @@ def test_a_broken_mask_would_be_seen(monkeypatch):
     requests = random_requests(2, 5, model.config.d_vocab)
     expected = [all_logprobs(model, r.context, r.continuations) for r in requests]
     monkeypatch.setattr("workbench.engine.tree.ancestry", lambda parents: ancestry(parents) | True)
-    found = scores(model, requests)
+    found = scores(model, requests, mode="packed")
     assert gaps([found[i] for i in range(5)], expected) > 1e-3
 
 
@@ -77,25 +80,26 @@ def test_a_broken_mask_would_be_seen(monkeypatch):
 def test_the_batch_does_not_matter(budget):
     model = lettered()
     requests = random_requests(3, 12, model.config.d_vocab)
-    alone = [scores(model, [r])[0] for r in requests]
-    together = scores(model, requests, token_budget=budget)
-    assert gaps([together[i] for i in range(12)], alone) < TOLERANCE
+    for mode in ("certified", "packed") if budget > 1 else ("packed",):
+        alone = [scores(model, [r], mode=mode)[0] for r in requests]
+        together = scores(model, requests, token_budget=budget, mode=mode)
+        assert gaps([together[i] for i in range(12)], alone) < TOLERANCE
 
 
 def test_one_chunk_gives_the_same_bytes_again():
     model = lettered()
     requests = random_requests(4, 20, model.config.d_vocab)
-    assert scores(model, requests) == scores(model, requests)
+    assert scores(model, requests, mode="packed") == scores(model, requests, mode="packed")
 
 
 @pytest.mark.parametrize("piece", [1, 7, 64])
 def test_a_big_tree_in_pieces_on_a_cached_context(piece, monkeypatch):
-    monkeypatch.setattr(score, "PIECE", piece)
+    monkeypatch.setattr(packed, "PIECE", piece)
     model = lettered(n_ctx=32)
     numbers = [tuple(int(d) for d in f"{n:03d}") for n in range(1000)]
     request = Encoded((11, 12, 13, 14), tuple(numbers))
     assert len(tree_of(request.continuations)) == 110
-    found = scores(model, [request])[0]
+    found = scores(model, [request], mode="packed")[0]
     for n in (0, 7, 123, 500, 999):
         assert gaps([[found[n]]], [all_logprobs(model, request.context, [numbers[n]])]) < TOLERANCE
     assert math.fsum(math.exp(math.fsum(c)) for c in found) < 1
@@ -132,7 +136,7 @@ def test_trees_and_their_pieces_keep_every_path(continuations, most):
 def test_logits_are_asked_only_where_something_is_scored():
     model = lettered()
     watched = Wrapped(model)
-    scores(watched, [Encoded((1, 2, 3, 4, 5, 6), ((7,), (8,)))])
+    scores(watched, [Encoded((1, 2, 3, 4, 5, 6), ((7,), (8,)))], mode="packed")
     assert watched.runs == [((1, 6), (1, 1, model.config.d_vocab))]
 
 
@@ -252,8 +256,8 @@ def test_the_certificate_measures_the_gap():
 
 def test_the_certificate_sees_a_broken_score(monkeypatch):
     model = lettered()
-    monkeypatch.setattr("workbench.engine.score.Resume", lambda **o: Resume(**{**o, "positions": torch.zeros_like(o["positions"])}))
-    assert certify(model, [Loglikelihood("abcd", ("efg", "ef"))], share=1.0).gap > 1e-3
+    monkeypatch.setattr("workbench.engine.packed.Resume", lambda **o: Resume(**{**o, "positions": torch.zeros_like(o["positions"])}))
+    assert certify(model, [Loglikelihood("abcd", ("efg", "ef"))], share=1.0, mode="packed").gap > 1e-3
 
 
 @pytest.mark.parametrize("share", [0.0, 1.5])

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.blocks.cache import KVCache
+from workbench.blocks.forest import forest
 from workbench.blocks.mask import AttentionMask, attention_mask, narrowed
 from workbench.blocks.sparse import Pattern, Sparse
 from workbench.core.batch import TokenBatch
@@ -80,6 +81,8 @@ def passage(
         tokens, segments = tokens.to(like.device), None if segments is None else segments.to(like.device)
     residual = given_residual(resume, tokens, limits, like)
     rows, length = (tokens if residual is None else residual).shape[:2]  # type: ignore[union-attr]  # one of the two is given
+    if resume.parents is not None:
+        return _grown(resume, tokens, segments, residual, limits, like, pattern)
     past = _past(resume.past, rows, limits)
     held = past.length if past is not None else 0
     if segments is not None and past is not None:
@@ -93,6 +96,23 @@ def passage(
     else:
         mask = AttentionMask(sparse=Sparse(pattern, held, True, segments))
     return Passage(tokens if residual is None else None, residual, positions, mask, past, lengths)
+
+
+def _grown(
+    resume: Resume, tokens: Tensor | None, segments: Tensor | None, residual: Tensor | None, limits: Limits, like: Tensor, pattern: Any
+) -> Passage:
+    """A row of tokens that is a forest of texts."""
+    given = tokens if residual is None else residual
+    assert resume.parents is not None, "a forest has parents"
+    assert given is not None, "a forest has tokens"
+    beside = [name for name in ("past", "positions", "mask") if getattr(resume, name) is not None]
+    if segments is not None or beside:
+        raise BadValue("resume.parents", f"given beside {beside[0] if beside else 'segments'}", "alone: they say where each token stands")
+    if tuple(given.shape[:2]) != (1, len(resume.parents)):
+        raise BadValue("resume.parents", tuple(resume.parents.shape), f"one for each token of a batch of one row, {tuple(given.shape[:2])}")
+    grown = forest(resume.parents, like.device, pattern)
+    positions = given_positions(grown.depth[None], 1, given.shape[1], 0, limits, like.device)
+    return Passage(tokens if residual is None else None, residual, positions, AttentionMask(sparse=grown), None, None)
 
 
 def check_tokens(tokens: Tensor, d_vocab: int) -> None:

@@ -1,37 +1,38 @@
-"""Exact log-likelihoods, fast: one pass a context, many continuations as a token tree, logits only where they are needed.
+"""Exact log-likelihoods, fast: shared beginnings are run once, logits are made only where something is scored.
 
-Numbers do not depend on what else is in the batch beyond float rounding (1e-5 a scored token in float32, tested; the
-naive twin in tests/reference/scoring.py is one full forward a continuation with log-softmax in float64). Nothing is cut
-short: what does not fit the model's context is refused with the reason. Target logit minus logsumexp is taken in float32
-at least, whatever the model's dtype: in bfloat16 one step is 0.125 at a log-likelihood of −21, which makes false ties.
+Two ways. ``certified`` (the default): one forest over all requests (``engine.certified``); scores are the same to the last bit whatever the
+batch size, the order or the subset asked for. ``packed``: token trees side by side (``engine.packed``), whose last bits depend on what
+shares a pass. A model that the certificate does not hold for (``standing`` says why: endpoints, TransformerLens's bridges, 16-bit weights,
+a GPU) is scored in the second way, or answers for itself. Both agree with naive scoring (one full forward a continuation, log-softmax in
+float64: the twin in tests/reference/scoring.py) within 1e-5 nats a scored token in float32; ``certify`` measures it.
+
+Nothing is cut short: what does not fit the model's context is refused with the reason.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from workbench.core.errors import AssayError, BadValue
 from workbench.core.measure import Answering, Loglikelihood
-from workbench.core.protocol import HookedModel, Progress, Resume, silent
+from workbench.core.protocol import HookedModel, Progress, silent
+from workbench.engine.certified import certified, outside
+from workbench.engine.packed import packed, sequences, vocabulary_of
+from workbench.engine.reading import CELLS, Values, Wanted
 from workbench.engine.tokens import Encoded, context_length, encode_pair, encode_request, tokenizer_of
-from workbench.engine.tree import ROOT, Tree, ancestry, chains, layout, pieces_of, tree_of
 
-PIECE = 512
-"""Tree nodes a run when a tree is too big for one row: attention costs piece², running the context again costs nothing (past)."""
-CELLS = 1 << 25
-"""Most logits held at once (128 MiB in float32)."""
 WINDOW = 1024
 """Window of rolling scores where the model names no context length."""
 
+Mode = Literal["certified", "packed"]
 Answer = list[list[float]]
+Refuse = Callable[[int, AssayError], None]
 
 
 def loglikelihoods(
@@ -39,22 +40,79 @@ def loglikelihoods(
     requests: Sequence[Loglikelihood | Encoded],
     *,
     token_budget: int = 8192,
+    mode: Mode = "certified",
     progress: Progress = silent,
-    refuse: Callable[[int, AssayError], None] | None = None,
+    refuse: Refuse | None = None,
 ) -> Iterator[tuple[int, Answer]]:
     """(index of the request, for each continuation its tokens' log-probabilities in nats), in the order they are ready.
 
-    ``token_budget`` bounds rows × width of a run, padding included. A request that cannot be scored (too long for the
+    ``token_budget`` bounds the tokens of a run, padding included. A request that cannot be scored (too long for the
     model, nothing to score, a character the tokenizer lacks) raises its error before anything is computed, or, where
     ``refuse`` is given, is passed to it as (index, error) and left out.
     """
-    if token_budget < 1:
-        raise BadValue("token_budget", token_budget, "at least 1")
     if isinstance(model, Answering):
         texts = [request for request in requests if isinstance(request, Loglikelihood)]
         assert len(texts) == len(requests), "a model that answers itself is asked in text"
+        _check(token_budget, mode)
         yield from model.loglikelihoods(texts, progress=progress, refuse=refuse)
         return
+    for index, found in _scored(model, requests, token_budget, mode, "logprob", progress, refuse):
+        yield index, [values[:, 0].tolist() for values in found]
+
+
+@dataclass(frozen=True)
+class Detail:
+    """Of one continuation, one entry a token: log p, how many tokens were likelier (``rank``; of equal ones those with a lower id), and
+    where asked the ``entropy`` and the ``variance`` of log p under the model's distribution there (nats, nats²). The mean of log p is
+    minus the entropy: what Min-K%++ (Zhang et al. 2024) subtracts."""
+
+    logprobs: list[float]
+    ranks: list[int]
+    entropies: list[float]
+    variances: list[float]
+
+    @property
+    def greedy(self) -> bool:
+        """Whether greedy decoding would have written exactly this."""
+        return not any(self.ranks)
+
+
+def details(
+    model: HookedModel,
+    requests: Sequence[Loglikelihood | Encoded],
+    *,
+    moments: bool = True,
+    token_budget: int = 8192,
+    mode: Mode = "certified",
+    progress: Progress = silent,
+    refuse: Refuse | None = None,
+) -> Iterator[tuple[int, list[Detail]]]:
+    """As ``loglikelihoods``, with what else is known of each scored token; without ``moments`` entropies and variances are left empty.
+
+    Raises BadValue for a model that shows no logits.
+    """
+    if isinstance(model, Answering):
+        raise BadValue("the model", f"a {model.family} model, which answers for itself", "one that shows its logits: ranks are read there")
+    for index, found in _scored(model, requests, token_budget, mode, "all" if moments else "rank", progress, refuse):
+        yield index, [_detail(values) for values in found]
+
+
+def _detail(values: Values) -> Detail:
+    columns = values.T.tolist()
+    entropies, variances = columns[2:] if len(columns) == 4 else ([], [])
+    return Detail(columns[0], [int(rank) for rank in columns[1]], entropies, variances)
+
+
+def _scored(
+    model: HookedModel,
+    requests: Sequence[Loglikelihood | Encoded],
+    budget: int,
+    mode: Mode,
+    wanted: Wanted,
+    progress: Progress,
+    refuse: Refuse | None,
+) -> Iterator[tuple[int, list[Values]]]:
+    _check(budget, mode)
     ready: list[tuple[int, Encoded]] = []
     for index, request in enumerate(requests):
         try:
@@ -63,125 +121,19 @@ def loglikelihoods(
             if refuse is None:
                 raise
             refuse(index, error)
-    whole = {"mask", "cache"} <= set(model.abilities)
     done = len(requests) - len(ready)
-    for index, answer in (_trees if whole else _plain)(model, ready, token_budget):
+    way = certified if mode == "certified" and ready and not outside(model) else packed
+    for index, found in way(model, ready, budget, wanted):
         done += 1
         progress(done, len(requests), "scoring")
-        yield index, answer
+        yield index, found
 
 
-# --- trees --------------------------------------------------------------------------------------------------
-
-
-def _trees(model: HookedModel, ready: Sequence[tuple[int, Encoded]], budget: int) -> Iterator[tuple[int, Answer]]:
-    grown = [(index, request, tree_of(request.continuations)) for index, request in ready]
-    small = [g for g in grown if len(g[2]) <= PIECE and len(g[1].context) + len(g[2]) <= budget]
-    kept = {g[0] for g in small}
-    for group in _packed(small, budget, _vocabulary(model)):
-        yield from _row_group(model, group)
-    for index, request, tree in grown:
-        if index not in kept:
-            yield index, _answers(tree, _big_tree(model, request, tree, min(PIECE, budget)))
-
-
-def _packed(rows: Iterable[tuple[int, Encoded, Tree]], budget: int, vocabulary: int) -> Iterator[list[tuple[int, Encoded, Tree]]]:
-    """Rows of like length together, under the token budget and the bound on logits."""
-    group: list[tuple[int, Encoded, Tree]] = []
-    lead = wide = 0
-    for row in sorted(rows, key=lambda r: (len(r[1].context) + len(r[2]), len(r[2]), r[0])):
-        new_lead, new_wide = max(lead, len(row[1].context)), max(wide, len(row[2]))
-        count = len(group) + 1
-        if group and (count * (new_lead + new_wide) > budget or count * (new_wide + 1) * vocabulary > CELLS):
-            yield group
-            group, new_lead, new_wide = [], len(row[1].context), len(row[2])
-        group.append(row)
-        lead, wide = new_lead, new_wide
-    if group:
-        yield group
-
-
-def _row_group(model: HookedModel, group: Sequence[tuple[int, Encoded, Tree]]) -> Iterator[tuple[int, Answer]]:
-    batch = layout([(request, tree) for _, request, tree in group])
-    asked = list(range(batch.start, batch.tokens.shape[1]))
-    trace = model.run(batch.tokens, logits=asked, resume=Resume(positions=batch.positions, mask=batch.mask))
-    rows = [row for row, (_, _, tree) in enumerate(group) for _ in tree.edges]
-    places = [node + 1 for _, _, tree in group for node, _ in tree.edges]  # ROOT = −1 is the context's last column
-    targets = [target for _, _, tree in group for _, target in tree.edges]
-    values = picked(_logits(trace), torch.tensor(rows), torch.tensor(places), torch.tensor(targets))
-    first = 0
-    for index, _, tree in group:
-        yield index, _answers(tree, values[first : first + len(tree.edges)])
-        first += len(tree.edges)
-
-
-def _big_tree(model: HookedModel, request: Encoded, tree: Tree, most: int) -> list[float]:
-    """Edge values of a tree too big for one row: the context runs once, the tree in pieces on its cache."""
-    length = len(request.context)
-    trace = model.run(torch.tensor([request.context]), logits="last", cache=True)
-    past, values = trace.past, [math.nan] * len(tree.edges)
-    below: list[list[int]] = [[] for _ in range(len(tree) + 1)]
-    for edge, (node, _) in enumerate(tree.edges):
-        below[node + 1].append(edge)
-
-    def fill(logits: Tensor, nodes: Sequence[int]) -> None:
-        chosen = [(place, edge) for place, node in enumerate(nodes) for edge in below[node + 1] if math.isnan(values[edge])]
-        at = torch.tensor([place for place, _ in chosen], dtype=torch.long)
-        targets = torch.tensor([tree.edges[edge][1] for _, edge in chosen], dtype=torch.long)
-        for (_, edge), value in zip(chosen, picked(logits, torch.zeros_like(at), at, targets), strict=True):
-            values[edge] = value
-
-    fill(_logits(trace), [ROOT])
-    for piece in pieces_of(tree, most):
-        inside = {node: place for place, node in enumerate(piece)}
-        seen = torch.from_numpy(ancestry([inside.get(tree.parent[node], ROOT) for node in piece]))
-        mask = torch.cat([torch.ones(len(piece), length, dtype=torch.bool), seen], dim=1)[None]
-        positions = torch.tensor([[length - 1 + tree.depth[node] for node in piece]])
-        tokens = torch.tensor([[tree.token[node] for node in piece]])
-        fill(_logits(model.run(tokens, logits="all", resume=Resume(past=past, positions=positions, mask=mask))), piece)
-    return values
-
-
-def _answers(tree: Tree, values: Sequence[float]) -> Answer:
-    return [[values[edge] for edge in path] for path in tree.paths]
-
-
-# --- plain rows ---------------------------------------------------------------------------------------------
-
-
-def _plain(model: HookedModel, ready: Sequence[tuple[int, Encoded]], budget: int) -> Iterator[tuple[int, Answer]]:
-    """For a model that takes no mask or cache: one row a continuation, padded on the right."""
-    jobs = [(request.context + ids[:-1], ids, index, c) for index, request in ready for c, ids in enumerate(request.continuations)]
-    open_answers: dict[int, list[list[float] | None]] = {index: [None] * len(request.continuations) for index, request in ready}
-    group: list[tuple[tuple[int, ...], tuple[int, ...], int, int]] = []
-    vocabulary = _vocabulary(model)
-
-    def flush() -> Iterator[tuple[int, Answer]]:
-        scored = _sequences(model, [(row, len(row) - len(ids), ids) for row, ids, _, _ in group])
-        for (_, _, index, c), values in zip(group, scored, strict=True):
-            open_answers[index][c] = values
-            if all(v is not None for v in open_answers[index]):
-                yield index, [v for v in open_answers.pop(index) if v is not None]
-        group.clear()
-
-    for job in sorted(jobs, key=lambda j: (len(j[0]), j[2], j[3])):
-        wide = (len(group) + 1) * len(job[0])
-        if group and (wide > budget or wide * vocabulary > CELLS):
-            yield from flush()
-        group.append(job)
-    if group:
-        yield from flush()
-
-
-def _sequences(model: HookedModel, rows: Sequence[tuple[tuple[int, ...], int, tuple[int, ...]]]) -> list[list[float]]:
-    """Log-probabilities of ``targets`` read at columns ``first`` … of each plain row (row, first, targets)."""
-    tokens = chains([row for row, _, _ in rows])
-    start = min(first for _, first, _ in rows)
-    trace = model.run(tokens, logits=list(range(start, tokens.shape[1])))
-    where = [(number, first - start + k, target) for number, (_, first, targets) in enumerate(rows) for k, target in enumerate(targets)]
-    index = torch.tensor(where, dtype=torch.long).reshape(-1, 3)
-    values = iter(picked(_logits(trace), index[:, 0], index[:, 1], index[:, 2]))
-    return [[next(values) for _ in targets] for _, _, targets in rows]
+def _check(budget: int, mode: Mode) -> None:
+    if budget < 1:
+        raise BadValue("token_budget", budget, "at least 1")
+    if mode not in ("certified", "packed"):
+        raise BadValue("the scoring mode", mode, "'certified' or 'packed'")
 
 
 # --- rolling ------------------------------------------------------------------------------------------------
@@ -195,6 +147,7 @@ def token_logprobs(
     window: int | None = None,
     stride: int | None = None,
     token_budget: int = 8192,
+    mode: Mode = "certified",
 ) -> list[float]:
     """log p (nats) of each of ``ids[lead:]`` given what precedes it in a sliding window.
 
@@ -219,10 +172,14 @@ def token_logprobs(
         start = max(0, stop - window)
         jobs.append((tuple(ids[start:stop]), scored - 1 - start, tuple(ids[scored : stop + 1])))
         scored = stop + 1
-    vocabulary = _vocabulary(model)
-    most = max(1, min(token_budget // window, CELLS // (window * vocabulary)))
+    _check(token_budget, mode)
+    if mode == "certified" and not outside(model):
+        asked = [(number, Encoded(row[: first + 1], (targets,))) for number, (row, first, targets) in enumerate(jobs)]
+        found = dict(certified(model, asked, token_budget, "logprob"))
+        return [value for number in range(len(jobs)) for value in found[number][0][:, 0].tolist()]
+    most = max(1, min(token_budget // window, CELLS // (window * vocabulary_of(model))))
     groups = [jobs[k : k + most] for k in range(0, len(jobs), most)]
-    return [value for group in groups for values in _sequences(model, group) for value in values]
+    return [value for group in groups for values in sequences(model, group, "logprob") for value in values[:, 0].tolist()]
 
 
 def rolling(model: HookedModel, text: str, *, context: str = "", stride: int | None = None, token_budget: int = 8192) -> list[float]:
@@ -236,44 +193,32 @@ def rolling(model: HookedModel, text: str, *, context: str = "", stride: int | N
     return token_logprobs(model, ids, lead=len(encoded.context), stride=stride, token_budget=token_budget)
 
 
-# --- the numbers themselves -----------------------------------------------------------------------------------
-
-
-def picked(
-    logits: Float[Tensor, "batch pos d_vocab"], rows: Int[Tensor, " edge"], places: Int[Tensor, " edge"], targets: Int[Tensor, " edge"]
-) -> list[float]:
-    """log p of ``targets`` at (row, place): target logit minus logsumexp, in float32 at least, a bounded slice at a time."""
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    normal = torch.empty(logits.shape[:2], dtype=dtype, device=logits.device)
-    step = max(1, (CELLS // 8) // max(1, logits.shape[1] * logits.shape[2]))
-    for first in range(0, logits.shape[0], step):
-        normal[first : first + step] = logits[first : first + step].to(dtype).logsumexp(dim=-1)
-    rows, places, targets = (t.to(logits.device) for t in (rows, places, targets))
-    return (logits[rows, places, targets].to(dtype) - normal[rows, places]).tolist()
-
-
-def _logits(trace: Any) -> Tensor:
-    assert trace.logits is not None, "logits were asked for"
-    return trace.logits
-
-
-def _vocabulary(model: HookedModel) -> int:
-    return getattr(model.config, "d_vocab", None) or (model.tokenizer.vocab_size if model.tokenizer is not None else 1)
-
-
 # --- the certificate ------------------------------------------------------------------------------------------
+
+
+def standing(model: HookedModel, mode: Mode = "certified") -> str:
+    """'' where scores of ``model`` in this mode are certified, else why they are not, as a clause."""
+    if isinstance(model, Answering):
+        return f"this {model.family} model answers for itself, and what shares a pass with a text there is not known"
+    return "packed rows share passes" if mode == "packed" else outside(model)
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """How far fast scores were from naive ones: the largest |Δ log p| a token, over how many tokens and continuations."""
+    """How far fast scores were from naive ones: the largest |Δ log p| a token, over how many tokens and continuations; how many tokens
+    changed a bit when every text was asked alone (``moved``); and why the scores are not certified ('' where they are)."""
 
     gap: float
     tokens: int
     continuations: int
+    moved: int = 0
+    threads: int = 1
+    outside: str = ""
 
     def __str__(self) -> str:
-        return f"at most {self.gap:.2e} nats a token from naive scoring, over {self.tokens} tokens of {self.continuations} continuations"
+        gap = f"at most {self.gap:.2e} nats a token from naive scoring, over {self.tokens} tokens of {self.continuations} continuations"
+        asked_alone = f"{self.moved} of {self.tokens} tokens changed a bit when asked alone, on {self.threads} threads"
+        return f"{'not certified (' + self.outside + ')' if self.outside else 'certified'}: {gap}; {asked_alone}"
 
 
 def certify(
@@ -284,29 +229,37 @@ def certify(
     most_each: int = 8,
     seed: int = 0,
     token_budget: int = 8192,
+    mode: Mode = "certified",
 ) -> Certificate:
-    """Re-score a sample of the requests naively (one forward a continuation, log-softmax in float64) and compare.
+    """Re-score a sample of the requests naively (one forward a continuation, log-softmax in float64), and alone, and compare.
 
     ``share`` of the requests, at least one, and of each at most ``most_each`` continuations, drawn with ``seed``. The fast
-    scores compared are those of the whole sample as asked, so packing and trees are exercised.
+    scores compared are those of the whole sample as asked, so packing and trees are exercised. Raises BadValue for a model that shows no
+    logits.
     """
     if not 0 < share <= 1:
         raise BadValue("the certificate's share", share, "above 0 and at most 1")
+    if isinstance(model, Answering):
+        raise BadValue("the model", f"a {model.family} model", "one that shows its logits", do=f"It is not certified: {standing(model)}.")
     draw = random.Random(seed)
     chosen = [requests[i] for i in sorted(draw.sample(range(len(requests)), max(1, math.ceil(share * len(requests)))))] if requests else []
     encoded = [encode_request(model, request) for request in chosen]
-    gap, tokens, count = 0.0, 0, 0
-    for index, answer in loglikelihoods(model, encoded, token_budget=token_budget):
+    gap, tokens, count, moved = 0.0, 0, 0, 0
+    for index, answer in loglikelihoods(model, encoded, token_budget=token_budget, mode=mode):
         request = encoded[index]
         for c in sorted(draw.sample(range(len(answer)), min(most_each, len(answer)))):
             exact = naive(model, request.context, request.continuations[c])
+            alone = Encoded(request.context, (request.continuations[c],))
+            ((_, (again,)),) = loglikelihoods(model, [alone], token_budget=token_budget, mode=mode)
             gap = max([gap, *(abs(a - b) for a, b in zip(answer[c], exact, strict=True))])
+            moved += sum(a != b for a, b in zip(answer[c], again, strict=True))
             tokens, count = tokens + len(exact), count + 1
-    return Certificate(gap, tokens, count)
+    return Certificate(gap, tokens, count, moved, torch.get_num_threads(), standing(model, mode))
 
 
 def naive(model: HookedModel, context: Sequence[int], ids: Sequence[int]) -> list[float]:
     """log p of each of ``ids`` after ``context``: one full forward, log-softmax in float64."""
     tokens = torch.tensor([[*context, *ids[:-1]]])
-    normal = _logits(model.run(tokens)).double().log_softmax(dim=-1)[0]
+    logits: Any = model.run(tokens).logits
+    normal = logits.double().log_softmax(dim=-1)[0]
     return [float(normal[len(context) - 1 + k, target]) for k, target in enumerate(ids)]

@@ -83,7 +83,7 @@ class GPT(Model):
     family = "gpt"
     config_type: ClassVar[type[GPTConfig]] = GPTConfig
     abilities: frozenset[str] = frozenset({"logits", "logprobs", "generate", "edit", "grad", "cache", "mask", "weights"})
-    resumes: ClassVar[frozenset[str]] = frozenset({"start", "stop", "residual", "past", "positions", "mask"})
+    resumes: ClassVar[frozenset[str]] = frozenset({"start", "stop", "residual", "past", "positions", "mask", "parents"})
     moves: ClassVar[bool] = True
 
     def __init__(self, config: GPTConfig, tokenizer: Tokenizer | None = None, *, seed: int = 0) -> None:
