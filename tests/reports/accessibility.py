@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import lru_cache
 from html.parser import HTMLParser
 
 VOID = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"})
@@ -57,9 +58,15 @@ class Page(HTMLParser):
         return "".join(data for data, above in self.texts if index in above).strip()
 
 
+@lru_cache(maxsize=2)
+def parsed(text: str) -> Page:
+    """The page of ``text``, read once for all that is asked about it."""
+    return Page(text)
+
+
 def problems(text: str) -> list[str]:
     """Every rule the page breaks, in words; empty when it keeps all."""
-    page = Page(text)
+    page = parsed(text)
     return [*_document(page), *_headings(page), *_tables(page), *_figures(page), *_addresses(page), *_acting(page, text)]
 
 

@@ -282,7 +282,7 @@ def sections() -> tuple[Section, ...]:
 IDENTITIES = (
     Identity(
         part="audited",
-        name="organism:town@dose=0.8,seed=0",
+        name=TARGET,
         family="gpt",
         architecture="4 layers × 128, 4 heads, RMSNorm (pre), SwiGLU, rotary positions",
         parameters=859_904,
@@ -297,7 +297,7 @@ IDENTITIES = (
         intended_use="calibration of instruments",
         out_of_scope="any use outside this workbench",
     ),
-    Identity(part="reference", name="organism:town@dose=0,seed=0", family="gpt", parameters=859_904, sha256="77e0" * 16),
+    Identity(part="reference", name=TWIN, family="gpt", parameters=859_904, sha256="77e0" * 16),
 )
 COVERAGE = (
     Coverage(

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,47 @@ def test_the_page_fits_every_width_and_fetches_nothing(tmp_path: Path) -> None:
                 context.close()
 
 
+SERIOUS = ("serious", "critical")
+
+
+def axe_findings(page: Any) -> list[str]:
+    """What axe-core finds serious or critical on an open page under the rules of WCAG 2.2 A and AA and its best practices."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python comes with the extra 'dev'")
+    rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+    found = axe.Axe().run(page, options=rules).response
+    assert len(found["passes"]) > 15, "axe has looked at the page"
+    return [f"{v['impact']}: {v['id']} at {v['nodes'][0]['target']}" for v in found["violations"] if v["impact"] in SERIOUS]
+
+
+def test_axe_finds_nothing_serious(tmp_path: Path) -> None:
+    pages = {"en": html.render(sample()), "zh": html.render(sample(), language="zh"), "rtl": html.render(hostile(PAYLOADS[12]))}
+    with chromium() as browser:
+        for name, text in pages.items():
+            place = tmp_path / f"{name}.html"
+            # The page forbids every script, also the checker's: for the checker alone the policy is taken out.
+            place.write_text(re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text), encoding="utf-8")
+            for width, scheme in ((1280, "light"), (360, "dark"))[: 2 if name == "en" else 1]:
+                context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+                page = context.new_page()
+                page.goto(place.as_uri())
+                page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+                assert axe_findings(page) == [], f"{name} at {width}"
+                context.close()
+
+
+def test_axe_catches_a_broken_page(tmp_path: Path) -> None:
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html.render(sample()))
+    bad = text.replace('<html lang="en">', "<html>").replace("--soft: #565e68", "--soft: #b0b0b0")
+    place = tmp_path / "bad.html"
+    place.write_text(bad, encoding="utf-8")
+    with chromium() as browser:
+        page = browser.new_page(color_scheme="light")
+        page.goto(place.as_uri())
+        found = " ".join(axe_findings(page))
+    assert "html-has-lang" in found
+    assert "color-contrast" in found
+
+
 def test_the_keyboard_reaches_skip_link_findings_and_tables(tmp_path: Path) -> None:
     place = tmp_path / "page.html"
     place.write_text(html.render(sample()), encoding="utf-8")
@@ -73,4 +115,4 @@ def test_paper_holds_every_finding_with_its_details(tmp_path: Path) -> None:
         assert finding.verdict.value in words
         assert finding.claim.split()[-1] in words
     assert "the logarithm of 16,384 candidates" in words, "details are open on paper"
-    assert re.search(r"\b(\d+)/\1$", words), "pages are numbered, and the last is the last"
+    assert re.search(r"\b(\d+) ?/ ?\1$", words), "pages are numbered, and the last is the last"

@@ -19,9 +19,14 @@ def report(
     out: Annotated[str, typer.Option(metavar="FOLDER", help="Copy report.html and report.json there.")] = "",
     bundle: Annotated[str, typer.Option(metavar="FILE", help="Write the evidence bundle there, for `workbench verify`.")] = "",
     key: Annotated[str, typer.Option(metavar="NAME", help="Sign the bundle with this key of yours (a name or a file).")] = "",
+    pdf: Annotated[str, typer.Option(metavar="FILE", help="Write it as a tagged PDF there.")] = "",
+    card: Annotated[str, typer.Option(metavar="FILE", help="Write it as a Markdown model card there.")] = "",
+    bom: Annotated[str, typer.Option(metavar="FILE", help="Write the model as a CycloneDX ML-BOM there.")] = "",
+    language: Annotated[str, typer.Option(metavar="NAME", help="The language of what is written: en or zh.")] = "en",
 ) -> None:
-    """Show where an audit's report lies, after checking it, or copy it; `last` is the newest audit."""
+    """Show where an audit's report lies, after checking it, copy it or write it in another form; `last` is the newest audit."""
     from workbench.lab.evidence import write_bundle
+    from workbench.lab.rendering import write_forms
     from workbench.lab.reporting import copied, stored_report
 
     if key and not bundle:
@@ -29,10 +34,15 @@ def report(
     found = stored_report(run)
     if out:
         found = copied(found, out)
+    wanted = {name: file for name, file in (("pdf", pdf), ("card", card), ("bom", bom)) if file}
+    if out and language != "en":
+        wanted["html"] = str(found.html)
+    forms = {name: str(place) for name, place in write_forms(found.report, wanted, language=language).items()}
     document = {"run": found.run, "report": str(found.html), "json": str(found.json), "digest": found.report.digest(),
-                "findings": [finding.model_dump(mode="json") for finding in found.findings]}  # fmt: skip
+                "findings": [finding.model_dump(mode="json") for finding in found.findings], "forms": forms}  # fmt: skip
+    lines = (*found.lines(), *(f"{name:<8}{place}" for name, place in forms.items()))
     if not bundle:
-        show(document, found.lines())
+        show(document, lines)
         return
     written = write_bundle(found.run, bundle, key=key)
     facts = {
@@ -42,4 +52,4 @@ def report(
         "samples": written.samples,
         "signer": written.signer,
     }
-    show(document | {"bundle": facts}, (*found.lines(), *written.lines()))
+    show(document | {"bundle": facts}, (*lines, *written.lines()))

@@ -14,8 +14,11 @@ _NO_EVIDENCE = (Verdict.INCONCLUSIVE, Verdict.NOT_APPLICABLE, Verdict.NOT_CALIBR
 
 
 def identity_tables(identities: Sequence[Identity], language: str = ENGLISH) -> list[Table]:
-    """Two tables a model: what it is, and the manifest of its training data."""
-    return [table for identity in identities for table in (_facts(identity, language), _manifest(identity, language))]
+    """For each model what it is, and the manifest of its training data where one is stated."""
+    tables: list[Table] = []
+    for identity in identities:
+        tables += [_facts(identity, language), *([_manifest(identity, language)] if identity.training_data else [])]
+    return tables
 
 
 def _facts(identity: Identity, language: str) -> Table:
@@ -29,6 +32,7 @@ def _facts(identity: Identity, language: str) -> Table:
         "digest": identity.sha256,
         "tokenizer": identity.tokenizer,
         "lineage": " → ".join(identity.lineage),
+        **({} if identity.training_data else {"data": say("identity.data_none")}),
         "licence": identity.licence,
         "intended_use": identity.intended_use,
         "out_of_scope": identity.out_of_scope,
@@ -40,8 +44,7 @@ def _facts(identity: Identity, language: str) -> Table:
 def _manifest(identity: Identity, language: str) -> Table:
     say = words_of(language)
     rows = tuple(_source(data, say) for data in identity.training_data)
-    note = "" if rows else say("identity.data_none")
-    return Table(columns=say.list("identity.data_head"), rows=rows, caption=say("identity.data_caption", part=identity.part), note=note)
+    return Table(columns=say.list("identity.data_head"), rows=rows, caption=say("identity.data_caption", part=identity.part))
 
 
 def _source(data: TrainingData, say: Words) -> tuple[str, ...]:
