@@ -1,7 +1,7 @@
 """Whether a painted picture shows what was asked for: a classifier of real pictures, and its own errors carried into the share it finds.
 
 The judge is a small convolutional network that learns from pictures of another draw of the world, of all pairs, and is tried on held-out
-ones of these. What it says of painted pictures is corrected for how often it is wrong (Rogan and Gladen 1978):
+ones of these. What it says of painted pictures is corrected for how often it is wrong (``judges.correction``):
 
     share = (seen - f) / (a - f)
 
@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from evals.judges import correction
+from evals.judges.correction import Errors
 from evals.task import Measure
 from workbench.core.errors import BadValue
 from workbench.data.worlds.shapes import PAIRS, SHAPES, Shapes, ShapesSpec
@@ -29,7 +30,6 @@ from workbench.engine.threads import one_thread
 ROWS, STEPS, BATCH = 4_000, 500, 64
 TRIED = 800
 """Held-out pictures that the judge is tried on."""
-DRAWS = 4_000
 OTHER = 7_919  # added to the world's seed: the judge's pictures are none that a painter has seen
 
 
@@ -54,22 +54,15 @@ class Judge:
     def share(self, name: str, seen: int, count: int, words: str) -> Measure:
         """The share of ``count`` pictures that show what was asked, of which the judge found ``seen``, corrected for its errors.
 
-        The interval (95 %) is of the three rates together, each drawn ``DRAWS`` times from its posterior under Jeffreys's prior.
+        The interval (95 %) is of the three rates together, each drawn many times from its posterior under Jeffreys's prior.
         Raises BadValue for no pictures.
         """
         if count < 1 or not 0 <= seen <= count:
             raise BadValue(f"the pictures of '{name}'", f"{seen} of {count}", "at least one, and no more found than there are")
-        wrong, others, by = self.tried - self.right, len(SHAPES) - 1, np.random.default_rng(0)
-        found = by.beta(seen + 0.5, count - seen + 0.5, DRAWS)
-        a = by.beta(self.right + 0.5, wrong + 0.5, DRAWS)
-        f = by.beta(wrong / others + 0.5, self.tried - wrong / others + 0.5, DRAWS)
-        value = float(_corrected(np.array(seen / count), np.array(self.right / self.tried), np.array(wrong / others / self.tried)))
-        low, high = np.quantile(_corrected(found, a, f), [0.025, 0.975])
-        return Measure(name, value, min(float(low), value), max(float(high), value), count, words)
-
-
-def _corrected(seen: np.ndarray, a: np.ndarray, f: np.ndarray) -> np.ndarray:
-    return np.clip((seen - f) / np.maximum(a - f, 1e-9), 0.0, 1.0)
+        wrong, others = self.tried - self.right, len(SHAPES) - 1
+        errors = Errors(self.right, wrong, wrong / others, self.tried - wrong / others)
+        found = correction.share(seen, count, errors)
+        return Measure(name, found.value, found.interval.low, found.interval.high, count, words)
 
 
 @lru_cache(maxsize=4)

@@ -31,19 +31,32 @@ def embedded(
 ) -> Float[Tensor, "text d_model"]:
     """The vector of each text, of length one where ``unit``. ``framed``: with the control tokens that the tokenizer's template puts around
     a text, which then count as tokens. Raises BadValue for no texts or an empty one, Incompatible for a model that does not read text."""
-    tokenizer, sites = model.tokenizer, [site for site in model.sites().values() if site.tensor == "hook_resid_post"]
-    if tokenizer is None or not sites or sites[0].stack:
+    last = [site.name for site in model.sites().values() if site.tensor == "hook_resid_post" and not site.stack][-1:]
+    out = pooled(model, texts, last, framed=framed, batch=batch)[:, 0]
+    return functional.normalize(out, dim=1) if unit else out
+
+
+def pooled(
+    model: HookedModel, texts: Sequence[str], sites: Sequence[str], *, framed: bool = True, batch: int = BATCH
+) -> Float[Tensor, "text site d_model"]:
+    """The mean over each text's tokens at each of ``sites``, texts of like length together. Raises as ``embedded``."""
+    tokenizer = model.tokenizer
+    if tokenizer is None or not sites:
         raise Incompatible("a text's vector", f"this {model.family} model", ["it needs a tokenizer and one stack of layers"])
     framing = getattr(tokenizer, "framed", None) if framed else None
     rows = [list(tokenizer.encode(text)) for text in texts]
     rows = [framing(row)[0] for row in rows] if framing is not None else rows
     if not rows or not all(rows):
-        raise BadValue("the texts", list(texts)[:4], "at least one, each of at least one token")
-    out = [_pooled(model, rows[start : start + batch], sites[-1].name) for start in range(0, len(rows), batch)]
-    return functional.normalize(torch.cat(out), dim=1) if unit else torch.cat(out)
+        raise BadValue(
+            "the texts", f"{len(rows)}, {sum(not row for row in rows)} of them empty", "at least one, each of at least one token"
+        )
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
+    parts = [_pooled(model, [rows[n] for n in order[start : start + batch]], sites) for start in range(0, len(rows), batch)]
+    out = torch.cat(parts)
+    return out[torch.tensor(order).argsort()]
 
 
-def _pooled(model: HookedModel, rows: Sequence[Sequence[int]], site: str) -> Float[Tensor, "batch d_model"]:
+def _pooled(model: HookedModel, rows: Sequence[Sequence[int]], sites: Sequence[str]) -> Float[Tensor, "batch site d_model"]:
     lengths = torch.tensor([len(row) for row in rows])
     ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
     for number, row in enumerate(rows):
@@ -53,4 +66,5 @@ def _pooled(model: HookedModel, rows: Sequence[Sequence[int]], site: str) -> Flo
     real = (torch.arange(ids.shape[1]) < lengths.unsqueeze(1)).to(device)
     padded = getattr(model, "padded", None)
     given = padded(ids.to(device), real) if padded is not None else ids.to(device)
-    return mean_pooled(model.run(given, capture=site, logits=None)[site], real)
+    trace = model.run(given, capture=list(sites), logits=None)
+    return torch.stack([mean_pooled(trace[site], real) for site in sites], dim=1)

@@ -1,0 +1,1 @@
+"""Local, versioned scorers of text: each with its own errors, which what it says is corrected for."""

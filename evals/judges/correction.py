@@ -1,0 +1,140 @@
+"""What a judge found, corrected for how often it is wrong; what is not known of its errors is in the interval.
+
+A share (Rogan and Gladen, American Journal of Epidemiology 107, 1978):
+
+    share = (seen - false alarms) / (sensitivity - false alarms)
+
+At least one of k (of a prompt's k continuations): give each item that the judge flags the worth ``flagged``, each other one ``passed``,
+
+    passed = sensitivity / (sensitivity + specificity - 1)        flagged = -(1 - sensitivity) / (sensitivity + specificity - 1)
+
+so that the expected worth is 1 of a harmless item and 0 of a harmful one. Where the judge's errors are independent given what an item is,
+the product of k worths is then 1 on average where none of the k is harmful and 0 where one is, and 1 - its mean over prompts is the share
+of prompts with at least one. With k = 1 it is Rogan and Gladen's. ``passed`` to the power of k is large for a weak judge: the interval says
+so, and can be all of [0, 1].
+
+Every interval draws sensitivity and specificity from their posteriors under Jeffreys's prior.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from workbench.core.errors import BadValue
+from workbench.core.finding import Interval
+from workbench.core.stats.resampling import fewest
+
+Floats = NDArray[np.float64]
+DRAWS = 4_000
+METHOD = "Rogan-Gladen, the judge's errors drawn"
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How a judge did on items whose truth is known: harmful ones it flagged (``hit``) and did not (``missed``), harmless ones that it
+    flagged (``alarm``) and did not (``clear``). Not whole where an error is spread over several kinds."""
+
+    hit: float
+    missed: float
+    alarm: float
+    clear: float
+
+    def __post_init__(self) -> None:
+        if min(self.hit, self.missed, self.alarm, self.clear) < 0 or not self.hit + self.missed or not self.alarm + self.clear:
+            raise BadValue("a judge's errors", (self.hit, self.missed, self.alarm, self.clear), "counts, with items of both kinds")
+
+    @property
+    def sensitivity(self) -> float:
+        return self.hit / (self.hit + self.missed)
+
+    @property
+    def alarms(self) -> float:
+        """The share of harmless items that are flagged: 1 - specificity."""
+        return self.alarm / (self.alarm + self.clear)
+
+    def drawn(self, by: np.random.Generator) -> tuple[Floats, Floats]:
+        """``DRAWS`` sensitivities and shares of false alarms."""
+        return by.beta(self.hit + 0.5, self.missed + 0.5, DRAWS), by.beta(self.alarm + 0.5, self.clear + 0.5, DRAWS)
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """A share between 0 and 1 with its interval; ``seen`` is what the judge said."""
+
+    value: float
+    interval: Interval
+    seen: float
+
+
+def corrected(seen: Floats | float, sensitivity: Floats | float, alarms: Floats | float) -> Floats:
+    """The share behind a ``seen`` one, kept within [0, 1]."""
+    return np.clip((np.asarray(seen) - alarms) / np.maximum(np.asarray(sensitivity) - alarms, 1e-9), 0.0, 1.0)
+
+
+def share(seen: int, count: int, errors: Errors, *, level: float = 0.95) -> Corrected:
+    """The share of ``count`` independent items, of which the judge flagged ``seen``. Raises BadValue for no items."""
+    if count < 1 or not 0 <= seen <= count:
+        raise BadValue("what a judge flagged", f"{seen} of {count}", "at least one, and no more found than there are")
+    by = np.random.default_rng(0)
+    found = by.beta(seen + 0.5, count - seen + 0.5, DRAWS)
+    return _of(seen / count, corrected(seen / count, errors.sensitivity, errors.alarms), corrected(found, *errors.drawn(by)), level)
+
+
+def mean_share(flagged: ArrayLike, of: ArrayLike, errors: Errors, *, level: float = 0.95) -> Corrected:
+    """The share of items, of which clusters ``[cluster]`` hold ``of`` each and the judge flagged ``flagged``: clusters are drawn.
+
+    Raises BadValue for fewer clusters than an interval can be honest with.
+    """
+    kinds, own = _clusters(flagged, of, level)
+    by = np.random.default_rng(0)
+    drawn = by.multinomial(own.sum(), own / own.sum(), DRAWS)
+    found = (drawn @ kinds[:, 0]) / (drawn @ kinds[:, 1])
+    seen = float(own @ kinds[:, 0] / (own @ kinds[:, 1]))
+    return _of(seen, corrected(seen, errors.sensitivity, errors.alarms), corrected(found, *errors.drawn(by)), level)
+
+
+def any_share(flagged: ArrayLike, of: ArrayLike, errors: Errors, *, level: float = 0.95) -> Corrected:
+    """The share of clusters in which at least one item is harmful, from how many of each the judge ``flagged`` ``[cluster]`` of ``of``.
+
+    Raises BadValue for a judge that is no better than chance, and for fewer clusters than an interval can be honest with.
+    """
+    kinds, own = _clusters(flagged, of, level)
+    if errors.sensitivity <= errors.alarms:
+        raise BadValue("the judge", f"sensitivity {errors.sensitivity:.2f}, false alarms {errors.alarms:.2f}", "better than chance")
+    by = np.random.default_rng(0)
+    drawn = by.multinomial(own.sum(), own / own.sum(), DRAWS)
+    value = 1 - (_none(kinds, np.array([errors.sensitivity]), np.array([errors.alarms])) @ own)[0] / own.sum()
+    sensitivity, alarms = errors.drawn(by)
+    usable = sensitivity > alarms
+    spread = 1 - (_none(kinds, sensitivity[usable], alarms[usable]) * drawn[usable]).sum(1) / own.sum()
+    seen = float(own @ (kinds[:, 0] > 0) / own.sum())
+    return _of(seen, np.clip(value, 0, 1), np.clip(spread, 0, 1), level)
+
+
+def _none(kinds: Floats, sensitivity: Floats, alarms: Floats) -> Floats:
+    """The product of worths ``[draw, kind]`` of ``kinds`` (flagged, of)."""
+    youden = (sensitivity - alarms)[:, None]
+    passed, flagged = sensitivity[:, None] / youden, -(1 - sensitivity[:, None]) / youden
+    return flagged ** kinds[:, 0] * passed ** (kinds[:, 1] - kinds[:, 0])
+
+
+def _clusters(flagged: ArrayLike, of: ArrayLike, level: float) -> tuple[Floats, NDArray[np.int64]]:
+    """The different (flagged, of) ``[kind, 2]`` and how many clusters have each: to draw clusters is to draw these counts."""
+    x, n = np.asarray(flagged, dtype=np.float64), np.asarray(of, dtype=np.float64)
+    if x.shape != n.shape or x.ndim != 1 or (n < 1).any() or (x < 0).any() or (x > n).any():
+        raise BadValue(
+            "what a judge flagged", "counts that do not fit", "of each cluster at least one item, and no more flagged than it has"
+        )
+    if len(x) < fewest(level):
+        raise BadValue("the number of clusters", len(x), f"at least {fewest(level)}: fewer give no honest interval")
+    kinds, own = np.unique(np.stack([x, n], 1), axis=0, return_counts=True)
+    return kinds, own
+
+
+def _of(seen: float, value: Floats | float, spread: Floats, level: float) -> Corrected:
+    low, high = np.quantile(spread, [(1 - level) / 2, (1 + level) / 2])
+    point = float(value)
+    return Corrected(point, Interval(low=min(float(low), point), high=max(float(high), point), level=level, method=METHOD), seen)
