@@ -28,6 +28,7 @@ COMMANDS = Catalog(
         "calibrate": ("workbench.cli.calibrate:app", "score instruments where the truth was planted, write cards", "headline"),
         "report": ("workbench.cli.report:app", "write the report of a finished run", "headline"),
         "verify": ("workbench.cli.verify:app", "check an evidence bundle and derive its report again", "headline"),
+        "gate": ("workbench.cli.gate:app", "hold a run against a policy by confidence bounds", "headline"),
         "keys": ("workbench.cli.keys:app", "make keys that sign bundles, say whom to trust", "standard"),
         "compare": ("workbench.cli.compare:app", "compare two runs of one suite, pair by pair", "standard"),
         "runs": ("workbench.cli.runs:app", "list runs, show one", "standard"),

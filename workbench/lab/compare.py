@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from evals import SUITES
+from workbench.core.charts.lines import forest
 from workbench.core.errors import BadValue, UnknownName, UsageError
 from workbench.core.finding import Denominators, Finding, Interval
 from workbench.core.measure import Suite
@@ -60,8 +63,8 @@ def compare(first: str, second: str, suite: str = "", *, store: Store | None = N
     results = [store.result(run, name).result for run in runs]
     asked = SUITES.load(results[0].kind)
     a, b = ({(str(r["sample"]), int(r["epoch"])): r for r in store.sink(run, name).read()} for run in runs)
-    asked_a, asked_b = (_requests(asked, result.spec) for result in results)
-    pairs, denominators = _paired(a, b, asked_a, asked_b)
+    asked_a, asked_b = (requests(asked, result.spec) for result in results)
+    pairs, denominators = paired(a, b, asked_a, asked_b)
     differences = tuple(_difference(value, pairs, level) for value in _values(pairs))
     drawn = asked.findings(results[1], subject=results[1].provenance.model, reference=results[0], level=level)
     return Comparison(name, runs[0], runs[1], denominators, differences, tuple(drawn))
@@ -79,13 +82,13 @@ def _suite(store: Store, runs: Sequence[str], asked: str) -> str:
     return both[0]
 
 
-def _requests(suite: Suite, spec: Mapping[str, Any]) -> dict[str, Any]:
+def requests(suite: Suite, spec: Mapping[str, Any]) -> dict[str, Any]:
     """What is asked of the model about each sample: two answers are a pair where this is equal, whatever else differs."""
     parsed = suite.spec.parse(spec, what=f"stored spec of '{suite.name}'")
     return {sample.id: suite.request(sample, parsed) for sample in suite.samples(parsed)}
 
 
-def _paired(
+def paired(
     a: Mapping[Key, Record], b: Mapping[Key, Record], asked_a: Mapping[str, Any], asked_b: Mapping[str, Any]
 ) -> tuple[list[tuple[Record, Record]], Denominators]:
     reasons: dict[str, int] = {}
@@ -134,3 +137,34 @@ def _difference(value: str, pairs: Sequence[tuple[Record, Record]], level: float
         except BadValue as error:
             note = f"no interval: {error}"
     return Difference(value, *means, means[1] - means[0], interval, p, len(pairs), units, note)
+
+
+def means(found: Difference) -> str:
+    """What a difference means, in a sentence or two; a claim only where the interval makes one."""
+    change = f"'{found.value}' is {found.first:.4g} in the first run and {found.second:.4g} in the second"
+    if found.interval is None:
+        return f"{change}, on the same {found.n:,} samples. Whether that is more than chance is not known: {found.note}."
+    low, high, level = found.interval.low, found.interval.high, found.interval.level
+    bounds = f"{found.difference:+.3g} [{low:+.3g}, {high:+.3g}] at {level:.0%}"
+    if low > 0 or high < 0:
+        way = "higher" if found.difference > 0 else "lower"
+        out = f"{change}: {bounds} on the same {found.n:,} samples. The interval excludes 0, so the second is {way} by more than chance gives."
+    else:
+        out = (
+            f"{change}: {bounds} on the same {found.n:,} samples. The interval includes 0, so no difference is shown; one of up to "
+            f"{max(abs(low), abs(high)):.3g} is not ruled out."
+        )
+    return out + (f" McNemar's exact p is {found.p:.2g}." if found.p is not None else "")
+
+
+def drawn(found: Comparison) -> Any:
+    """The differences as a forest plot about 0. Values have units of their own, so sizes of two rows do not compare."""
+    nan = float("nan")
+    frame = pd.DataFrame(
+        [(d.value, d.difference, d.interval.low if d.interval else nan, d.interval.high if d.interval else nan) for d in found.differences],
+        columns=pd.Index(["value", "difference", "low", "high"]),
+    )
+    odd = (frame["low"] > frame["difference"]) | (frame["difference"] > frame["high"])  # a bias-corrected interval may miss its estimate
+    frame.loc[odd, ["low", "high"]] = nan
+    titles = {"title": f"{found.suite}: second run less first, sample by sample", "difference": "difference", "null": "no difference"}
+    return forest(frame, "value", "difference", "low", "high", null=0.0, titles=titles)
