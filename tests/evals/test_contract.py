@@ -13,6 +13,7 @@ import pytest
 from evals import SUITES
 from evals.runner import MemorySink, run_suite
 from tests.engine.models import Wrapped
+from tests.evals import own_tasks
 from tests.evals import test_bbq as bbq
 from tests.evals import test_blimp as blimp
 from tests.evals import test_stereoset as stereosets
@@ -41,11 +42,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "winobias": {},
     "winogender": {},
     "blimp": {},
+    "own-task": {},
 }
 FILES: dict[str, Callable[[Path], dict[str, Any]]] = {  # suites that read files, and a small file of their form
     "crows-pairs": lambda folder: {"file": str(write(folder / "pairs.csv", PAIRS * 3))},
     "bbq": lambda folder: {"files": (str(bbq.write(folder / "bbq.jsonl", bbq.lines())),)},
     "blimp": lambda folder: {"files": (str(blimp.write(folder / "blimp.jsonl", blimp.rows())),)},
+    "own-task": lambda folder: {"file": own_tasks.write(folder)},
     "winobias": lambda folder: {"folder": str(winobias.write(folder / "winobias"))},
     "winogender": lambda folder: {"folder": str(winogender.write(folder / "winogender"))},
     "stereoset": lambda folder: {"files": (str(stereosets.write(folder / "dev.json", stereosets.document())),)},

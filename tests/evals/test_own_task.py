@@ -1,0 +1,149 @@
+"""Tasks of one's own: every output type against a slow twin of the rules, ties and rows that are no questions, findings beside chance."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evals.runner import MemorySink, run_suite
+from evals.suites.own_task import SUITE, OwnTaskSpec, chance, overall
+from tests.evals.own_tasks import CHOICE, ROWS, write
+from tests.evals.test_contract import model
+from workbench.core.errors import BadValue, EmptySelection
+from workbench.core.finding import Verdict
+from workbench.core.measure import Loglikelihood, Rolling, Sample
+from workbench.core.result import Result
+from workbench.engine.score import loglikelihoods
+from workbench.engine.tokens import encode_request
+
+
+def ask(file: str, **fields: Any) -> Result:
+    return run_suite(SUITE, model(), OwnTaskSpec.parse({"file": file, **fields}), batch=4)
+
+
+def logp(context: str, text: str) -> float:
+    """Asked alone."""
+    encoded = encode_request(model(), Loglikelihood(context, (text,)))
+    ((_, found),) = loglikelihoods(model(), [encoded])
+    return math.fsum(found[0])
+
+
+def test_choices_are_scored_as_by_hand(tmp_path: Path) -> None:
+    result = ask(write(tmp_path))
+    plain, per_character = [], []
+    for row in ROWS:
+        nats = [logp(f"Q: who is {row['who']}?\nA:", " " + option) for option in row["options"]]
+        plain.append(float(int(np.argmax(nats)) == row["answer"]))
+        per_character.append(float(int(np.argmax([n / len(o) for n, o in zip(nats, row["options"], strict=True)])) == row["answer"]))
+    assert result.values.above.sel(metric="acc").values.tolist() == plain
+    assert result.values.above.sel(metric="acc_norm").values.tolist() == per_character
+    assert chance(result) == pytest.approx(1 / 3)
+    north = overall(result, "acc", "north")
+    assert (north.value, north.n) == (pytest.approx(np.mean(plain[1::2])), 4)
+    alone, *_ = SUITE.findings(result, subject="m")
+    assert alone.null is not None
+    assert (alone.null.value, alone.details["clusters"]) == (pytest.approx(1 / 3), 9)
+    assert set(alone.details["by_subgroup"]) == {"north", "south"}
+
+
+def sample(**facts: Any) -> Sample:
+    how = {"output_type": "multiple_choice", "ignore_case": False, "ignore_punctuation": False}
+    return Sample(
+        "0", {"unscored": "", "choices": ["ab", "abcd"], "right": [0], "target": "", **facts, "task": how | facts.get("task", {})}
+    )
+
+
+def test_a_tie_is_not_right() -> None:
+    score = SUITE.score(sample(), [[-1.0], [-1.0]], OwnTaskSpec())
+    assert score.values == {"acc": 0.0, "acc_norm": 0.0, "chance": 0.5}, "numpy's argmax would have given acc 1"
+    assert SUITE.score(sample(), [[-1.0], [-3.0]], OwnTaskSpec()).values == {"acc": 1.0, "acc_norm": 1.0, "chance": 0.5}
+    assert SUITE.score(sample(), [[-1.0], [-1.5]], OwnTaskSpec()).values["acc_norm"] == 0.0
+    assert SUITE.score(sample(right=[0, 1]), [[-1.0], [-1.5]], OwnTaskSpec()).values["chance"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("told", "answer", "right"),
+    [
+        ({}, "Paris", 1.0),
+        ({}, "paris", 0.0),
+        ({"ignore_case": True}, "paris", 1.0),
+        ({}, "Paris.", 0.0),
+        ({"ignore_punctuation": True}, "Paris.", 1.0),
+        ({}, "", 0.0),
+    ],
+)
+def test_an_answer_is_compared_as_told(told: dict[str, Any], answer: str, right: float) -> None:
+    asked = sample(target="Paris", task={"output_type": "generate_until", **told})
+    assert SUITE.score(asked, answer, OwnTaskSpec()).values["exact_match"] == right
+
+
+TEXTS = [{"text": text} for text in ("the nurse met sam ", "at  the market\nshe had bread", "because", "of a question for her friend")]
+
+
+def test_perplexities_are_the_closed_forms(tmp_path: Path) -> None:
+    result = ask(write(tmp_path, "task: texts\ndata: rows.jsonl\noutput_type: loglikelihood_rolling\ndoc_to_target: text\n", TEXTS))
+    nats = -math.fsum(logp("", row["text"]) for row in TEXTS)
+    words, octets = 5 + 6 + 1 + 6, sum(len(row["text"].encode()) for row in TEXTS)
+    assert overall(result, "word_perplexity").value == pytest.approx(math.exp(nats / words), rel=1e-6)
+    assert overall(result, "byte_perplexity").value == pytest.approx(math.exp(nats / octets), rel=1e-6)
+    assert overall(result, "bits_per_byte").value == pytest.approx(nats / octets / math.log(2), rel=1e-6)
+    for finding in SUITE.findings(result, subject="m"):
+        assert (finding.null, finding.verdict) == (None, Verdict.INCONCLUSIVE), "a perplexity alone says nothing"
+    assert isinstance(SUITE.request(next(iter(SUITE.samples(OwnTaskSpec(file=str(tmp_path / "task.yaml"))))), OwnTaskSpec()), Rolling)
+
+    task = "task: ends\ndata: rows.jsonl\noutput_type: loglikelihood\ndoc_to_text: 'Say:'\ndoc_to_target: '{{text.strip()}}'\n"
+    result = ask(write(tmp_path, task, TEXTS))
+    expected = math.exp(-np.mean([logp("Say:", " " + row["text"].strip()) for row in TEXTS]))
+    assert overall(result, "perplexity").value == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_row_that_is_no_question_is_counted_and_not_scored(tmp_path: Path) -> None:
+    rows = [{**row, "answer": row["answer"] if k else 7} for k, row in enumerate(ROWS)]
+    result = ask(write(tmp_path, rows=rows))
+    assert result.values.attrs["asked"]["unscored"] == {"its answer is none of its choices": 1}
+    assert np.isnan(result.values.above.values[:, 0]).all()
+    assert "of 8 items" in result.summary()
+    nothing = ask(write(tmp_path, rows=[{**row, "answer": "other"} for row in ROWS]))
+    assert nothing.values.attrs["floor"] == "nothing was scored"
+    assert [f.verdict for f in SUITE.findings(nothing, subject="m")] == [Verdict.NOT_APPLICABLE] * 2
+
+
+def test_examples_stand_before_every_question(tmp_path: Path) -> None:
+    shots = """who,options,answer\nZed,"['a nurse', 'a cook']",1\nYan,"['a cook', 'a spy']",0\n"""
+    (tmp_path / "shots.csv").write_text(shots)
+    more = 'num_fewshot: 2\nfewshot_config: {sampler: first_n}\nfewshot_data: shots.csv\ndescription: "Trades.\\n"\n'
+    first = next(iter(SUITE.samples(OwnTaskSpec(file=write(tmp_path, CHOICE + more)))))
+    assert first.facts["context"] == "Trades.\nQ: who is Zed?\nA: a cook\n\nQ: who is Yan?\nA: a cook\n\nQ: who is Ann?\nA:"
+
+
+def test_the_same_rows_in_another_task_are_other_data(tmp_path: Path) -> None:
+    sink = MemorySink()
+    run_suite(SUITE, model(), OwnTaskSpec(file=write(tmp_path)), sink)
+    with pytest.raises(Exception, match="another model, spec, data or suite"):
+        run_suite(SUITE, model(), OwnTaskSpec(file=write(tmp_path, CHOICE.replace("Q:", "Ask:"))), sink)
+
+
+def test_only_the_first_rows_are_asked_where_told(tmp_path: Path) -> None:
+    assert len(ask(write(tmp_path), most=2).values.item) == 2
+
+
+@pytest.mark.parametrize(
+    ("task", "error", "said"),
+    [
+        (CHOICE.replace("cluster: who", "cluster: street"), EmptySelection, "street"),
+        (CHOICE.replace("{{who}}", "{{whom}}"), BadValue, r"doc_to_text \(rows.jsonl line 1\).*columns who, options, answer, place"),
+        (CHOICE.replace("doc_to_choice: options", "doc_to_choice: place"), BadValue, r"doc_to_choice \(rows.jsonl line 1\).*at least two"),
+    ],
+)
+def test_what_a_row_lacks_is_named_with_its_line(tmp_path: Path, task: str, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        ask(write(tmp_path, task))
+
+
+def test_a_task_must_be_named() -> None:
+    with pytest.raises(BadValue, match="--set file=my-task.yaml"):
+        list(SUITE.samples(OwnTaskSpec()))
