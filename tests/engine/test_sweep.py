@@ -181,6 +181,44 @@ def test_prefixes_are_not_run_again_and_logits_only_where_looked_at(monkeypatch:
     assert gap(found, one_by_one(model._model, ids, cells, summed, torch.tensor([[9]]))) <= EXACT
 
 
+def test_a_batch_grows_by_the_cells_that_start_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "ENOUGH", 1)
+    model: Any = Counted(build("plain", dtype=torch.float64))
+    ids, source = tokens(model._model, 1, 10), model._model.run(tokens(model._model, 1, 10, seed=9), capture="*")
+    sites = ("blocks.1.hook_resid_pre", "blocks.0.hook_resid_pre", "blocks.0.hook_resid_mid")  # in no order
+    cells = [FromTrace(site, trace=source, at={"pos": p}) for site in sites for p in range(10)]
+    ready = prepare(model, ids, cells)
+    assert [len(chunk) for chunk in ready.chunks(ready.cells)] == [3] * 10
+    model.work = model.runs = model.logits = 0
+    found = dict(ready.results(summed))
+    # of each position's cells one runs a whole layer, two its MLP, three the last; then their last positions
+    assert model.work == sum((1 + 2 + 3) * (10 - p) for p in range(10)) + 3 * 10
+    assert model.runs == 3 * 10 + 1
+    assert gap(torch.stack([found[k] for k in range(30)]), one_by_one(model._model, ids, cells, summed, torch.tensor([[9]]))) <= EXACT
+
+
+def test_two_edits_on_either_side_of_where_another_cell_starts() -> None:
+    model = build("one_kv", dtype=torch.float64)
+    ids, source = tokens(model, 2, 8), model.run(tokens(model, 2, 8, seed=9), capture="*")
+    at = lambda site, pos: FromTrace(site, trace=source, at={"pos": pos})  # noqa: E731
+    cells = [
+        [at("blocks.0.hook_resid_pre", 2), at("blocks.1.hook_resid_pre", 3), at("blocks.1.attn.hook_k", 2)],
+        [at("blocks.0.hook_resid_pre", 2), at("blocks.1.hook_attn_in", 4)],
+        at("blocks.1.hook_resid_pre", 2),
+        at("blocks.1.hook_resid_mid", 7),
+        [at("hook_embed", 2), at("blocks.1.attn.hook_z", 7)],
+    ]
+    check(model, ids, cells, "last", torch.full((2, 1), 7))
+    check(model, ids, cells)
+
+
+def test_an_edit_of_what_a_decoder_embeds_leaves_its_memory_alone() -> None:
+    model, batch = tiny("seq2seq")
+    width = model.run(batch).logits.shape[1]
+    cells = [Zero("decoder.hook_embed", at={"pos": p}) for p in range(1, width)]
+    check(model, batch, cells, "last", torch.full((len(batch.tokens), 1), width - 1))
+
+
 def test_what_no_position_looked_at_can_see_is_not_run() -> None:
     model: Any = Counted(build("plain", dtype=torch.float64))
     ids = tokens(model._model, 2, 8)
@@ -220,6 +258,7 @@ def test_memory_is_estimated_bounds_the_rows_and_is_said() -> None:
 
 def test_an_interrupted_sweep_keeps_what_it_has_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "TOGETHER", 1)
+    monkeypatch.setattr(engine, "ENOUGH", 1)  # cells of one position a run
     model: Any = Counted(build("plain", dtype=torch.float64))
     ids = tokens(model._model, 1, 8)
     cells = [Zero(f"blocks.{layer}.hook_attn_out", at={"pos": p}) for layer in range(2) for p in range(8)]
@@ -261,7 +300,11 @@ def _blind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sweep, "unmoved", lambda self, cell: cell.first > 2)
 
 
-BREAKS: list[Callable[[pytest.MonkeyPatch], None]] = [_late, _mixed_up, _unshifted, _blind]
+def _early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sweep, "_few", lambda self, chunk: self.tail is not None)
+
+
+BREAKS: list[Callable[[pytest.MonkeyPatch], None]] = [_late, _mixed_up, _unshifted, _blind, _early]
 
 
 @pytest.mark.parametrize("broken", BREAKS, ids=lambda f: f.__name__)
@@ -269,7 +312,8 @@ def test_a_broken_sweep_is_caught(broken: Callable[[pytest.MonkeyPatch], None], 
     model = build("one_kv", dtype=torch.float64)
     ids = tokens(model, 2, 8)
     source = model.run(tokens(model, 2, 8, seed=9), capture="*")
-    cells = [FromTrace("blocks.0.hook_resid_mid", trace=source, at={"pos": p}) for p in range(8)]
+    cells: list[Any] = [FromTrace("blocks.0.hook_resid_mid", trace=source, at={"pos": p}) for p in range(8)]
+    cells.append([cells[2], FromTrace("blocks.1.attn.hook_z", trace=source, at={"pos": 7})])
     asked = torch.full((2, 1), 7)
     monkeypatch.setattr(engine, "ENOUGH", 20)  # chunks of two cells, most of which start late
     check(model, ids, cells, asked, asked)

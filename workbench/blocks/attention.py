@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workbench.blocks.cache import LayerCache, joined
+from workbench.blocks.ending import queries_of, turns_of
 from workbench.blocks.fused import attend
 from workbench.blocks.init import linear
+from workbench.blocks.inputs import Chosen
 from workbench.blocks.listen import Listener, hear
 from workbench.blocks.mask import AttentionMask
 from workbench.blocks.rotary import Rotary
@@ -52,16 +54,23 @@ class Attention(nn.Module):
         past: LayerCache | None = None,
         listener: Listener | None = None,
         readers: Mapping[str, Float[Tensor, "batch pos reader d_model"]] | None = None,
-    ) -> tuple[Float[Tensor, "batch pos d_model"], LayerCache]:
+        only: Chosen | None = None,
+    ) -> tuple[Float[Tensor, "batch chosen d_model"], LayerCache]:
         """The attention output, and the keys and values of ``past`` and current tokens together.
 
-        ``readers`` holds, for ``q``, ``k`` or ``v``, what is added to one head's input beyond ``x``.
+        ``readers`` holds, for ``q``, ``k`` or ``v``, what is added to one head's input beyond ``x``; ``only`` are the positions that
+        have an output (None: all).
         """
-        q, k, v = (hear(listener, f"hook_{word}", heads) for word, heads in zip(READERS, self._read(x, readers or {})))
+        few = only if mask.sparse is None else None  # a pattern goes by whole rows; what follows it does not
+        q, k, v = (hear(listener, f"hook_{word}", heads) for word, heads in zip(READERS, self._read(x, readers or {}, few)))
         if rotary is not None:
-            q, k = hear(listener, "hook_rot_q", rotary.turn(q)), hear(listener, "hook_rot_k", rotary.turn(k))
+            own = rotary if few is None else turns_of(few, rotary, len(x))
+            q, k = hear(listener, "hook_rot_q", own.turn(q)), hear(listener, "hook_rot_k", rotary.turn(k))
         k, v = joined(past, k, v)
-        return self._mixed(q, k, v, mask, listener), (k, v)
+        if few is not None:
+            mask = queries_of(few, mask, (x.shape[0], x.shape[1]), k.shape[1], x.device)
+        out = self._mixed(q, k, v, mask, listener)
+        return out if only is few or only is None else only.take(out), (k, v)
 
     def meet(
         self,
@@ -96,10 +105,13 @@ class Attention(nn.Module):
                 out = out + (heard - result).sum(2)
         return out
 
-    def _read(self, x: Tensor, readers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of one stream."""
-        made = self._together(x) if torch.is_autocast_enabled(x.device.type) else None
-        q, k, v = made if made is not None else tuple(self._projected(word, x) for word in READERS)
+    def _read(self, x: Tensor, readers: Mapping[str, Tensor], few: Chosen | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (of a ``few`` positions), keys and values of one stream."""
+        made = self._together(x) if few is None and torch.is_autocast_enabled(x.device.type) else None
+        asking = x if few is None else few.take(x)
+        q, k, v = made if made is not None else (self._projected("q", asking), self._projected("k", x), self._projected("v", x))
+        if few is not None and "q" in readers:
+            readers = {**readers, "q": few.take(readers["q"])}
         return self._changed("q", q, readers), self._changed("k", k, readers), self._changed("v", v, readers)
 
     def _together(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:

@@ -43,6 +43,10 @@ class KVCache:
         index = torch.as_tensor(chosen, device=self.layers[0][0].device)
         return self._each(lambda held: held[index])
 
+    def leading(self, rows: int) -> KVCache:
+        """The first rows, without copying."""
+        return self._each(lambda held: held[:rows])
+
     def first(self, length: int) -> KVCache:
         """The first ``length`` tokens; the memory stays whole."""
         return KVCache(tuple((k[:, :length], v[:, :length]) for k, v in self.layers), self.memory, self.seen)

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from workbench.blocks.cache import KVCache
 from workbench.blocks.embed import Axes, Embed, Unembed
+from workbench.blocks.ending import ending
 from workbench.blocks.inputs import Chosen, Passage, chosen, passage
 from workbench.blocks.listen import Listener, under
 from workbench.blocks.losses import next_token_nll
@@ -102,6 +103,8 @@ class Decoder(nn.Module):
         if memory is not None:
             memory = memory.expand(given.shape[0])
         setting, seen = self._setting(given, memory)
+        only = ending(self.stack, ask, given, asked, below)
+        asked, setting = asked if only is None or asked is None else Chosen(), replace(setting, only=only)
         x, past = self.stack(x, setting, past=given.past, listener=below, start=ask.start(self.stack), stop=ask.stop(self.stack))
         if ask.stops is not None:
             return None, past

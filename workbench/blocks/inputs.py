@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from workbench.blocks.cache import KVCache
@@ -218,12 +218,19 @@ def given_mask(mask: Tensor | None, rows: int, query: int, key: int, device: tor
 
 @dataclass(frozen=True)
 class Chosen:
-    """The positions whose logits are asked for: all, some columns, or some of each row."""
+    """The positions whose logits are asked for: all, some columns, or some of each row. ``last``: known to be the last column alone."""
 
     columns: Int[Tensor, " chosen"] | None = None
     by_row: Int[Tensor, "batch chosen"] | None = None
+    last: bool = False
 
-    def take(self, x: Float[Tensor, "batch pos width"]) -> Float[Tensor, "batch chosen width"]:
+    @property
+    def count(self) -> int | None:
+        """How many positions of a row; None: all of them."""
+        held = self.by_row if self.by_row is not None else self.columns
+        return None if held is None else held.shape[-1]
+
+    def take(self, x: Shaped[Tensor, "batch pos *rest"]) -> Shaped[Tensor, "batch chosen *rest"]:
         """The chosen positions of ``x``, in the order asked."""
         if self.by_row is not None:
             return x[torch.arange(len(x), device=x.device).unsqueeze(1), self.by_row]
@@ -247,7 +254,7 @@ def chosen(logits: LogitsAt, given: Passage) -> Chosen | None:
             raise BadValue("logits", logits, "'all', 'last', positions or None")
         if given.lengths is not None and min(given.lengths) < length:
             return Chosen(by_row=torch.tensor(given.lengths, device=device).unsqueeze(1) - 1)
-        return Chosen(columns=torch.tensor([length - 1], device=device))
+        return Chosen(columns=torch.tensor([length - 1], device=device), last=True)
     try:
         where = torch.as_tensor(logits, device=device)
     except (TypeError, ValueError, RuntimeError):
@@ -255,7 +262,8 @@ def chosen(logits: LogitsAt, given: Passage) -> Chosen | None:
     fits = where.ndim == 1 or (where.ndim == 2 and where.shape[0] == rows)
     if not fits or where.numel() == 0 or where.is_floating_point() or where.dtype == torch.bool:
         raise BadValue("logits", f"{tuple(where.shape)} {where.dtype}", f"integer positions [n] or [{rows}, n], at least one")
-    if int(where.min()) < -length or int(where.max()) >= length:
-        raise BadValue("a position of logits", int(where.max()), f"within 0 to {length - 1} (negative ones count from the end)")
-    where = where.long() % length
-    return Chosen(columns=where) if where.ndim == 1 else Chosen(by_row=where)
+    low, high = (int(v) for v in torch.aminmax(where))
+    if low < -length or high >= length:
+        raise BadValue("a position of logits", high, f"within 0 to {length - 1} (negative ones count from the end)")
+    where, last = where.long() % length, where.shape[-1] == 1 and low == high and low % length == length - 1
+    return Chosen(columns=where, last=last) if where.ndim == 1 else Chosen(by_row=where, last=last)

@@ -63,6 +63,11 @@ class Listener:
         """Whether any of the sites is edited."""
         return any(self._prefix + name in self._edits for name in names)
 
+    def only(self, *names: str) -> bool:
+        """Whether nothing below is recorded or edited but these sites."""
+        own = {self._prefix + name for name in names}
+        return all(name in own for held in (self._captured, self._edits) for name in held if name.startswith(self._prefix))
+
     def hear(self, name: str, tensor: Tensor) -> Tensor:
         """Apply the edits of a site, record it if asked, and return what the run goes on with."""
         whole = self._prefix + name

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from jaxtyping import Float
@@ -31,6 +31,7 @@ from torch.nn import functional
 from workbench.blocks.attention import READERS, Attention
 from workbench.blocks.cache import KVCache, LayerCache
 from workbench.blocks.embed import RESIDUAL, Axes
+from workbench.blocks.inputs import Chosen
 from workbench.blocks.listen import Listener, hear, under
 from workbench.blocks.mask import AttentionMask
 from workbench.blocks.mlp import MLP
@@ -51,7 +52,8 @@ class Setting:
     """What all layers of one pass share. ``dropout`` is the probability of dropping a sublayer's output element.
 
     ``memory`` ``[batch, key, d_model]`` is the stream that cross-attention reads, ``seen`` which of it (None: all); ``condition``
-    ``[batch, d_condition]`` is what modulated layers heed.
+    ``[batch, d_condition]`` is what modulated layers heed. ``only`` are the positions that the last layer's queries, and all that
+    follows them, run at (None: all).
     """
 
     mask: AttentionMask
@@ -60,6 +62,7 @@ class Setting:
     memory: Float[Tensor, "batch key d_model"] | None = None
     seen: AttentionMask | None = None
     condition: Float[Tensor, "batch d_condition"] | None = None
+    only: Chosen | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class Block(nn.Module):
         listener: Listener | None = None,
         first: int = PRE,
         last: int = POST,
-    ) -> tuple[Float[Tensor, "batch pos d_model"], Left]:
+    ) -> tuple[Float[Tensor, "batch out d_model"], Left]:
         """The stream at point ``last`` from the stream at point ``first`` (``PRE``, ``MID``, ``CROSS``, ``POST``; both are heard), and
         what attention leaves where it ran."""
         left, past = Left(), past or Left()
@@ -113,6 +116,7 @@ class Block(nn.Module):
             if last == PRE:
                 return x, left
             out, own = self._attend(x, setting, turns.get("attn"), past.own, listener)
+            x = x if setting.only is None else setting.only.take(x)
             x, left = self._added(x, out, "attn", turns, setting, listener), Left(own)
         if first <= MID:
             x = hear(listener, "hook_resid_mid", x)
@@ -122,7 +126,10 @@ class Block(nn.Module):
                 read = self._read(hear(listener, "hook_cross_attn_in", x), "cross_attn", turns, listener)
                 source = past.met if past.met is not None else setting.memory
                 assert source is not None, "cross-attention has a stream to read"
-                out, met = self.cross_attn.meet(read, source, setting.seen or AttentionMask(), under(listener, "cross_attn."))
+                seen = setting.seen or AttentionMask()
+                if setting.only is not None and seen.allowed is not None:
+                    seen = AttentionMask(allowed=seen.allowed[:, :, : x.shape[1]])  # one rule for every query
+                out, met = self.cross_attn.meet(read, source, seen, under(listener, "cross_attn."))
                 x, left = self._added(x, out, "cross_attn", turns, setting, listener), Left(left.own, met)
         if first <= CROSS:
             if self.cross_attn is not None:
@@ -169,7 +176,7 @@ class Block(nn.Module):
         read = turn.read(read) if turn is not None else read
         readers = None if listener is None else self._readers(source, norm, scale, turn, listener)
         return self.attn(
-            read, setting.mask, rotary=setting.rotary, past=past, listener=under(listener, "attn."), readers=readers
+            read, setting.mask, rotary=setting.rotary, past=past, listener=under(listener, "attn."), readers=readers, only=setting.only
         )  # fmt: skip
 
     def _readers(self, source: Tensor, norm: Norm | None, scale: Tensor | None, turn: Turn | None, listener: Listener) -> dict[str, Tensor]:
@@ -251,16 +258,17 @@ class Stack(nn.Module):
         listener: Listener | None = None,
         start: Point | None = None,
         stop: Point | None = None,
-    ) -> tuple[Float[Tensor, "batch pos d_model"], KVCache]:
+    ) -> tuple[Float[Tensor, "batch out d_model"], KVCache]:
         """The stream at ``stop`` (default: after the last layer) from the stream at ``start`` (default: before the first), and the
         keys and values of the layers that ran. ``listener`` is already under the prefix."""
         begin = start or Point(0, PRE)
         end = stop or Point(self.depth - 1, POST)
         left: list[Left] = []
+        inner = setting if setting.only is None else replace(setting, only=None)
         for i in range(begin.layer, end.layer + 1):
             x, kept = self.blocks[i * len(self.blocks) // self.depth](
                 x,
-                setting,
+                setting if i == self.depth - 1 else inner,
                 past=Left(past.layers[i], past.memory[i] if past.memory else None) if past is not None else None,
                 listener=under(listener, f"blocks.{i}."),
                 first=begin.at if i == begin.layer else PRE,
@@ -277,6 +285,10 @@ class Stack(nn.Module):
         if match is None or name not in known:
             raise UnknownName("residual site", name, known, hint="A run starts and stops on the residual stream only.")
         return Point(int(match["layer"]), _WORDS.index(match["word"]))
+
+    def entry(self, layer: int) -> Point:
+        """Where a layer begins."""
+        return Point(layer, PRE)
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of all layers, such as ``blocks.0.attn.W_Q``."""

@@ -164,8 +164,9 @@ class Resume:
     ``[batch, pos, d_model]`` is the stream there and the batch's tokens are not embedded. With ``stop``, the run ends
     having heard that site, and ``Trace.logits`` is None. ``past`` is a ``Trace.past`` to continue from; ``positions``
     ``[batch, pos]`` overrides the position of each token; ``mask`` (bool ``[batch or 1, query, key]``, true = may attend, key
-    axis: past, then current) replaces the causal rule, as a token tree needs, and is combined with segments.
-    ``parents`` ``[pos]`` make the one row of tokens a forest of texts that
+    axis: past, then current) replaces the causal rule, as a token tree needs, and is combined with segments. ``only``
+    ``[batch or 1, n]`` are the positions of this run that matter after the last attention: from the last layer's queries on
+    they run alone, and sites and logits there lie along them. ``parents`` ``[pos]`` make the one row of tokens a forest of texts that
     share beginnings: token i follows token ``parents[i]`` (an earlier one; -1: it begins a text), stands at the position that its path
     gives it and attends to its path alone; what it comes to does not depend on the other texts.
     """
@@ -176,6 +177,7 @@ class Resume:
     past: Any = None
     positions: Tensor | None = None
     mask: Tensor | None = None
+    only: Tensor | None = None
     parents: Tensor | None = None
 
 

@@ -5,8 +5,8 @@ Equal to one ``model.run(batch, edit=cell)`` a cell, up to rounding, and cheaper
 * a cell's run starts from the unedited run's residual stream at the last place before its first edit;
 * where the model is causal and keeps a cache, positions before the first edited one are not run: their keys and values are the unedited
   run's (``past``), and a cell that edits only what comes after every position looked at is not run at all;
-* cells run together as rows of one batch;
-* logits are computed at the positions looked at, and so is everything after the last attention.
+* cells run together as rows of one batch, which grows from layer to layer by those that start there;
+* logits are computed at the positions looked at, and so is everything after the last layer's keys and values.
 
 Memory is estimated before the first cell runs and bounds how many run together. Every result is handed over as soon as it is there, so
 an interrupted sweep keeps what it has computed and goes on with the rest.
@@ -14,8 +14,10 @@ an interrupted sweep keeps what it has computed and goes on with the rest.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,8 +31,11 @@ from workbench.core.tolerance import agree
 
 MEMORY = 1 << 30
 """Bytes a sweep takes at most, by its own estimate, unless told otherwise."""
-ENOUGH = 192
-"""Positions in a run past which its matrix products gain nothing from more: there, cells that start later get a run of their own."""
+ENOUGH = 384
+"""Positions in a run's last layers past which its matrix products gain nothing from more: there, cells that start later get a run of
+their own."""
+MOST = 1536
+"""Positions in a run past which what it computes no longer stays in a processor's own memory."""
 TOGETHER = 64
 """Cells whose runs end together: what follows the last attention reads all of the unembedding's weights however few rows there are."""
 RESIDUAL = ("hook_resid_pre", "hook_resid_mid", "hook_resid_mid_cross", "hook_resid_post")
@@ -57,9 +62,10 @@ class Planned:
     first: int
 
     @property
-    def aside(self) -> tuple[str, ...]:
-        """The edited sites that only cells which edit them too may share a run with."""
-        return tuple(sorted({site.name for _, site in self.edits if site.tensor in ASIDE}))
+    def aside(self) -> tuple[str | None, ...]:
+        """The edited sites that only cells which edit them too, and start where it does, may share a run with."""
+        names = sorted({site.name for _, site in self.edits if site.tensor in ASIDE})
+        return (self.start, *names) if names else ()
 
 
 @dataclass(frozen=True)
@@ -189,50 +195,93 @@ class Sweep:
         return [cell for chunk, _ in waiting for cell in chunk], _logits(trace)
 
     def chunks(self, cells: Sequence[Planned]) -> Iterator[list[Planned]]:
-        """Cells that run together: one start, like first positions, and no more than the estimate allows."""
-        names = list(self.model.sites())
-        order = {name: at for at, name in enumerate(names)}
+        """Cells that run together, by their starts: like first positions, one kind, and no more than the estimate allows."""
+        order, kinds = self._order, {cell.index: self._kind(cell) for cell in cells}
+        by_start = lambda cell: order[cell.start]  # noqa: E731
         chunk: list[Planned] = []
-        for cell in sorted(cells, key=lambda c: (-1 if c.start is None else order[c.start], c.aside, c.first, c.index)):
-            if chunk and (self.unmoved(chunk[0]) != self.unmoved(cell) or not self._joins(chunk, cell)):
-                yield chunk
+        for cell in sorted(cells, key=lambda c: (kinds[c.index], c.first, by_start(c), c.index)):
+            if chunk and (kinds[chunk[0].index] != kinds[cell.index] or not self._joins(chunk, cell)):
+                yield sorted(chunk, key=by_start)
                 chunk = []
             chunk.append(cell)
         if chunk:
-            yield chunk
+            yield sorted(chunk, key=by_start)
+
+    def _kind(self, cell: Planned) -> tuple[str, ...]:
+        """What cells of one run agree in: whether they are run at all; the stack they start in and what they let the last layer leave out;
+        or, where cells cannot join on the way, the place they start at and the sites that keep others away."""
+        if self.unmoved(cell):
+            return ("unmoved",)
+        if cell.aside or "stop" not in getattr(self.model, "resumes", frozenset()):
+            return ("alone", *(word or "" for word in (cell.start, *cell.aside)))
+        table = self.model.sites()
+        return ("grows", table[cell.start].stack if cell.start is not None else _first_stack(table), str(self._few([cell])))
 
     def _joins(self, chunk: Sequence[Planned], cell: Planned) -> bool:
         lead = chunk[0]
-        if self.unmoved(lead):
-            return True
-        if (lead.start, lead.aside) != (cell.start, cell.aside) or len(chunk) >= self.estimate.cells:
-            return False
-        return cell.first == lead.first or len(chunk) * self.rows * (self.width - lead.first) < ENOUGH
+        positions = len(chunk) * self.rows * (self.width - lead.first)
+        enough = MOST if cell.first == lead.first else ENOUGH
+        return self.unmoved(lead) or (len(chunk) < self.estimate.cells and positions < enough)
+
+    @cached_property
+    def _order(self) -> dict[str | None, int]:
+        """The number of each site in the order of a run; None is the input."""
+        return {None: -1, **{name: at for at, name in enumerate(self.model.sites())}}
 
     def unmoved(self, cell: Planned) -> bool:
         """Whether a cell edits only what no position looked at can see."""
         return self.asked is not None and cell.first > int(self.asked.max())
 
     def run(self, chunk: Sequence[Planned]) -> Tensor:
-        """Of a chunk, cell by cell, the logits ``[cell * batch, asked, d_vocab]``; or, where it stops at the tail, the stream there."""
-        count, start = len(chunk), chunk[0].start
-        first = 0 if self.asked is None else min(chunk[0].first, int(self.asked.min()))
-        by_site: dict[Site, list[tuple[int, Edit]]] = {}
-        for k, cell in enumerate(chunk):
-            for edit, site in cell.edits:
-                by_site.setdefault(site, []).append((k, edit))
-        rows = self.rows if self.separate else None
-        edits = [_Together(site.name, rows=rows, edits=tuple(each), first=first) for site, each in by_site.items()]
-        residual = None if start is None else self._repeated(self.trace[start][:, first:], count)
-        resume = Resume(start=start, residual=residual, past=self._past(first, count) if first else None)
-        batch = _repeated(_later(self.batch, first), count) if self.separate else self.batch
+        """Of a chunk, cell by cell, the logits ``[cell * batch, asked, d_vocab]``; or, where it stops at the tail, the stream there.
+
+        The batch grows: at each place where cells start it stops, and goes on with their rows below those it has.
+        """
+        first = 0 if self.asked is None else min(min(cell.first for cell in chunk), int(self.asked.min()))
+        past = self._past(first, len(chunk)) if first else None
+        starts = list(dict.fromkeys(cell.start for cell in chunk))
+        x: Tensor | None = None
         with torch.no_grad():
-            if self.tail is not None and self._stops(chunk):
-                stopped = replace(resume, stop=self.tail)
-                x = self.model.run(batch, capture=self.tail, edit=edits, logits=None, resume=stopped)[self.tail]
-                return _taken(x, self._asked(first, count))
-            at = "all" if self.asked is None else self._asked(first, count)
+            for start, stop in itertools.pairwise(starts):
+                resume, batch, edits = self._piece(chunk, x, past, first, (start, stop))
+                x = self.model.run(batch, capture=[str(stop)], edit=edits, logits=None, resume=replace(resume, stop=stop))[str(stop)]
+            return self._end(chunk, *self._piece(chunk, x, past, first, (starts[-1], None)), first)
+
+    def _piece(
+        self, chunk: Sequence[Planned], x: Tensor | None, past: Any, first: int, between: tuple[str | None, str | None]
+    ) -> tuple[Resume, Any, list[Edit]]:
+        """From one start to the next (None: the end): the stream so far with the rows that start here, the batch, and the edits."""
+        start, stop = between
+        held = [cell for cell in chunk if self._order[cell.start] <= self._order[start]]
+        own = None if start is None else self._repeated(self.trace[start][:, first:], sum(cell.start == start for cell in held))
+        x = own if x is None or own is None else torch.cat([x, own])
+        resume = Resume(start=start, residual=x, past=None if past is None else past.leading(len(held) * self.rows))
+        batch = _repeated(_later(self.batch, first), len(held)) if self.separate else self.batch
+        end = len(self._order) if stop is None else self._order[stop]
+        return resume, batch, self._edits(held, (self._order[start], end), first)
+
+    def _edits(self, cells: Sequence[Planned], between: tuple[int, int], first: int) -> list[Edit]:
+        """The edits of some cells from one place of a run to another, by site."""
+        order = self._order
+        by_site: dict[Site, list[tuple[int, Edit]]] = {}
+        for k, cell in enumerate(cells):
+            for edit, site in cell.edits:
+                if between[0] <= order[site.name] < between[1]:
+                    by_site.setdefault(site, []).append((k, edit))
+        rows = self.rows if self.separate else None
+        return [_Together(site.name, rows=rows, edits=tuple(each), first=first) for site, each in by_site.items()]
+
+    def _end(self, chunk: Sequence[Planned], resume: Resume, batch: Any, edits: Sequence[Edit], first: int) -> Tensor:
+        """The last piece of a run: to the logits, or to the tail."""
+        if self.asked is None:
+            return _logits(self.model.run(batch, edit=edits, logits="all", resume=resume))
+        at = self._asked(first, len(chunk))
+        if self.tail is None or not self._stops(chunk):
             return _logits(self.model.run(batch, edit=edits, logits=at, resume=resume))
+        few = self._few(chunk)
+        stopped = replace(resume, stop=self.tail, only=at if few else None)
+        x = self.model.run(batch, capture=self.tail, edit=edits, logits=None, resume=stopped)[self.tail]
+        return x if few else _taken(x, at)
 
     def _asked(self, first: int, count: int) -> Tensor:
         assert self.asked is not None
@@ -245,14 +294,24 @@ class Sweep:
         past = self.trace.past.first(first)
         return past.expand(count) if self.rows == 1 else past.rows(list(range(self.rows)) * count)
 
+    def _few(self, chunk: Sequence[Planned]) -> bool:
+        """Whether the last layer's queries can run at the asked positions alone: nothing that lies along them is edited."""
+        sites = {site for cell in chunk for _, site in cell.edits}
+        return self._queries >= 0 and all(self._order[site.name] < self._queries for site in sites)
+
+    @cached_property
+    def _queries(self) -> int:
+        """The number of the last layer's first site that need not lie along all positions; -1 where the model cannot leave any out."""
+        name = _last_layer(self.model.sites()).get("attn.hook_q")
+        return self._order[name] if name is not None and "only" in getattr(self.model, "resumes", frozenset()) else -1
+
     def _stops(self, chunk: Sequence[Planned]) -> bool:
         """Whether all that the chunk edits lies before the tail, so that its runs stop there."""
         if self.tail is None:
             return False
-        names = list(self.model.sites())
-        end, starts = names.index(self.tail), {cell.start for cell in chunk}
-        sites = {site.name for cell in chunk for _, site in cell.edits}
-        return all(start is None or names.index(start) <= end for start in starts) and all(names.index(name) <= end for name in sites)
+        order = self._order
+        places = [cell.start for cell in chunk] + [site.name for cell in chunk for _, site in cell.edits]
+        return all(order[place] <= order[self.tail] for place in places)
 
     def _from_tail(self, x: Tensor) -> Trace:
         return self.model.run(None, resume=Resume(start=self.tail, residual=x))
@@ -262,6 +321,8 @@ class Sweep:
         if not self.reuses or self.asked is None or (start is None and not isinstance(self.batch, Tensor | SequenceBatch)):
             return 0
         stack = _last_stack(self.model.sites())
+        if start is not None and self.model.sites()[start].stack != stack:  # what is kept of a prefix stands for the stacks before it too
+            return 0
         return min(_first(edit, site, self.width) if site.stack == stack else 0 for edit, site in edits)
 
     def sound_tail(self, tail: str | None) -> str | None:
@@ -345,6 +406,10 @@ def _picked(chosen: Any, width: int) -> list[int]:
 
 def _last_stack(table: SiteTable) -> str:
     return [site.stack for site in table.values() if site.layer is not None][-1]
+
+
+def _first_stack(table: SiteTable) -> str:
+    return next((site.stack for site in table.values() if site.layer is not None), "")
 
 
 def _last_layer(table: SiteTable) -> dict[str, str]:

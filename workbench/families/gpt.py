@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,6 +16,7 @@ from workbench.blocks.cache import KVCache
 from workbench.blocks.economy import PLAIN as WHOLE
 from workbench.blocks.economy import Economy
 from workbench.blocks.embed import Axes, Embed, Unembed
+from workbench.blocks.ending import ending
 from workbench.blocks.init import STD, generator_of
 from workbench.blocks.inputs import Chosen, Passage, chosen, passage
 from workbench.blocks.listen import Listener, under
@@ -83,7 +85,7 @@ class GPT(Model):
     family = "gpt"
     config_type: ClassVar[type[GPTConfig]] = GPTConfig
     abilities: frozenset[str] = frozenset({"logits", "logprobs", "generate", "edit", "grad", "cache", "mask", "weights"})
-    resumes: ClassVar[frozenset[str]] = frozenset({"start", "stop", "residual", "past", "positions", "mask", "parents"})
+    resumes: ClassVar[frozenset[str]] = frozenset({"start", "stop", "residual", "past", "positions", "mask", "only", "parents"})
     moves: ClassVar[bool] = True
 
     def __init__(self, config: GPTConfig, tokenizer: Tokenizer | None = None, *, seed: int = 0) -> None:
@@ -114,10 +116,11 @@ class GPT(Model):
         """Logits are ``[batch, pos or chosen, d_vocab]``."""
         given = self._given(batch, ask.resume, self.tokenizer)
         asked = chosen(ask.logits, given) if ask.stops is None else None
+        only = ending(self.stack, ask, given, asked, ask.listener)
+        asked = asked if only is None or asked is None else Chosen()
         x = given.residual if given.residual is not None else self._embedded(given, ask.listener)
-        x, past = self.stack(
-            x, self._setting(given), past=given.past, listener=ask.listener, start=ask.start(self.stack), stop=ask.stop(self.stack)
-        )
+        setting = replace(self._setting(given), only=only)
+        x, past = self.stack(x, setting, past=given.past, listener=ask.listener, start=ask.start(self.stack), stop=ask.stop(self.stack))
         return (self._read_out(x, asked, ask.listener) if ask.stops is None else None), past
 
     def loss(self, batch: TokenBatch) -> tuple[Float[Tensor, ""], int]:

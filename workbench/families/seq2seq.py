@@ -77,7 +77,7 @@ class Seq2Seq(Model):
     family = "seq2seq"
     config_type: ClassVar[type[Seq2SeqConfig]] = Seq2SeqConfig
     abilities: frozenset[str] = frozenset({"logits", "edit", "grad", "cache", "weights"})
-    resumes: ClassVar[frozenset[str]] = frozenset({"start", "stop", "residual", "past"})
+    resumes: ClassVar[frozenset[str]] = frozenset({"start", "stop", "residual", "past", "only"})
     reads: ClassVar[str] = "sequences"
 
     def __init__(self, config: Seq2SeqConfig, tokenizer: Tokenizer | None = None, *, seed: int = 0) -> None:

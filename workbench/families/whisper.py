@@ -97,7 +97,7 @@ class Whisper(Model):
     reads: ClassVar[str] = "sequences"
     config_type: ClassVar[type[WhisperConfig]] = WhisperConfig
     abilities: frozenset[str] = frozenset({"logits", "edit", "grad", "cache", "weights"})
-    resumes: ClassVar[frozenset[str]] = frozenset({"start", "stop", "residual", "past"})
+    resumes: ClassVar[frozenset[str]] = frozenset({"start", "stop", "residual", "past", "only"})
 
     def __init__(self, config: WhisperConfig, tokenizer: Tokenizer | None = None, *, seed: int = 0) -> None:
         super().__init__(config, tokenizer)
