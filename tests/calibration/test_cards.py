@@ -59,7 +59,7 @@ def test_a_card_of_an_exam_is_whole_and_within_its_floor() -> None:
     assert len({(card.exam, card.family, card.of) for card in found}) == len(found)
     for card in found:
         exam: Exam = EXAMS.load(card.exam)
-        assert card.conditions == conditions(exam, card.family, exam.grid), "measured on the exam's full grid"
+        assert card.conditions == conditions(exam, card.family, exam.grid, card.of), "measured on the exam's full grid"
         assert exam.under_floor(card.of, card.rates, exam.grid) == ""
         assert len(card.code) == 64
         assert [dose for dose, _, _ in card.curve] == [0.0, *exam.grid.doses]

@@ -50,11 +50,11 @@ class Grid(Spec):
 
 @dataclass(frozen=True)
 class Exam:
-    """``tools(family)`` are examined on the organism ``organism(family)``; ``read(tool, model, recipe, sets, items)`` gives one reading a
-    set; ``behaviour(model, recipe)`` is what the plant does to the model's behaviour (probability). ``unit`` says what a dose is;
-    ``statistic`` names the score;
-    ``quick`` is a grid for tests; ``floor`` is what the statistic must reach at
-    the largest dose, except of ``exempt`` tools, each with its reason."""
+    """``tools(family)`` are examined on the organism ``organism(family, tool)`` with ``options(tool, dose, seed)``;
+    ``read(tool, model, recipe, sets, items)`` gives one reading a set; ``behaviour(model, recipe)`` is what the plant does to the model's
+    behaviour (probability). ``unit`` says what a dose is; ``statistic`` names the score, ``answers`` the extra that says the behaviour in
+    its own terms ('': the statistic does); ``quick`` is a grid for tests; ``floor`` is what the statistic must reach at the largest dose,
+    except of ``exempt`` tools, each with its reason."""
 
     name: str
     question: str
@@ -64,11 +64,13 @@ class Exam:
     quick: Grid
     families: tuple[str, ...]
     tools: Callable[[str], tuple[str, ...]]
-    organism: Callable[[str], str]
+    organism: Callable[[str, str], str]
     read: Callable[[str, Any, Any, int, int], Sequence[Reading]]
     behaviour: Callable[[Any, Any], float]
     statistic: str
     floor: float = 0.9
+    options: Callable[[str, float, int], dict[str, Any]] = lambda tool, dose, seed: {"dose": dose, "seed": seed}
+    answers: str = ""
     exempt: Mapping[str, str] = field(default_factory=dict)
 
     def under_floor(self, tool: str, rates: Mapping[str, float], grid: Grid) -> str:

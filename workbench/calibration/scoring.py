@@ -32,12 +32,12 @@ def card_of(exam: Exam, tool: str, family: str, grid: Grid, rows: Sequence[Row],
     if not planted or not clean:
         raise BadValue("the models of an exam", f"{len(planted)} planted and {len(clean)} clean", "some of each")
     rates, intervals = _against_truth(exam, planted, clean)
-    for add in (_false_alarms(clean), _response(rows)):
+    for add in (_false_alarms(clean), _response(rows, exam.answers)):
         rates, intervals = rates | add[0], intervals | add[1]
     limit = _limit(planted, clean)
     return Card.parse(
         {
-            "of": tool, "version": "2", **profile, "conditions": conditions(exam, family, grid), "rates": rates,
+            "of": tool, "version": "2", **profile, "conditions": conditions(exam, family, grid, tool), "rates": rates,
             "intervals": {name: one.model_dump() for name, one in intervals.items()}, "n": sum(len(row.readings) for row in rows),
             "exam": exam.name, "code": code, "limit_of_detection": limit.value if limit else None, "limit_unit": exam.unit,
             "limit_words": limit.where if limit else "not estimated: too few doses",
@@ -50,11 +50,12 @@ def card_of(exam: Exam, tool: str, family: str, grid: Grid, rows: Sequence[Row],
     )  # fmt: skip
 
 
-def conditions(exam: Exam, family: str, grid: Grid) -> str:
-    """Under what the card was measured, in words."""
+def conditions(exam: Exam, family: str, grid: Grid, tool: str = "") -> str:
+    """Under what the card of ``tool`` was measured, in words; without a tool for an exam whose tools share an organism."""
     return (
-        f"exam {exam.name} on organism:{exam.organism(family)}: doses {', '.join(f'{d:g}' for d in grid.doses)} x {len(grid.seeds)} seeds, "
-        f"{grid.sets} sets of {grid.items} items each; {len(grid.clean_seeds)} clean twins x {grid.clean_sets} sets"
+        f"exam {exam.name} on organism:{exam.organism(family, tool)}: doses {', '.join(f'{d:g}' for d in grid.doses)} "
+        f"x {len(grid.seeds)} seeds, {grid.sets} sets of {grid.items} items each; "
+        f"{len(grid.clean_seeds)} clean twins x {grid.clean_sets} sets"
     )
 
 
@@ -116,10 +117,12 @@ def _over_seeds(shares: Sequence[float], clean: Sequence[Row]) -> Interval:
     return clopper_pearson(round(float(np.mean(shares)) * cases), cases, LEVEL)
 
 
-def _response(rows: Sequence[Row]) -> tuple[Rates, Intervals]:
-    """How the statistic rises with measured behaviour over all models, and how far two halves of a model's sets agree."""
+def _response(rows: Sequence[Row], answers: str = "") -> tuple[Rates, Intervals]:
+    """How the statistic (or the extra ``answers``) rises with measured behaviour over all models, and how far two halves of a model's sets
+    agree."""
     behaviour = np.array([row.behaviour for row in rows])
-    answer = np.array([np.mean([r.statistic for r in row.readings]) for row in rows])
+    value = lambda r: r.extras[answers] if answers else r.statistic  # noqa: E731
+    answer = np.array([np.mean([value(r) for r in row.readings]) for row in rows])
     rates: Rates = {}
     if len(rows) > 2 and np.ptp(behaviour) > 0 and np.ptp(answer) > 0:
         rates["slope on behaviour"] = float(np.polyfit(behaviour, answer, 1)[0])

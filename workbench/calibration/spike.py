@@ -206,7 +206,7 @@ def exam_of(model: HookedModel, words: str, domain: str) -> Exam:
         quick=QUICK,
         families=(model.family,),
         tools=lambda family: ATTRIBUTIONS,
-        organism=lambda family: words,
+        organism=lambda family, tool="": words,
         read=read,
         behaviour=followed,
         statistic=STATISTIC,

@@ -30,8 +30,8 @@ from workbench.store.runs import Store
 __all__ = ["Calibrated", "calibrate", "in_words", "limits", "listed", "page", "responses", "rows_of"]
 
 
-Source = Callable[[str, float, int], tuple[Any, Any]]
-"""The model of a family, a dose and a seed, with the recipe that says what is planted in it."""
+Source = Callable[[str, str, float, int], tuple[Any, Any]]
+"""The model of an organism (or family, where one model is spiked) at a dose and seed, as the exam of a tool has it, with its recipe."""
 
 
 Found = tuple[dict[tuple[str, str], list[Row]], dict[str, dict[str, Any]]]
@@ -69,9 +69,10 @@ def calibrate(
         return Calibrated("", (), tuple(asked))
     with recorded(store, "calibrate", plan, "", resume=resume, provenance={}) as run:
 
-        def source(family: str, dose: float, seed: int) -> tuple[Any, Any]:
-            name, options = chosen.organism(family), {"dose": dose, "seed": seed}
-            return load(f"organism:{name}@dose={dose:g},seed={seed}", store=store), ORGANISMS.load(name).configure(options)
+        def source(family: str, tool: str, dose: float, seed: int) -> tuple[Any, Any]:
+            name, options = chosen.organism(family, tool), chosen.options(tool, dose, seed)
+            told = ",".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in options.items())
+            return load(f"organism:{name}@{told}", store=store), ORGANISMS.load(name).configure(options)
 
         found = examined(chosen, wanted_grid, todo, run, source, store=store, progress=progress)
         cards = kept(chosen, wanted_grid, found, run, store=store, stem=exam)
@@ -119,7 +120,7 @@ def _asked(exam: Exam, tools: Sequence[str], families: Sequence[str]) -> list[tu
 
 def _is_current(exam: Exam, family: str, tool: str, grid: Grid, cards: Sequence[Card]) -> bool:
     own = [card for card in cards if (card.exam, card.family, card.of) == (exam.name, family, tool)]
-    return any(card.conditions == conditions(exam, family, grid) and not is_stale(card) for card in own)
+    return any(card.conditions == conditions(exam, family, grid, tool) and not is_stale(card) for card in own)
 
 
 def examined(
@@ -132,16 +133,16 @@ def examined(
     models, at = grid.models(), 0
     total = len(models) * len(todo)
     profiles: dict[str, dict[str, Any]] = {}
-    for family in dict.fromkeys(family for family, _ in todo):
-        own = [tool for f, tool in todo if f == family]
+    for family, organism in dict.fromkeys((family, exam.organism(family, tool)) for family, tool in todo):
+        own = [tool for f, tool in todo if (f, exam.organism(f, tool)) == (family, organism)]
         for dose, seed in models:
             left = [tool for tool in own if _key(family, tool, dose, seed) not in done]
             at += len(own) - len(left)
             if not left and family in profiles:
                 continue
-            progress(at, total, f"{family} at dose {dose:g}, seed {seed}")
+            progress(at, total, f"{organism} at dose {dose:g}, seed {seed}")
             with one_thread():
-                model, made = source(family, dose, seed)
+                model, made = source(family, own[0], dose, seed)
                 behaviour = exam.behaviour(model, made) if left else 0.0
             profiles.setdefault(family, profile_of(model, exam.domain))
             sets = grid.sets if dose > 0 else grid.clean_sets

@@ -44,7 +44,7 @@ def spike_in(
             "spike": spec.model_dump(mode="json"), "windows": windows.digest(),
             "code": {tool: code_digest(tool) for _, tool in todo}}  # fmt: skip
 
-    def source(family: str, dose: float, seed: int) -> tuple[Any, Spiked]:
+    def source(family: str, tool: str, dose: float, seed: int) -> tuple[Any, Spiked]:
         planted = spike.plan(model, windows, spec, dose, seed)
         return spike.spiked(model, planted), planted
 

@@ -90,7 +90,7 @@ EXAM = Exam(
     quick=Grid.parse({"doses": (0.5, 2.0), "seeds": (0,), "clean_seeds": (100, 101), "clean_sets": 4, "items": 160}),
     families=("gpt",),
     tools=lambda family: tuple(TOOLS),
-    organism=lambda family: "planted-direction",
+    organism=lambda family, tool="": "planted-direction",
     read=read,
     behaviour=answered,
     statistic="read after its layer",

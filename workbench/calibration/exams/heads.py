@@ -138,7 +138,7 @@ EXAM = Exam(
     quick=Grid.parse({"doses": (1.0, 4.0), "seeds": (0,), "clean_seeds": (100, 101), "clean_sets": 4}),
     families=("gpt",),
     tools=lambda family: tuple(TOOLS),
-    organism=lambda family: "planted-head",
+    organism=lambda family, tool="": "planted-head",
     read=read,
     behaviour=moved,
     statistic="planted head above another",

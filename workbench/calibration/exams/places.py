@@ -79,7 +79,7 @@ EXAM = Exam(
     quick=Grid.parse({"doses": (0.5, 1.0), "seeds": (0,), "clean_seeds": (100, 101), "clean_sets": 4}),
     families=tuple(FORMS),
     tools=tools,
-    organism=lambda family: f"shortcut-{family}",
+    organism=lambda family, tool="": f"shortcut-{family}",
     read=read,
     behaviour=followed,
     statistic=STATISTIC,
