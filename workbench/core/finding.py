@@ -177,7 +177,8 @@ def decide(
 
 
 class Plan(Spec):
-    """What an audit will do, written down before it is done."""
+    """What an audit will do, written down before it is done. ``about`` states what is known of the audited model: licence, intended use,
+    lineage, training data (the fields of ``reports.parts.Identity``)."""
 
     name: str
     model: str
@@ -188,3 +189,4 @@ class Plan(Spec):
     margins: Mapping[str, float] = Field(default_factory=dict)
     level: float = Field(default=0.95, gt=0.5, lt=1)
     seed: int = 0
+    about: Mapping[str, Any] = later({})

@@ -16,6 +16,7 @@ from workbench.core.finding import Plan
 from workbench.core.result import Provenance, Result
 from workbench.lab.audit_findings import Described, Gathered
 from workbench.lab.audit_subject import AUDITED, REFERENCE
+from workbench.lab.report_parts import coverage, identities, limits
 from workbench.reports.report import Figure, LeftOut, Origin, Report, Section, Table
 
 PRONOUN, ATTRIBUTION = "occupation-pronoun", "integrated-gradients"
@@ -43,6 +44,9 @@ def compose(plan: Plan, subjects: Sequence[Described], gathered: Gathered, *, da
         left_out=tuple(LeftOut(what=what, why=why) for what, why in gathered.left_out),
         provenance=tuple(_origins(plan, subjects, gathered, here)),
         rederive=(f"workbench audit {plan.name}",),
+        identities=identities(plan, subjects),
+        coverage=coverage(plan, gathered),
+        limits=limits(gathered),
     )
 
 

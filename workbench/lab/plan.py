@@ -14,6 +14,7 @@ from probes import INSTRUMENTS
 from workbench.core.errors import BadValue, CorruptFile, MissingFile, UnknownName
 from workbench.core.finding import Plan
 from workbench.lab.settings import overlay
+from workbench.reports.parts import Identity
 
 _FOLDER = resources.files("workbench.plans")
 DEFAULT = "town"
@@ -44,6 +45,7 @@ def read_plan(plan: str | Path | Mapping[str, Any] | Plan, settings: Mapping[str
         raise UnknownName("suite or instrument of this plan", unknown[0], [*made.suites, *made.instruments], where="under 'settings'")
     if made.reference == made.model:
         raise BadValue("reference", made.reference, "another model than the audited one")
+    Identity.parse({"part": "audited", "name": made.model} | dict(made.about), what=f"'about' of plan '{made.name}'")
     return made
 
 

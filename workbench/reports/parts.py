@@ -43,14 +43,14 @@ class Coverage(Spec):
     """How many items one suite or instrument had, and what became of each.
 
     drawn = excluded + run; run = scored + unscored + refused + not applicable. ``passed`` is None where the suite has no rule by which
-    one item passes. ``unscored`` counts by reason.
+    one item passes; ``run`` and ``scored`` are None where nobody counted. ``unscored`` counts by reason.
     """
 
     kind: Literal["suite", "instrument"]
     asked: str = Field(min_length=1)
     model: str = Field(min_length=1)
-    run: int = Field(ge=0)
-    scored: int = Field(ge=0)
+    run: int | None = Field(default=None, ge=0)
+    scored: int | None = Field(default=None, ge=0)
     passed: int | None = Field(default=None, ge=0)
     unscored: Mapping[str, int] = Field(default_factory=dict)
     refused: int = Field(default=0, ge=0)
@@ -58,14 +58,18 @@ class Coverage(Spec):
     excluded: int = Field(default=0, ge=0)
 
     @property
-    def drawn(self) -> int:
-        return self.excluded + self.run
+    def drawn(self) -> int | None:
+        return None if self.run is None else self.excluded + self.run
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
-        parts = self.scored + sum(self.unscored.values()) + self.refused + self.not_applicable
-        if self.run != parts:
-            raise ValueError(f"run = scored + unscored + refused + not applicable, not {self.run} = {parts}")
+        rest = sum(self.unscored.values()) + self.refused + self.not_applicable
+        if self.run is None or self.scored is None:
+            if self.run is not None or self.scored is not None or self.passed is not None or rest or self.excluded:
+                raise ValueError("run and scored where anything was counted, or no count at all")
+            return self
+        if self.run != self.scored + rest:
+            raise ValueError(f"run = scored + unscored + refused + not applicable, not {self.run} = {self.scored + rest}")
         if self.passed is not None and self.passed > self.scored:
             raise ValueError(f"no more passed than scored items, not {self.passed} of {self.scored}")
         return self

@@ -58,15 +58,19 @@ def coverage_tables(coverage: Sequence[Coverage], language: str = ENGLISH) -> li
     if not coverage:
         return []
     say = words_of(language)
-    rows = tuple(
-        (c.asked, c.model, c.drawn, c.excluded, c.run, c.scored, c.passed, sum(c.unscored.values()), c.refused, c.not_applicable)
-        for c in coverage
-    )
+    rows = tuple((c.asked, c.model, *_counts(c)) for c in coverage)
     counts = Table(columns=say.list("coverage.head"), rows=rows, caption=say("coverage.caption"), note=say("coverage.note"))
     reasons = tuple((c.asked, c.model, reason, n) for c in coverage for reason, n in sorted(c.unscored.items()) if n)
     if not reasons:
         return [counts]
     return [counts, Table(columns=say.list("coverage.reasons_head"), rows=reasons, caption=say("coverage.reasons_caption"))]
+
+
+def _counts(c: Coverage) -> tuple[int | None, ...]:
+    """The numbers of one row; none where nobody counted."""
+    if c.run is None:
+        return (None,) * 8
+    return (c.drawn, c.excluded, c.run, c.scored, c.passed, sum(c.unscored.values()), c.refused, c.not_applicable)
 
 
 def limit_lines(report: Report, language: str = ENGLISH) -> list[str]:

@@ -1,0 +1,93 @@
+"""What the report says of its models and denominators follows from what was gathered, and adds up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import xarray as xr
+
+from workbench.core.errors import UnknownName
+from workbench.core.finding import Denominators, Finding, Plan, Verdict
+from workbench.core.result import Result
+from workbench.data.worlds.town import TownSpec
+from workbench.lab.audit_findings import Described, Gathered
+from workbench.lab.plan import read_plan
+from workbench.lab.report_parts import coverage, identities, limits
+
+WORLD = TownSpec.parse({}).model_dump(mode="json")
+CONFIG = {"n_layers": 2, "n_heads": 4, "d_model": 32, "norm": "rms", "norm_placement": "pre"}
+PLAN = Plan(
+    name="p", model="run:a", reference="run:b", suites=("trigger", "crows-pairs"), instruments=("integrated-gradients", "head-scores"),
+    about={"licence": "MIT", "intended_use": "answering questions about a town"},
+)  # fmt: skip
+
+
+def subject(part: str, ref: str, world: dict[str, Any] | None) -> Described:
+    return Described(
+        part=part, ref=ref, family="gpt", config=CONFIG, parameters=1234, model_digest="ab" * 32, domain="town", world=world
+    )  # fmt: skip
+
+
+def finding(source: str, ref: str, counts: Denominators | None, verdict: Verdict = Verdict.DETECTED) -> Finding:
+    return Finding(claim="c", subject=ref, source=source, measure="m", effect=1.0, verdict=verdict, denominators=counts)
+
+
+def result(kind: str, asked: Denominators | None, notes: tuple[str, ...] = ()) -> Result:
+    attrs = {} if asked is None else {"asked": asked.model_dump(mode="json")}
+    return Result(kind=kind, values=xr.Dataset({"x": ("i", [1.0])}, attrs=attrs), notes=notes)
+
+
+def test_a_model_is_told_by_its_digest_world_and_what_the_plan_states() -> None:
+    audited, reference = identities(PLAN, (subject("audited", "run:a", WORLD), subject("reference", "run:b", None)))
+    assert (audited.licence, audited.intended_use) == ("MIT", "answering questions about a town")
+    assert (reference.licence, reference.training_data) == ("", ())
+    assert audited.architecture == "2 layers, 4 heads, width 32, rms norm (pre)"
+    assert audited.sha256 == "ab" * 32
+    assert audited.training_data[0].items == WORLD["documents"]
+    assert "dose 0.8, seed 0, spec " in audited.training_data[0].source
+    assert audited.lineage == ("random weights, seed 0", "trained on the generated town")
+
+
+def test_every_denominator_has_its_column() -> None:
+    asked = Denominators(run=20, scored=12, unscored={"no parse": 3, "the server: the request was refused": 5}, excluded=4)
+    smaller = Denominators(run=6, scored=6)
+    gathered = Gathered(
+        results={
+            "audited": {"trigger": result("trigger", asked), "crows-pairs": result("c", smaller), "head-scores": result("h", None)},
+            "reference": {"integrated-gradients.zero": result("i", None)},
+        },
+        findings=[
+            finding("trigger", "run:a", smaller),
+            finding("crows-pairs", "run:a", smaller, Verdict.NOT_APPLICABLE),
+            finding("integrated-gradients", "run:b", smaller),
+            finding("integrated-gradients", "run:b", Denominators(run=9, scored=8, unscored={"edge": 1})),
+        ],
+        left_out=[],
+    )  # fmt: skip
+    rows = {(c.asked, c.model): c for c in coverage(PLAN, gathered)}
+    assert list(rows) == [
+        ("trigger", "audited"),
+        ("crows-pairs", "audited"),
+        ("integrated-gradients", "reference"),
+        ("head-scores", "audited"),
+    ]
+    whole = rows["trigger", "audited"]
+    assert (whole.drawn, whole.run, whole.scored, whole.refused, dict(whole.unscored)) == (24, 20, 12, 5, {"no parse": 3})
+    below = rows["crows-pairs", "audited"]
+    assert (below.run, below.scored, below.not_applicable) == (6, 0, 6)
+    assert (rows["integrated-gradients", "reference"].run, rows["integrated-gradients", "reference"].scored) == (9, 8)
+    assert rows["head-scores", "audited"].run is None
+
+
+def test_what_a_suite_noted_is_a_limit_once() -> None:
+    noted = result("trigger", None, ("3 continuations were encoded apart",))
+    gathered = Gathered({"audited": {"trigger": noted, "head-scores": noted}}, [], [])
+    assert limits(gathered) == ("trigger (audited): 3 continuations were encoded apart.",)
+
+
+def test_a_plan_that_states_what_no_model_has_is_refused_before_anything_runs() -> None:
+    with pytest.raises(UnknownName, match="license"):
+        read_plan("town", {"about": {"license": "MIT"}})
+    assert read_plan("town", {"about": {"licence": "MIT"}}).about == {"licence": "MIT"}
+    assert "about" not in Plan(name="p", model="m").model_dump(mode="json"), "plans that were stored before keep their digest"
