@@ -263,8 +263,8 @@ def test_an_audit_is_held_against_a_policy_and_leaves_its_files(tmp_path: Path) 
                 store=opened,
             )
     assert [one.state for one in found.decisions][:1] == ["pass"]
-    assert found.decisions[1].state == "inconclusive"
-    assert (found.decisions[1].needed or 0) > 20
+    assert {one.state for one in found.decisions[1:]} == {"inconclusive"}
+    assert all("under the floor" in one.because for one in found.decisions[1:]), "a model that cannot answer is not passed"
     places = write(found, tmp_path / "out")
     assert [place.name for place in places] == list(FILES)
     said = json.loads(places[0].read_text())

@@ -39,7 +39,7 @@ class Decision:
 
     def text(self) -> str:
         """One sentence for people."""
-        seen = "" if self.effect is None else f"{self.effect:.4g}"
+        seen = "nothing to measure" if self.effect is None else f"{self.effect:.4g}"
         between = "" if self.low is None or self.high is None else f" [{self.low:.4g}, {self.high:.4g}]"
         more = f"; about {self.needed:,} {self.unit} would decide (now {self.n:,})" if self.needed and self.n else ""
         return f"{self.rule}: {self.source}, {self.measure}: {seen}{between}, allowed {self.allowed}: {self.because}{more}"
