@@ -37,7 +37,8 @@ def gate(run: str, policy: str | Path | Mapping[str, Any], *, against: str = "",
     """
     wanted, lines, file = read_policy(policy)
     store = store if store is not None else Store.open(create=False)
-    record = store.runs.get(run)
+    newest = [one for one in store.runs.list(status="done") if one.kind in KINDS] if run == "last" else []
+    record = newest[0] if newest else store.runs.get(run)
     if record.kind not in KINDS or record.status != "done":
         raise AssayError(
             f"Run {record.id} is a run of {record.kind} that is {record.status}, and a gate takes a finished audit or evaluation."
