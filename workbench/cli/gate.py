@@ -16,7 +16,7 @@ app = new_app("Hold a run against a release policy.")
 
 @app.command()
 def gate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished audit or evaluation: its id, its beginning, or 'last' (of these).")] = "",
+    run: Annotated[str, typer.Argument(metavar="RUN", help="An audit or evaluation: its id, its beginning, or 'last'.")] = "",
     policy: Annotated[str, typer.Option(metavar="FILE", help="The policy: a YAML file, or a shipped policy's name.")] = "",
     against: Annotated[str, typer.Option(metavar="RUN", help="The evaluation that non-inferiority compares with.")] = "",
     out: Annotated[
