@@ -9,8 +9,8 @@ from dashboards.gate import pass_or_stop
 PAGES = Path(__file__).parent / "views"
 PARTS = {
     "": {"home": "Home"},
-    "Look": {"lab": "Model lab", "instruments": "Instruments"},
-    "Results": {"runs": "Runs"},
+    "Look": {"lab": "Model lab", "causal": "Causal lab", "instruments": "Instruments"},
+    "Results": {"runs": "Runs", "suites": "Suites", "compare": "Compare"},
     "Work": {"training": "Training"},
     "Ground": {"calibration": "Calibration"},
 }

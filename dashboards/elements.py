@@ -92,3 +92,17 @@ def pick(place: DeltaGenerator, name: str, label: str, options: list[str], *, ab
         st.query_params[name] = st.session_state[key] or ""
 
     return place.selectbox(label, offered, index=index, accept_new_options=True, key=key, on_change=keep) or ""
+
+
+def kept(
+    place: DeltaGenerator, name: str, label: str, options: Sequence[Any], *, first: int = 0, words: Mapping[Any, str] | None = None
+) -> Any:  # fmt: skip
+    """One of ``options``, which stands in the address as itself, whatever ``words`` it is shown in; ``first`` is taken where the address
+    names none of them."""
+    names = [str(one) for one in options]
+    asked = st.query_params.get(name)
+    index = names.index(asked) if asked in names else min(first, len(names) - 1)
+    shown = (lambda one: words[one]) if words is not None else str
+    chosen = place.selectbox(label, options, index=index, format_func=shown, key=name)
+    st.query_params[name] = str(chosen)
+    return chosen

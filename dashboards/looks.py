@@ -18,6 +18,7 @@ from workbench.lab import heads, lens, live, pokes, rows, swaps
 
 What = str | int
 QUALITY = "explanation-quality"
+PATCHING, COMPONENTS = swaps.PATCHING, swaps.COMPONENTS
 
 
 def typed(ref: str) -> bool:
@@ -133,7 +134,7 @@ def aligned(ref: str, fingerprint: str, clean: str, corrupt: str) -> swaps.Align
 @st.cache_resource(show_spinner=False, max_entries=32)
 def patching_grid(ref: str, fingerprint: str, clean: str, **asked: Any) -> dict[str, Any]:
     """A patching as a grid; ``asked`` as ``look`` takes it."""
-    return swaps.grid_of(look(ref, fingerprint, swaps.PATCHING, clean, **asked))
+    return swaps.grid_of(look(ref, fingerprint, PATCHING, clean, **asked))
 
 
 @st.cache_resource(show_spinner=False, max_entries=128)

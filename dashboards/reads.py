@@ -182,6 +182,11 @@ def _model(ref: str, fingerprint: str, where: str) -> HookedModel:
     return load(ref, store=store_if_any())
 
 
+def again(instrument: str, ref: str, text: str, **asked: Any) -> str:
+    """The command that asks the same and keeps the answer."""
+    return live.again(instrument, ref, text, **asked)
+
+
 def quality_table(found: Any) -> pd.DataFrame:
     """Each measure of an attribution beside random ones."""
     return found.verdicts()

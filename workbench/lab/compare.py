@@ -143,12 +143,13 @@ def means(found: Difference) -> str:
     """What a difference means, in a sentence or two; a claim only where the interval makes one."""
     change = f"'{found.value}' is {found.first:.4g} in the first run and {found.second:.4g} in the second"
     if found.interval is None:
-        return f"{change}, on the same {found.n:,} samples. Whether that is more than chance is not known: {found.note}."
+        why = found.note.removeprefix("no interval: ").rstrip(".")
+        return f"{change}, on the same {found.n:,} samples. Whether that is more than chance is not known: {why}."
     low, high, level = found.interval.low, found.interval.high, found.interval.level
     bounds = f"{found.difference:+.3g} [{low:+.3g}, {high:+.3g}] at {level:.0%}"
     if low > 0 or high < 0:
         way = "higher" if found.difference > 0 else "lower"
-        out = f"{change}: {bounds} on the same {found.n:,} samples. The interval excludes 0, so the second is {way} by more than chance gives."
+        out = f"{change}: {bounds} on the same {found.n:,} samples. The interval excludes 0: the second is {way} by more than chance gives."
     else:
         out = (
             f"{change}: {bounds} on the same {found.n:,} samples. The interval includes 0, so no difference is shown; one of up to "

@@ -199,7 +199,7 @@ class NextTokens(Result):
 
     def summary(self) -> str:
         first = self.values.isel(rank=0)
-        likely, rest = (_probability(float(value)) for value in (first.probability, self.values.rest))
+        likely, rest = (probability_words(float(value)) for value in (first.probability, self.values.rest))
         return (
             f"After the prompt, '{shown(first.token.item())}' has probability {likely}; all tokens not listed have {rest} together; "
             f"the entropy is {float(self.values.entropy):.2f} bits."
@@ -211,13 +211,13 @@ class NextTokens(Result):
         frame = self.to_frame()
         labels = [f"{shown(token)}  ({i})" for token, i in zip(frame["token"], frame["token_id"], strict=True)]
         rows = pd.DataFrame({"label": labels, "probability": frame["probability"], "zero": 0.0})
-        rows["words"] = [_probability(p) for p in rows["probability"]]
+        rows["words"] = [probability_words(p) for p in rows["probability"]]
         axis = alt.Axis(grid=False, ticks=False, domain=False, labelPadding=8, labelFontSize=12)
         base = alt.Chart(data(rows)).encode(y=alt.Y("label:N", sort=labels, axis=axis, title="token (id)"))
         across = {"title": "probability", "scale": alt.Scale(domain=[0, 1]), "axis": alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2f")}
         bars = base.mark_bar(height=14, color=palette.PALETTE[0]).encode(x=alt.X("zero:Q", **across), x2="probability:Q")
         words = base.mark_text(align="left", dx=5, fontSize=11, style="ink").encode(x=alt.X("probability:Q", **across), text="words:N")
-        said = ", ".join(f"{shown(t)} {_probability(p)}" for t, p in zip(frame["token"], frame["probability"], strict=True))
+        said = ", ".join(f"{shown(t)} {probability_words(p)}" for t, p in zip(frame["token"], frame["probability"], strict=True))
         chart = alt.layer(bars, words)
         return chart.properties(
             width=280, height=alt.Step(22), title=headline(alt, TITLES[self.kind]), description=f"Most likely next: {said}."
@@ -230,10 +230,10 @@ class Answers(NextTokens):
 
     def summary(self) -> str:
         first = self.values.isel(rank=0)
-        return f"The likeliest answer is '{shown(first.token.item())}', with probability {_probability(float(first.probability))}."
+        return f"The likeliest answer is '{shown(first.token.item())}', with probability {probability_words(float(first.probability))}."
 
 
-def _probability(value: float) -> str:
+def probability_words(value: float) -> str:
     """Four decimals, and never 0 or 1 for what is not."""
     return "< 0.0001" if 0 < value < 0.00005 else "> 0.9999" if 0.99995 <= value < 1 else f"{value:.4f}"
 

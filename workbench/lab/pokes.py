@@ -30,7 +30,7 @@ from workbench.core.protocol import Add, Edit, HookedModel, Inputs, Zero
 from workbench.core.result import Provenance, Result
 from workbench.engine.generate import generate
 from workbench.lab import rows
-from workbench.lab.live import tokens_of
+from workbench.lab.live import probability_words, tokens_of
 from workbench.lab.refs import reference_of
 
 MOST_WRITTEN, FARTHEST = 64, 1000.0
@@ -138,10 +138,10 @@ class Changed(Result):
 
     def plot(self) -> Any:
         """The answers, before and after."""
-        frame = self.to_frame()
+        frame = self.values[["before", "after"]].to_dataframe().reset_index()
         frame["answer"] = [shown(str(name)) for name in frame["answer"]]
         titles = {"title": "Answers before and after", "after": "probability", "answer": "answer"}
-        return before_after(frame, "answer", "before", "after", titles=titles)
+        return before_after(frame, "answer", "before", "after", titles=titles, written=probability_words)
 
 
 def changed(model: HookedModel, given: str | Inputs, edits: Sequence[Edit], what: str, *, most: int = 8, write: int = 0) -> Changed:

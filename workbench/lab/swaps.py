@@ -24,7 +24,7 @@ from workbench.core.errors import BadValue
 from workbench.core.protocol import FromTrace, HookedModel
 from workbench.core.result import Provenance, Result
 from workbench.lab import rows
-from workbench.lab.live import tokens_of
+from workbench.lab.live import probability_words, tokens_of
 from workbench.lab.pokes import batch_of
 from workbench.lab.refs import reference_of
 
@@ -115,7 +115,7 @@ class Swapped(Result):
         frame = self.to_frame()
         frame["answer"] = [shown(str(name)) for name in frame["answer"]]
         titles = {"title": "Answers of the patched run", "patched": "probability", "answer": "answer"}
-        return before_after(frame, "answer", "plain", "patched", titles=titles)
+        return before_after(frame, "answer", "plain", "patched", titles=titles, written=probability_words)
 
 
 def swapped(

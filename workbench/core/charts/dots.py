@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -13,12 +14,14 @@ _WIDTH, _WHEN = 320, ("before", "after")
 _HUES = [palette.VERDICTS["inconclusive"][0], palette.PALETTE[0]]
 
 
-def before_after(frame: pd.DataFrame, label: str, before: str, after: str, *, titles: Titles) -> Any:
-    """A row each: a circle before, a diamond after, and a line between them; the numbers stand at the right."""
+def before_after(
+    frame: pd.DataFrame, label: str, before: str, after: str, *, titles: Titles, written: Callable[[float], str] = number
+) -> Any:  # fmt: skip
+    """A row each: a circle before, a diamond after, and a line between them; the numbers, as ``written``, stand at the right."""
     alt = altair()
     taken = checked(frame, [label], [before, after])
     rows = pd.DataFrame({"label": [f"{i}: {name}" for i, name in enumerate(taken[label])], "before": taken[before], "after": taken[after]})
-    rows["words"] = [f"{number(b)} → {number(a)}" for b, a in zip(rows["before"], rows["after"], strict=True)]
+    rows["words"] = [f"{written(b)} → {written(a)}" for b, a in zip(rows["before"], rows["after"], strict=True)]
     cut = "slice(datum.label, indexof(datum.label, ': ') + 2)"  # names may repeat, so rows are numbered and the numbers not shown
     axis = alt.Axis(grid=False, ticks=False, domain=False, labelPadding=8, labelFontSize=12, labelExpr=cut)
     down = alt.Y("label:N", sort=rows["label"].tolist(), axis=axis, title=titled(titles, label))

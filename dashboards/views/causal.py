@@ -1,0 +1,101 @@
+"""Causal lab: a clean and a corrupt prompt side by side, a grid of where the difference lies, and what one cell does to the answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from dashboards import looks, reads
+from dashboards.elements import NO_MODEL, chart_of, kept, plain, told, which_model
+from dashboards.grid import press
+from dashboards.panels import target_of
+
+CLEAN, CORRUPT = "the nurse visited the visitor by the big market because", "the judge visited the visitor by the big market because"
+DIRECTIONS = {
+    "denoising": "denoising: run the corrupt prompt, put clean activations in (what is enough)",
+    "noising": "noising: run the clean prompt, put corrupt activations in (what is needed)",
+}
+
+
+def page() -> None:
+    st.set_page_config(page_title="Causal lab · Assay", layout="wide")
+    st.title("Causal lab")
+    ref = which_model(reads.models())
+    left, right = st.columns(2)
+    clean = left.text_area("Clean prompt: the model answers as you ask about", CLEAN, key="clean", height=80, bind="query-params")
+    corrupt = right.text_area("Corrupt prompt: as many tokens, another answer", CORRUPT, key="corrupt", height=80, bind="query-params")
+    if not ref:
+        st.info(NO_MODEL)
+        return
+    with told():
+        model = reads.model(ref)
+        if not looks.typed(ref):
+            st.info(plain(f"Two prompts are compared, and this {model.family} model reads no typed text. The model lab shows its rows."))
+            return
+        if not alignment(ref, clean, corrupt):
+            return
+        asked = target_of(ref, clean)
+        if asked is not None:
+            grid(ref, clean, corrupt, asked)
+
+
+def alignment(ref: str, clean: str, corrupt: str) -> bool:
+    """Both prompts' tokens; whether there is something to trace."""
+    st.header("The two prompts")
+    both = looks.aligned(ref, reads.fingerprint(ref), clean, corrupt)
+    if both.equal and both.differing:
+        st.markdown(plain(both.words()))
+    else:
+        st.warning(plain(both.words()))
+    frame = both.frame()
+    st.dataframe(frame.T if len(frame) <= 24 else frame, alt="The prompts' tokens beside each other, and where they differ")
+    return both.equal and bool(both.differing)
+
+
+@st.fragment
+def grid(ref: str, clean: str, corrupt: str, asked: dict[str, str]) -> None:
+    """Layers by positions; a press puts one activation in and shows the answers."""
+    st.header("Where the difference lies")
+    left, right = st.columns(2)
+    component = kept(left, "part", "What is put in", list(looks.COMPONENTS), words=looks.COMPONENTS)
+    direction = kept(right, "direction", "Which way", list(DIRECTIONS), words=DIRECTIONS)
+    with told():
+        fingerprint = reads.fingerprint(ref)
+        told_to: dict[str, Any] = {**asked, "corrupt": corrupt, "components": (component,), "direction": direction}
+        cells = looks.patching_grid(ref, fingerprint, clean, **told_to)
+        layer, pos = place(cells, looks.aligned(ref, fingerprint, clean, corrupt).differing[0])
+        rows = len(cells["rows"])
+
+        def chosen(row: int, column: int) -> None:
+            st.session_state["at"], st.session_state["pos"] = rows - 1 - row, column
+
+        press(cells, "cells", (rows - 1 - layer, pos), chosen)
+        st.caption("A cell is one run: 0 leaves the corrupt answer, 1 brings back the clean one; a dashed border is below zero. Press one.")
+        st.text(looks.look(ref, fingerprint, looks.PATCHING, clean, **told_to).summary())
+        swapped(ref, clean, corrupt, component=component, direction=direction, layer=layer, pos=pos)
+        st.caption("Nothing on this page is kept. This command asks the same and keeps the answer as a run:")
+        st.code(reads.again(looks.PATCHING, ref, clean, **told_to), language=None, wrap_lines=True)
+
+
+def place(cells: dict[str, Any], first: int) -> tuple[int, int]:
+    """The chosen layer and position: pressed, or chosen here by name."""
+    left, right = st.columns(2)
+    layers, columns = range(len(cells["rows"])), cells["columns"]
+    layer = kept(left, "at", "Layer", layers)
+    words = {i: f"{i}: {name}" for i, name in enumerate(columns)}
+    return int(layer), int(kept(right, "pos", "Position", range(len(columns)), first=first, words=words))
+
+
+def swapped(ref: str, clean: str, corrupt: str, **where: Any) -> None:
+    """What the chosen cell does to the answers."""
+    st.subheader("The chosen cell")
+    with told():
+        found = looks.swapped(ref, reads.fingerprint(ref), clean, corrupt, **where)
+        st.markdown(plain(found.summary()))
+        chart_of(found.plot().to_dict(), found.summary())
+        with st.expander("Answers as a table"):
+            st.dataframe(found.to_frame(), hide_index=True, alt="Probabilities of the plain run, the patched one, and the one it came from")
+
+
+page()

@@ -1,0 +1,110 @@
+"""Suites: what a suite found in a run, by group, the worst samples, and each sample with a way into the lab."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from dashboards import scores, shelf
+from dashboards.elements import chart, kept, plain, told
+from dashboards.sample import show_sample
+from workbench.core.errors import StoreError
+from workbench.store.records import RunRecord
+
+ENDS = {"lowest": "lowest first", "highest": "highest first"}
+NONE = "There are no evaluated suites yet. `workbench eval occupation-pronoun --model REF` makes a run, and so does every audit."
+
+
+def page() -> None:
+    st.set_page_config(page_title="Suites · Assay", layout="wide")
+    st.title("Suites")
+    try:
+        records = scores.evaluations()
+    except StoreError as error:
+        st.info(plain(str(error)) + " " + NONE)
+        return
+    if not records:
+        st.info(NONE)
+        return
+    with told():
+        asked = st.query_params.get("run", "")
+        ids = [shelf.run(asked).id] if asked else []
+        if ids and ids[0] not in [record.id for record in records]:
+            st.info(plain(f"Run {ids[0]} holds no samples of a suite; the newest run that does is shown."))
+            st.query_params.pop("run")
+        left, right = st.columns(2)
+        known = {record.id: record for record in records}
+        words = {one.id: f"{one.id}: {one.kind} of {one.ref}, {one.status}, {one.created}" for one in records}
+        run = known[kept(left, "run", "Run", list(known), words=words)]
+        counts = scores.suites_of(run.id)
+        suite = kept(right, "suite", "Suite", list(counts), words={name: f"{name} ({count:,} samples)" for name, count in counts.items()})
+        show(run, suite)
+
+
+def show(run: RunRecord, suite: str) -> None:
+    found(run, suite)
+    table = scores.table(run, suite)
+    denominators(run, table)
+    values = scores.numbers(table)
+    if not values:
+        st.info("The samples of this suite hold no number that could be drawn by group.")
+        return
+    samples(run.id, run.ref, suite, table, values)
+
+
+def found(run: RunRecord, suite: str) -> None:
+    st.header("What it found")
+    findings = scores.findings_of(run.id, suite)
+    if not findings:
+        st.caption("No findings yet: they come when the run is done." if run.status == "running" else "This suite gave no finding here.")
+        return
+    st.markdown(plain(shelf.verdict_counts(findings)))
+    plots = shelf.forests_of(findings)
+    for plot in plots[:6]:
+        chart(plot.chart, f"Forest plot: {plot.title}")
+    columns = ("verdict", "claim", "effect", "interval", "unit", "null", "scored", "of")
+    with st.expander("Findings as a table"):
+        st.dataframe(shelf.table_of(findings), hide_index=True, column_order=columns, alt="The findings of this suite")
+
+
+def denominators(run: RunRecord, table: pd.DataFrame) -> None:
+    """How many samples there are, and why some have no score."""
+    lost = table.loc[table["unscored"] != "", "unscored"].value_counts()
+    reasons = "; ".join(f"{count:,} {reason}" for reason, count in lost.items())
+    words = f"{len(table):,} samples, {len(table) - int(lost.sum()):,} scored" + (f"; not scored: {reasons}" if reasons else "")
+    st.caption(plain(words + (". The run goes on." if run.status == "running" else ".")))
+
+
+@st.fragment
+def samples(run: str, ref: str, suite: str, table: pd.DataFrame, values: list[str]) -> None:
+    """By group, at the ends, all of them, and one."""
+    with told():
+        st.header("By group")
+        left, right = st.columns(2)
+        value = kept(left, "value", "Value", values)
+        if len(table["group"].unique()) > 1:
+            chart(scores.dots(table, value), f"Mean {value} of each group with its interval")
+            with st.expander("Groups as a table"):
+                st.dataframe(scores.groups(table, value), hide_index=True, alt="Mean of each group with its interval and count")
+        else:
+            st.caption("The samples of this suite are in one group.")
+        st.header("Samples")
+        end = kept(right, "end", "Which samples first", list(ENDS), words=ENDS)
+        groups = ["all groups", *sorted(one for one in table["group"].unique() if one)]
+        chosen = kept(left, "group", "Group", groups) if len(groups) > 2 else groups[0]
+        kept_rows = table if chosen == groups[0] else table.loc[table["group"] == chosen]
+        ordered = scores.worst(kept_rows, value, lowest=end == "lowest")
+        st.dataframe(ordered, hide_index=True, height=300, alt=f"The samples with the {end} {value}")
+        with st.expander(f"All {len(kept_rows):,} samples"):
+            st.dataframe(kept_rows, hide_index=True, height=400, alt="All samples of this suite")
+        one_sample(run, ref, suite, list(ordered["sample"]), list(kept_rows["sample"]))
+
+
+def one_sample(run: str, ref: str, suite: str, first: list[str], every: list[str]) -> None:
+    st.header("One sample")
+    offered = list(dict.fromkeys([*first, *every]))
+    sample = kept(st.container(), "sample", "Sample", offered[:2000])
+    show_sample(run, ref, suite, sample)
+
+
+page()
