@@ -17,11 +17,13 @@ from xml.etree import ElementTree as ET
 
 from workbench.core.errors import AssayError, BadValue, MissingExtra
 from workbench.core.spec import canonical_json
+from workbench.reports.phrases import number
 from workbench.reports.report import Report
 from workbench.reports.view import view
 from workbench.reports.words import ENGLISH, flat_english, words_of
 
 MOST_BYTES = 3_000_000
+MOST_ROWS = 60
 STANDARD = "ua-1"
 """PDF/UA-1: tags, language, title and alternative texts are checked by the compiler, as is that every character has a shape."""
 
@@ -65,9 +67,11 @@ def render(report: Report, *, language: str = ENGLISH, most_bytes: int = MOST_BY
 def _content(report: Report, language: str, families: Sequence[str]) -> dict[str, Any]:
     """What the layout is given: the view with its drawings, the report's own words and the fonts."""
     say, seen = words_of(language), view(report, language)
-    for number, (section, part) in enumerate(zip(report.sections, seen["sections"], strict=True)):
+    for place, (section, part) in enumerate(zip(report.sections, seen["sections"], strict=True)):
+        part["tables"] = [_on_paper(table, language) for table in part["tables"]]
         for index, (figure, shown) in enumerate(zip(section.figures, part["figures"], strict=True)):
-            shown |= {"svg": figure.svg, "width": _share(figure.svg), "address": f"figure-{number}-{index}"}
+            shown["table"] = _on_paper(shown["table"], language)
+            shown |= {"svg": figure.svg, "width": _share(figure.svg), "address": f"figure-{place}-{index}"}
     primary, _, script = say.tag.partition("-")
     return {
         "view": seen,
@@ -79,6 +83,15 @@ def _content(report: Report, language: str, families: Sequence[str]) -> dict[str
         "fonts": families,
         "mono": (MONO, *families),
     }
+
+
+def _on_paper(table: dict[str, Any], language: str) -> dict[str, Any]:
+    """The beginning of a long table, with a word on the rest: paper has no scroll bar."""
+    rows = table["rows"]
+    if len(rows) <= MOST_ROWS:
+        return table
+    cut = words_of(language)("page.rows_on_paper", shown=number(MOST_ROWS), all=number(len(rows)))
+    return table | {"rows": rows[:MOST_ROWS], "note": f"{cut} {table['note']}".strip()}
 
 
 def _share(svg: str) -> float:
