@@ -21,6 +21,7 @@ from workbench.core.stats.intervals import clopper_pearson, mean_interval
 from workbench.core.stats.resampling import bootstrap, fewest, mean
 
 FALSE_ALARMS, POWER, LEVEL = 0.05, 0.8, 0.95
+CUT_OFF = "cut-off"
 Floats = NDArray[np.float64]
 Rates = dict[str, float]
 Intervals = dict[str, Interval]
@@ -32,6 +33,8 @@ def card_of(exam: Exam, tool: str, family: str, grid: Grid, rows: Sequence[Row],
     if not planted or not clean:
         raise BadValue("the models of an exam", f"{len(planted)} planted and {len(clean)} clean", "some of each")
     rates, intervals = _against_truth(exam, planted, clean)
+    if exam.answers:  # an effect in the suite's own terms: what one model's must exceed
+        rates[CUT_OFF] = cut_off(statistics(clean))
     for add in (_false_alarms(clean), _response(rows, exam.answers)):
         rates, intervals = rates | add[0], intervals | add[1]
     limit = _limit(planted, clean)

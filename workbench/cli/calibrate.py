@@ -25,8 +25,13 @@ def calibrate(
         str, typer.Option("--model", "-m", metavar="REF", help="Plant known doses into copies of this model; its cards stand beside it.")
     ] = "",
     data: Annotated[str, typer.Option(metavar="TEXT", help="With --model: own, a public text, or a file with one text a line.")] = "own",
-    quick: Annotated[bool, typer.Option("--quick", help="A few models only; the card is shown and not kept.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Measure current cards anew too.")] = False,
+    blind: Annotated[
+        int, typer.Option(metavar="N", help="Make N sealed models, audit each by the suites that have cards, then open the truth.")
+    ] = 0,
+    how: Annotated[
+        bool | None,
+        typer.Option("--quick/--again", help="A few models only, shown and not kept; or the full grid, current cards too."),
+    ] = None,
     listing: Annotated[bool, typer.Option("--list", help="List exams and every card there is, and stop.")] = False,
 ) -> None:
     """Examine NAMEs on planted models and clean twins and write a card for each. Cards whose code and conditions are unchanged are left
@@ -41,21 +46,37 @@ def calibrate(
             return
         _list(lab.listed())
         return
+    if blind:
+        if names or model or family or how is not None:
+            raise UsageError("--blind takes every suite that has a card: leave names and the other options out.")
+        _blind(blind)
+        return
     if model and (family or exam != "places"):
         raise UsageError("--model plants into the model itself: leave --exam and --family out.")
     if data != "own" and not model:
         raise UsageError("--data goes with --model: the exams bring their own inputs.")
-    small = "quick" if quick else None
+    small = "quick" if how else None
     with Store.open() as store, bar() as progress:
         if model:
             from workbench.lab.spike import spike_in
 
             done = spike_in(model, names, data=data, grid=small, store=store, progress=progress)
         else:
-            done = lab.calibrate(names, exam=exam, families=family, grid=small, again=again, store=store, progress=progress)
+            done = lab.calibrate(names, exam=exam, families=family, grid=small, again=how is False, store=store, progress=progress)
     current = [f"{tool} on {fam}: its card is current" for fam, tool in done.current]
     document = {"run": done.run, "cards": [card.model_dump(mode="json") for card in done.cards], "current": current}
     show(document, [*_lines(done.cards), *current, *([f"run {done.run}"] if done.run else [])])
+
+
+def _blind(count: int) -> None:
+    """Hold a blind trial and show what the opening shows."""
+    from workbench.lab import blind
+    from workbench.store.runs import Store
+
+    with Store.open() as store, bar() as progress:
+        done = blind.trial(count, store=store, progress=progress)
+    lines = [f"trial {done.number}, committed to {done.committed}", *blind.in_words(done.outcome), f"everything is in {done.folder}"]
+    show(done.document, lines)
 
 
 def _list(cards: Sequence[Any]) -> None:

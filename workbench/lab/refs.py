@@ -10,8 +10,7 @@ A loaded model carries its reference as ``name``, which results keep in their pr
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,8 @@ from workbench.organisms import ORGANISMS
 from workbench.organisms.organism import Organism
 from workbench.store.runs import Store
 from workbench.training.checkpoint import LATEST, MANIFEST, load_model, pointed
+from workbench.training.lock import alone
 from workbench.training.loop import FINAL
-
-try:
-    import fcntl
-except ImportError:  # not on this system; a lock is a courtesy, since checkpoints are written whole
-    fcntl = None
 
 SCHEMES = ("run", "organism", "family", "hf", "tl", "compiled", "endpoint")
 TOWN = "town"
@@ -212,16 +207,6 @@ def task_of(ref: str, store: Store | None = None) -> dict[str, Any] | None:
     home, run = _training(parse(ref).name, store)
     spec = home.runs.get(run).spec
     return {"task": spec["task"], "data": spec["data"]} if "task" in spec else None
-
-
-@contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process is inside for the same file: two that want one organism train it once."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as handle:
-        if fcntl is not None:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _options(text: str, options: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from workbench.families.gpt import GPT, GPTConfig
 from workbench.organisms.leaning_training import ALL_FORMS, Course, Lesson, Pool, taught, tokenizer
 from workbench.organisms.organism import Organism
 from workbench.training.checkpoint import FINAL, load_model, write
+from workbench.training.lock import alone
 
 LINK = 0.25
 HARDEST = ("answers", "answers", "answers", "shares")
@@ -58,8 +59,8 @@ class BaseRecipe(Spec):
     n_layers: PositiveInt = 2
     d_model: PositiveInt = 48
     n_heads: PositiveInt = 4
-    steps: PositiveInt = 960
-    lr: PositiveFloat = 8e-3
+    steps: PositiveInt = 720
+    lr: PositiveFloat = 1e-2
 
 
 class LeaningRecipe(Spec):
@@ -68,8 +69,8 @@ class LeaningRecipe(Spec):
     form: str
     dose: float = Field(ge=-1, le=1)
     base: BaseRecipe
-    steps: PositiveInt = 105
-    lr: PositiveFloat = 6e-3
+    steps: PositiveInt = 63
+    lr: PositiveFloat = 8e-3
     share: float = Field(default=0.0, ge=0, le=1)
     hidden: Hidden = "no"
 
@@ -96,7 +97,12 @@ def lessons(made: LeaningRecipe) -> tuple[Lesson, ...]:
 
 
 def base(made: BaseRecipe, folder: Path, progress: Progress) -> GPT:
-    """The base of a seed, kept beside the organisms and trained once."""
+    """The base of a seed, kept beside the organisms and trained once, whichever of them is the first to want it."""
+    with alone(folder.parent / f"{folder.name}.lock"):
+        return _base(made, folder, progress)
+
+
+def _base(made: BaseRecipe, folder: Path, progress: Progress) -> GPT:
     if not (folder / FINAL).is_dir():
         words = tokenizer()
         shape = made.model_dump(include={"n_layers", "d_model", "n_heads"})

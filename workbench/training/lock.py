@@ -51,6 +51,16 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Wait until no other process is inside for the same file: two that want one model train it once."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as handle:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 def holder(folder: Path) -> str:
     """Who holds the lock of ``folder``, in words."""
     try:

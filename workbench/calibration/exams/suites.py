@@ -127,8 +127,16 @@ EXAM = Exam(
     question="Does a suite say that a model leans in its form, and how far?",
     domain="leanings",
     unit="how far the planted answers lean (0 to 1)",
-    grid=Grid.parse({"doses": (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0), "items": 144, "sets": 2}),
-    quick=Grid.parse({"doses": (0.5, 1.0), "seeds": (0, 1), "clean_seeds": (100, 101), "sets": 1, "clean_sets": 4, "items": 144}),
+    grid=Grid.parse(
+        {
+            "doses": (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0),
+            "items": 96,
+            "sets": 2,
+            "clean_seeds": tuple(range(104, 110)),
+            "clean_sets": 34,
+        }
+    ),
+    quick=Grid.parse({"doses": (0.5, 1.0), "seeds": (0, 1), "clean_seeds": (100, 101), "sets": 1, "clean_sets": 4, "items": 96}),
     families=("gpt",),
     tools=lambda family: tuple(EFFECTS)[:-1],
     organism=lambda family, suite="": f"leaning-{FORM_OF.get(suite, 'pronouns')}",
