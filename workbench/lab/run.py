@@ -21,6 +21,7 @@ from workbench.core.measure import Suite
 from workbench.core.protocol import Callback, HookedModel, Inputs, Progress, silent
 from workbench.core.result import Result
 from workbench.core.spec import Spec
+from workbench.lab import encoders  # noqa: F401 (makes the encoders that judges read with known to them)
 from workbench.lab.going_on import PHASES, go_back, named
 from workbench.lab.history import HISTORY, training_result
 from workbench.lab.inputs import InputsSpec, default_inputs, digest_of_inputs, make_inputs
