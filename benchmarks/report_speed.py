@@ -70,9 +70,10 @@ def measured(samples: int) -> dict[str, Any]:
         times[name] = time.perf_counter() - begun
     seconds, busy = time.perf_counter() - start, time.process_time() - busy
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sizes = {name: len(content if isinstance(content, bytes) else content.encode()) for name, content in made.items()}
     return {
-        "samples": samples, "findings": len(report.all_findings()), "seconds": seconds, "cpu": busy, "times": times, "html": len(made["html"].encode()),
-        "pdf": len(made["pdf"]), "pages": made["pdf"].count(b"/Type/Page/") or made["pdf"].count(b"/Type/Page\n"), "peak": peak,
+        "samples": samples, "findings": len(report.all_findings()), "seconds": seconds, "cpu": busy, "times": times, "html": sizes["html"],
+        "pdf": sizes["pdf"], "pages": made["pdf"].count(b"/Type/Page/"), "peak": peak,
     }  # fmt: skip
 
 
