@@ -22,7 +22,10 @@ from workbench.store.runs import Store
 SETTINGS: dict[str, Any] = {
     "suites": ["trigger", "occupation-pronoun"],
     "instruments": ["head-scores"],
-    "settings": {"trigger": {"count": 8}, "occupation-pronoun": {"contexts": 3, "floor": 0.0}},
+    "settings": {"trigger": {"count": 8}, "occupation-pronoun": {"contexts": 3}},
+    "floors": {"occupation-pronoun": 0.0},
+    "claims": [{"of": "occupation-pronoun"}],
+    "slices": [{"of": "occupation-pronoun", "value": "mass"}],
 }
 
 

@@ -21,6 +21,7 @@ def audit(
     model: Annotated[str, typer.Option("--model", "-m", metavar="REF", help="Audit this model by the default plan.")] = "",
     reference: Annotated[str, typer.Option(metavar="REF", help="The model it is compared with ('none': no comparison).")] = "",
     settings: Settings = [],  # noqa: B006 - the parser makes a list of its own
+    add: Annotated[list[str], typer.Option(metavar="NAME", help="Ask this suite or instrument too; what it finds is exploratory.")] = [],  # noqa: B006
     resume: Resume = "",
 ) -> None:
     """Train or load a model and its reference, ask both the same questions, and write the report.
@@ -40,6 +41,6 @@ def audit(
     if reference:
         changed["reference"] = None if reference == "none" else reference_of(reference)
     with bar() as progress:
-        done = carry_out(plan or DEFAULT, settings=changed, progress=progress, resume=resume)
+        done = carry_out(plan or DEFAULT, settings=changed, progress=progress, resume=resume, added=add)
     findings = [finding.model_dump(mode="json") for finding in done.findings]
     show({"run": done.run, "report": str(done.html), "json": str(done.json), "findings": findings}, done.lines())

@@ -6,6 +6,7 @@ decided here, by one function, from intervals and margins alone. Standard librar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal
@@ -116,7 +117,7 @@ class Card(Spec):
 
 
 class Finding(Spec):
-    """One claim about one model."""
+    """One claim about one model. ``exploratory``: it was not among the claims that the plan declared, so nothing was risked on it."""
 
     claim: str
     subject: str
@@ -136,6 +137,7 @@ class Finding(Spec):
     status: Literal["headline", "standard", "experimental"] = "standard"
     details: Mapping[str, Any] = Field(default_factory=dict)
     rederive: str = ""
+    exploratory: bool = later(False)
 
 
 def decide(
@@ -176,9 +178,39 @@ def decide(
     return Verdict.NOT_DETECTED, f"the interval contains {null:g}{reach}"
 
 
+class Claim(Spec):
+    """One member of the family of claims that a plan declares: the findings of suite or instrument ``of`` whose measure and claim match
+    these patterns, in which * stands for any text."""
+
+    of: str
+    measure: str = "*"
+    claim: str = "*"
+
+    def covers(self, finding: Finding) -> bool:
+        return finding.source == self.of and _fits(finding.measure, self.measure) and _fits(finding.claim, self.claim)
+
+
+def _fits(words: str, pattern: str) -> bool:
+    return re.fullmatch(".*".join(re.escape(part) for part in pattern.split("*")), words, re.DOTALL) is not None
+
+
+class Slice(Spec):
+    """A subgroup view that a plan declares: the mean of a value of suite ``of``'s samples by their ``group``, with its interval. Dots reach
+    inside values: ``trigger.p_no``. What a sample's group is, its suite says."""
+
+    of: str
+    value: str
+
+
 class Plan(Spec):
     """What an audit will do, written down before it is done. ``about`` states what is known of the audited model: licence, intended use,
-    lineage, training data (the fields of ``reports.parts.Identity``)."""
+    lineage, training data (the fields of ``reports.parts.Identity``).
+
+    ``margins`` and ``floors`` by suite are its ``margin`` and ``floor`` (``suite.field``: another field of its spec). ``claims`` are the
+    family: what they cover has intervals that hold together at ``level``, all else on the audited model is exploratory. ``added`` names
+    suites and instruments that were asked for beyond the plan; ``changed`` the fields in which a plan differs from the file it came from,
+    and ``file`` is that file's digest.
+    """
 
     name: str
     model: str
@@ -190,3 +222,19 @@ class Plan(Spec):
     level: float = Field(default=0.95, gt=0.5, lt=1)
     seed: int = 0
     about: Mapping[str, Any] = later({})
+    floors: Mapping[str, float] = later({})
+    claims: tuple[Claim, ...] = later(())
+    slices: tuple[Slice, ...] = later(())
+    added: tuple[str, ...] = later(())
+    changed: tuple[str, ...] = later(())
+    file: str = later("")
+
+    def settings_of(self, name: str) -> dict[str, Any]:
+        """The settings of a suite or instrument: its own, its margin and floor, and margins and floors of fields that are called so."""
+        out = dict(self.settings.get(name, {}))
+        for kind, stated in (("margin", self.margins), ("floor", self.floors)):
+            for where, value in stated.items():
+                of, _, field = where.partition(".")
+                if of == name:
+                    out[field or kind] = value
+        return out

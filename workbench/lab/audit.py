@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,14 +51,14 @@ class Audit:
 
 def audit(
     plan: str | Path | Mapping[str, Any] | Plan = DEFAULT, *, settings: Mapping[str, Any] | None = None, store: Store | None = None,
-    progress: Progress = silent, resume: str = "", date: str = "",
+    progress: Progress = silent, resume: str = "", date: str = "", added: Sequence[str] = (),
 ) -> Audit:  # fmt: skip
-    """Carry out ``plan`` and write the report into the run's folder.
+    """Carry out ``plan`` and write the report into the run's folder; suites and instruments ``added`` to it find what is exploratory.
 
     ``resume`` goes on with an interrupted audit of the same plan (``auto``: the newest). ``date`` stands on the report (default:
     today). Raises UsageError for a plan that cannot be meant, before anything is computed.
     """
-    wanted = read_plan(plan, settings)
+    wanted = read_plan(plan, settings, added)
     store = store if store is not None else Store.open()
     for _, ref in parts_of(wanted):
         if parse(ref).scheme == "organism":
@@ -70,7 +70,9 @@ def audit(
         subjects = [subject_of(part, ref, store) for part, ref in parts_of(wanted)]
         store.runs.annotate(run, **{f"{s.part}_digest": s.model.digest() for s in subjects})
         facts = [described(subject, wanted, store) for subject in subjects]
-        found = gathered(wanted, facts, store.results(run), (*measured(store.home), *shipped()), left_out)
+        found = gathered(
+            wanted, facts, store.results(run), (*measured(store.home), *shipped()), left_out, lambda label: store.sink(run, label).read()
+        )
         progress(0, 1, "writing the report")
         store.put_findings(run, found.findings)
         here = Provenance.here()

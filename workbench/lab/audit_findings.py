@@ -6,19 +6,20 @@ results can draw the findings anew and compare.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from evals import SUITES
 from workbench.calibration.cards import card_for, profile_of
-from workbench.core.finding import Card, Finding, Plan
+from workbench.core.finding import Card, Finding, Plan, Verdict
 from workbench.core.measure import Suite
 from workbench.core.result import Result
 from workbench.core.spec import Spec
 from workbench.lab.audit_measures import ATTRIBUTION, About, draw, spans_of
 from workbench.lab.audit_subject import AUDITED, REFERENCE, Subject
 from workbench.lab.refs import domain_of
+from workbench.lab.slices import Read, Sliced, sliced
 from workbench.store.runs import Store
 
 
@@ -54,6 +55,7 @@ class Gathered:
     results: dict[str, dict[str, Result]]
     findings: list[Finding]
     left_out: list[tuple[str, str]]
+    slices: list[Sliced] = field(default_factory=list)
 
 
 def described(subject: Subject, plan: Plan, store: Store) -> Described:
@@ -71,29 +73,72 @@ def described(subject: Subject, plan: Plan, store: Store) -> Described:
 
 
 def gathered(
-    plan: Plan, subjects: Sequence[Described], stored: Mapping[str, Result], cards: Sequence[Card], left_out: Sequence[tuple[str, str]] = ()
-) -> Gathered:
+    plan: Plan, subjects: Sequence[Described], stored: Mapping[str, Result], cards: Sequence[Card],
+    left_out: Sequence[tuple[str, str]] = (), read: Read | None = None,
+) -> Gathered:  # fmt: skip
     """Results by part and name, and the findings drawn from them, each beside its card: suites first, the audited model's beside its
-    reference. ``stored`` are the results by ``name.part``."""
+    reference. ``stored`` are the results by ``name.part``; with ``read``, which gives the samples behind them, also the plan's slices."""
     out = Gathered({s.part: {} for s in subjects}, [], list(left_out))
     for label in sorted(stored):
         name, _, part = label.rpartition(".")
         out.results[part][name] = stored[label]
-    found: list[Finding] = []
-    for name in plan.suites:
-        for subject in subjects:
-            if name in out.results[subject.part]:
-                found += _suite_findings(name, subject, out.results, plan.level)
-    for name in plan.instruments:
-        for subject in subjects:
-            results = {label: r for label, r in out.results[subject.part].items() if label == name or label.startswith(f"{name}.")}
-            if results and subject.world is not None:
-                found += draw(name, results, About(subject.ref, plan.level, subject.planted, subject.spans))
+    found = _family(plan, lambda level: _drawn(plan, subjects, out.results, level))
     profiles = {s.ref: s.profile() for s in subjects}
     for finding in found:
         card, words = card_for(finding.source, profiles[finding.subject], cards)
         out.findings.append(finding.model_copy(update={"card": card, "card_words": words}))
+    out.slices = sliced(plan, stored, read) if read is not None else []
     return out
+
+
+def _family(plan: Plan, drawn: Callable[[float], list[Finding]]) -> list[Finding]:
+    """The findings of a plan: what its claims cover drawn at the level that makes the whole family hold at the plan's (Bonferroni), and the
+    audited model's others marked exploratory. Without claims, and for the reference, every interval holds for itself."""
+    found = drawn(plan.level)
+    if not plan.claims and not plan.added:
+        return found
+    declared = [n for n, one in enumerate(found) if one.subject == plan.model and any(claim.covers(one) for claim in plan.claims)]
+    strict = drawn(family_level(plan.level, len(declared))) if len(declared) > 1 else found
+    by_name = {_name(one): one for one in strict}
+    out: list[Finding] = []
+    for number, one in enumerate(found):
+        beyond = one.subject == plan.model and (one.source in plan.added or (bool(plan.claims) and number not in declared))
+        out.append(by_name.get(_name(one), _unheld(one)) if number in declared else _exploratory(one) if beyond else one)
+    return out
+
+
+def _name(one: Finding) -> tuple[str, str, str, str]:
+    return one.source, one.subject, one.measure, one.claim
+
+
+def _unheld(one: Finding) -> Finding:
+    """A declared finding that its suite does not draw at the family's level: too little was seen for bounds that sure."""
+    words = "there is too little for an interval that holds together with the plan's other claims"
+    return one.model_copy(update={"interval": None, "verdict": Verdict.INCONCLUSIVE, "because": words})
+
+
+def _exploratory(one: Finding) -> Finding:
+    return one.model_copy(update={"exploratory": True, "because": f"{one.because} (exploratory: not a declared claim)".lstrip()})
+
+
+def family_level(level: float, claims: int) -> float:
+    """The level of each of so many intervals that hold together at ``level``: 1 - (1 - level) / claims."""
+    return 1 - (1 - level) / max(1, claims)
+
+
+def _drawn(plan: Plan, subjects: Sequence[Described], results: Mapping[str, Mapping[str, Result]], level: float) -> list[Finding]:
+    """All findings at ``level``: suites first, the audited model's beside its reference."""
+    found: list[Finding] = []
+    for name in plan.suites:
+        for subject in subjects:
+            if name in results[subject.part]:
+                found += _suite_findings(name, subject, results, level)
+    for name in plan.instruments:
+        for subject in subjects:
+            own = {label: r for label, r in results[subject.part].items() if label == name or label.startswith(f"{name}.")}
+            if own and subject.world is not None:
+                found += draw(name, own, About(subject.ref, level, subject.planted, subject.spans))
+    return found
 
 
 def _suite_findings(name: str, subject: Described, results: Mapping[str, Mapping[str, Result]], level: float) -> list[Finding]:

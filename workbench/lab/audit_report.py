@@ -17,6 +17,7 @@ from workbench.core.result import Provenance, Result
 from workbench.lab.audit_findings import Described, Gathered
 from workbench.lab.audit_subject import AUDITED, REFERENCE
 from workbench.lab.report_parts import coverage, identities, limits
+from workbench.lab.report_plan import plan_sections
 from workbench.reports.report import Figure, LeftOut, Origin, Report, Section, Table
 
 PRONOUN, ATTRIBUTION = "occupation-pronoun", "integrated-gradients"
@@ -29,6 +30,7 @@ def compose(plan: Plan, subjects: Sequence[Described], gathered: Gathered, *, da
     """The whole document from what was gathered; ``here`` says by which code and packages. Equal inputs give equal reports."""
     sections = [
         _models(subjects),
+        *plan_sections(plan, gathered),
         *([_planted(gathered, subjects)] if PRONOUN in gathered.results.get(AUDITED, {}) else []),
         *_suite_sections(plan, subjects, gathered),
         *_instrument_sections(plan, gathered),

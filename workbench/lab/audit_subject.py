@@ -49,7 +49,7 @@ def subject_of(part: str, ref: str, store: Store, progress: Progress = silent) -
 
 def question_of(plan: Plan, name: str, subject: Subject, town: Town) -> Question:
     """What instrument ``name`` is to be asked about ``subject``."""
-    return Question(subject.model, town, subject.ref, plan.settings.get(name, {}))
+    return Question(subject.model, town, subject.ref, plan.settings_of(name))
 
 
 def ask_all(plan: Mapping[str, Any], run: str, part: str, home: str, progress: Progress = silent) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class _Asker:
         label = f"{name}.{self.subject.part}"
         if label in self.stored:
             return
-        spec = suite_specs({name: suite}, self.subject.ref, self.plan.settings, self.store)[name]
+        spec = suite_specs({name: suite}, self.subject.ref, {name: self.plan.settings_of(name)}, self.store)[name]
         found = run_suite(suite, self.subject.model, spec, self.store.sink(self.run, label), progress=self._named(name))
         self._keep(label, found)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ def names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in _FOLDER.iterdir() if entry.name.endswith(".yaml"))
 
 
-def read_plan(plan: str | Path | Mapping[str, Any] | Plan, settings: Mapping[str, Any] | None = None) -> Plan:
+def read_plan(plan: str | Path | Mapping[str, Any] | Plan, settings: Mapping[str, Any] | None = None, added: Sequence[str] = ()) -> Plan:
     """A shipped plan by name, a YAML file, or values, with ``settings`` laid over it; every name in it is checked.
 
-    Raises UnknownName, MissingFile, CorruptFile, BadValue.
+    ``added`` are suites and instruments asked for beyond it: what they find is exploratory. Raises UnknownName, MissingFile, CorruptFile,
+    BadValue.
     """
     if isinstance(plan, Plan):
         values: dict[str, Any] = plan.model_dump(mode="json")
@@ -36,17 +37,59 @@ def read_plan(plan: str | Path | Mapping[str, Any] | Plan, settings: Mapping[str
         values = dict(plan)
     else:
         values = _file(str(plan))
-    made = Plan.parse(overlay(values, settings or {}), what="the plan")
+    made = _with_changes(values, overlay(values, settings or {}))
+    for name in added:
+        made = _with(made, name)
     for kind, catalog, asked in (("suite", SUITES, made.suites), ("instrument", INSTRUMENTS, made.instruments)):
         for name in asked:
             if name not in catalog:
                 raise UnknownName(kind, name, catalog, where=f"in plan '{made.name}'")
     if unknown := sorted(set(made.settings) - {*made.suites, *made.instruments}):
         raise UnknownName("suite or instrument of this plan", unknown[0], [*made.suites, *made.instruments], where="under 'settings'")
+    _check_family(made)
     if made.reference == made.model:
         raise BadValue("reference", made.reference, "another model than the audited one")
     Identity.parse({"part": "audited", "name": made.model} | dict(made.about), what=f"'about' of plan '{made.name}'")
     return made
+
+
+def _with_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Plan:
+    """The plan as it will be carried out; where it has fields that its file has otherwise, they are named beside the file's digest."""
+    made = Plan.parse(after, what="the plan")
+    if before == after or not {"name", "model"} <= set(before):
+        return made
+    file = Plan.parse(before, what="the plan")
+    names = tuple(sorted(name for name in Plan.model_fields if getattr(file, name) != getattr(made, name)))
+    return made.model_copy(update={"changed": names, "file": file.digest()}) if names else made
+
+
+def _with(plan: Plan, name: str) -> Plan:
+    """The plan with a suite or instrument more, marked as added."""
+    if name in (*plan.suites, *plan.instruments):
+        raise BadValue("what is added to the plan", name, "something that it does not ask already")
+    kind = "suites" if name in SUITES else "instruments"
+    return plan.model_copy(update={kind: (*getattr(plan, kind), name), "added": (*plan.added, name)})
+
+
+def _check_family(plan: Plan) -> None:
+    """Claims, slices, margins and floors name what the plan asks; margins and floors name fields that there are."""
+    asked = [*plan.suites, *plan.instruments]
+    for claim in plan.claims:
+        if claim.of not in asked or claim.of in plan.added:
+            raise UnknownName(
+                "suite or instrument of this plan", claim.of, [n for n in asked if n not in plan.added], where="under 'claims'"
+            )
+    for one in plan.slices:
+        if one.of not in plan.suites:
+            raise UnknownName("suite of this plan", one.of, plan.suites, where="under 'slices'")
+    for word, stated in (("margin", plan.margins), ("floor", plan.floors)):
+        for where in stated:
+            of, _, field = where.partition(".")
+            if of not in plan.suites:
+                raise UnknownName("suite of this plan", of, plan.suites, where=f"under '{word}s'")
+            fields = SUITES.load(of).spec.model_fields
+            if (field or word) not in fields:
+                raise UnknownName("field", field or word, fields, where=f"of suite '{of}', under '{word}s'")
 
 
 def _file(text: str) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def rederive(content: Content) -> list[Check]:
     same_code = environment(Provenance.here())["source"] == written.get("source")
     checks = [*_results(content), _spans(content, subjects)]
     try:
-        found = gathered(content.plan, subjects, content.results, content.cards, [(one.what, one.why) for one in content.report.left_out])
+        left_out = [(one.what, one.why) for one in content.report.left_out]
+        found = gathered(content.plan, subjects, content.results, content.cards, left_out, lambda label: _records(content, label))
     except (AssayError, KeyError, ValueError, IndexError) as error:
         return [*checks, check("findings", [Fault(bundle.FINDINGS, f"they cannot be drawn again: {error}")], "")]
     checks.append(_findings(content, found.findings, same_code))
@@ -65,6 +66,10 @@ def rederive(content: Content) -> list[Check]:
 def _packages(written: Mapping[str, Any]) -> dict[str, str]:
     known = Provenance.here().packages
     return {name: str(written["packages"][name]) for name in known}
+
+
+def _records(content: Content, label: str) -> list[Mapping[str, Any]]:
+    return [row.record for row in content.samples.get(label, [])]
 
 
 # --- samples to results ---------------------------------------------------------------------------------------

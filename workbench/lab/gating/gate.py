@@ -89,7 +89,7 @@ class _Judge:
         if level not in self._at:
             if self.record.kind == "audit":
                 cards = (*measured(self.store.home), *shipped())
-                found = gathered(self.plan.model_copy(update={"level": level}), self.subjects, self.results, cards).findings
+                found = gathered(self.plan.model_copy(update={"level": level, "claims": ()}), self.subjects, self.results, cards).findings
             else:
                 found = [f for name, r in self.results.items() for f in SUITES.load(name).findings(r, subject=self.model, level=level)]
             self._at[level] = [one for one in found if one.subject == self.model]
@@ -103,7 +103,8 @@ class _Judge:
             raise AssayError(
                 f"Rule '{rule.name}' finds nothing to decide on in run {self.record.id}: {there}. Change its measure or its claim."
             )
-        return [self._held(rule, one, other, line) for one, other in zip(passing, failing, strict=True)]
+        others = {(one.measure, one.claim): one for one in failing}
+        return [self._held(rule, one, others.get((one.measure, one.claim)), line) for one in passing]
 
     def _matching(self, rule: Limit, level: float) -> list[Finding]:
         def fits(words: str, pattern: str) -> bool:
@@ -112,7 +113,7 @@ class _Judge:
         found = [one for one in self._findings(level) if one.source == rule.of]
         return [one for one in found if fits(one.measure, rule.measure) and fits(one.claim, rule.claim)]
 
-    def _held(self, rule: Limit, one: Finding, other: Finding, line: int) -> Decision:
+    def _held(self, rule: Limit, one: Finding, other: Finding | None, line: int) -> Decision:
         counts = one.denominators
         n = counts.scored if counts is not None else 0
         said: dict[str, Any] = {
@@ -120,7 +121,7 @@ class _Judge:
             "alpha": self.policy.alpha, "card": one.card_words, "line": line, "n": n or None,
         }  # fmt: skip
         wanted = self._levels()
-        if one.effect is None or one.interval is None or other.interval is None or one.verdict is Verdict.NOT_APPLICABLE:
+        if other is None or one.effect is None or one.interval is None or other.interval is None or one.verdict is Verdict.NOT_APPLICABLE:
             because = one.because or "there is no interval"
             return Decision(**said, effect=one.effect, state="inconclusive", because=because)
         for found, level in zip((one.interval, other.interval), wanted, strict=True):

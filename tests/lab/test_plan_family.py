@@ -1,0 +1,166 @@
+"""What a plan declares before: its family of claims holds together, all else is exploratory, and what was added or changed is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.audited import home_with_audit
+from workbench.core.errors import BadValue, UnknownName
+from workbench.core.finding import Claim, Finding, Plan, Verdict
+from workbench.core.stats.intervals import wilson
+from workbench.core.stats.resampling import bootstrap
+from workbench.lab import audit_findings
+from workbench.lab.audit_findings import Gathered, family_level, gathered
+from workbench.lab.circumstances import read as read_circumstances
+from workbench.lab.plan import names, read_plan
+from workbench.lab.report_plan import plan_sections
+from workbench.lab.slices import sliced
+from workbench.store.runs import Store
+
+PLAN: dict[str, Any] = {"name": "p", "model": "m", "reference": "r", "suites": ["trigger", "perplexity"], "instruments": ["probing"]}
+
+
+def finding(subject: str, source: str, measure: str, level: float = 0.95) -> Finding:
+    return Finding(
+        claim="c", subject=subject, source=source, measure=measure, effect=0.5, interval=wilson(50, 100, level), verdict=Verdict.DETECTED
+    )
+
+
+def drawn(level: float) -> list[Finding]:
+    return [finding(*where, level) for where in (("m", "trigger", "flipped, a"), ("m", "trigger", "flipped, b"), ("m", "trigger", "other"),
+                                                 ("r", "trigger", "flipped, a"), ("m", "perplexity", "bits [per] byte"))]  # fmt: skip
+
+
+def family(**facts: Any) -> list[Finding]:
+    return audit_findings._family(Plan.parse(PLAN | facts), drawn)
+
+
+def levels(found: list[Finding]) -> list[float]:
+    return [round(one.interval.level, 6) for one in found if one.interval is not None]
+
+
+def test_declared_claims_hold_together_and_all_else_on_the_model_is_exploratory() -> None:
+    assert family() == drawn(0.95)
+    found = family(claims=[{"of": "trigger", "measure": "flipped, *"}, {"of": "perplexity", "measure": "bits [per] byte"}])
+    strict = round(family_level(0.95, 3), 6)
+    assert strict == pytest.approx(1 - 0.05 / 3, abs=1e-6)
+    assert levels(found) == [strict, strict, 0.95, 0.95, strict]
+    assert [one.exploratory for one in found] == [False, False, True, False, False]
+    assert found[2].because.endswith("(exploratory: not a declared claim)")
+    assert "exploratory" not in found[0].model_dump(mode="json"), "findings stored before keep their digest"
+    (one,) = [f for f in family(claims=[{"of": "trigger", "measure": "other"}]) if not f.exploratory and f.subject == "m"]
+    assert levels([one]) == [0.95], "a family of one needs no correction"
+
+
+def test_a_claim_that_its_suite_does_not_draw_at_the_familys_level_is_undecided() -> None:
+    plan = Plan.parse(PLAN | {"claims": [{"of": "trigger", "measure": "flipped, *"}]})
+    found = audit_findings._family(plan, lambda level: [one for one in drawn(level) if level == 0.95 or one.measure != "flipped, b"])
+    assert [one.verdict for one in found[:2]] == [Verdict.DETECTED, Verdict.INCONCLUSIVE]
+    assert found[1].interval is None
+    assert "too little" in found[1].because
+
+
+def test_what_is_added_to_a_plan_is_exploratory(tmp_path: Path) -> None:
+    assert [one.exploratory for one in family(added=["perplexity"])] == [False, False, False, False, True]
+    made = read_plan("town", added=["bbq", "similarity"])
+    assert (made.suites[-1], made.instruments[-1], made.added) == ("bbq", "similarity", ("bbq", "similarity"))
+    with pytest.raises(BadValue, match="does not ask already"):
+        read_plan("town", added=["trigger"])
+    with pytest.raises(UnknownName, match="no instrument 'tirgger'"):
+        read_plan("town", added=["tirgger"])
+    with pytest.raises(UnknownName, match="under 'claims'"):
+        read_plan({**PLAN, "claims": [{"of": "bbq"}]}, added=["bbq"])
+
+
+def test_a_plan_that_differs_from_its_file_says_in_what() -> None:
+    plan = read_plan("town", {"level": 0.9, "settings": {"trigger": {"count": 5}}})
+    assert plan.changed == ("level", "settings")
+    assert plan.file == read_plan("town").digest()
+    assert (read_plan("town").changed, read_plan("town", {"level": 0.95}).file) == ((), "")
+
+
+def test_patterns_are_texts_with_stars_and_nothing_else() -> None:
+    one = finding("m", "s", "rate (a) [b] x.y")
+    assert Claim(of="s", measure="rate (a) [b] x.y").covers(one)
+    assert Claim(of="s", measure="*[b]*").covers(one)
+    assert not Claim(of="s", measure="rate (a) [b] x-y").covers(one)
+    assert not Claim(of="s", measure="rate").covers(one)
+    assert not Claim(of="t").covers(one)
+
+
+def test_margins_and_floors_become_the_suites_own() -> None:
+    margins = {"occupation-pronoun": 0.1, "occupation-pronoun.gap_margin": 0.2}
+    facts = {"margins": margins, "floors": {"trigger": 0.3}, "settings": {"trigger": {"count": 4}}}
+    plan = read_plan({**PLAN, "suites": ["occupation-pronoun", "trigger"], **facts})
+    assert plan.settings_of("occupation-pronoun") == {"margin": 0.1, "gap_margin": 0.2}
+    assert plan.settings_of("trigger") == {"count": 4, "floor": 0.3}
+    for facts, words in (
+        ({"margins": {"perplexity": 0.1}}, "no field 'margin' of suite 'perplexity'"),
+        ({"floors": {"trigger.flor": 0.1}}, "Did you mean 'floor'"),
+        ({"margins": {"bbq": 0.1}}, "under 'margins'"),
+        ({"slices": [{"of": "probing", "value": "x"}]}, "under 'slices'"),
+        ({"claims": [{"of": "trigegr"}]}, "Did you mean 'trigger'"),
+    ):
+        with pytest.raises(UnknownName, match=words):
+            read_plan(PLAN | facts)
+
+
+def test_the_shipped_plans_declare_what_they_claim() -> None:
+    assert {"quickstart", "language-model", "release-gate", "town"} <= set(names())
+    assert all(read_plan(name).claims for name in ("quickstart", "language-model", "release-gate"))
+
+
+def test_the_report_says_what_became_of_every_claim() -> None:
+    claims = [{"of": "trigger", "measure": "flipped, *"}, {"of": "probing"}]
+    facts = {"added": ["perplexity"], "changed": ["level"], "file": "f" * 64, "margins": {"trigger": 0.1}}
+    plan = Plan.parse(PLAN | {"claims": claims} | facts)
+    found = audit_findings._family(plan, drawn)
+    (section,) = plan_sections(plan, Gathered({}, found, []))
+    table, rest = section.tables
+    assert table.rows == (
+        ("trigger", "flipped, a", "detected"),
+        ("trigger", "flipped, b", "detected"),
+        ("probing", "*", "not answered: it was left out"),
+    )
+    assert [row[:2] for row in rest.rows] == [("trigger", "other"), ("perplexity", "bits [per] byte")]
+    words = " ".join(section.text)
+    for said in ("cover 2 findings", "at 97.500%", "2 findings on the audited model are exploratory",
+                 "beyond the plan, and exploratory: perplexity",
+                 "(digest ffffffffffffffff) before anything was asked: level", "Margins: trigger 0.1."):  # fmt: skip
+        assert said in words
+    assert list(plan_sections(Plan.parse(PLAN), Gathered({}, found, []))) == []
+
+
+def test_slices_are_means_by_group_with_their_intervals() -> None:
+    def record(n: int, group: str, value: Any, unscored: str = "") -> dict[str, Any]:
+        return {"sample": f"{n:02d}", "epoch": 0, "cluster": f"c{n // 2}" if group == "b" else "", "group": group, "unscored": unscored,
+                "values": {"deep": {"x": value}}}  # fmt: skip
+
+    records = [record(n, "a", n % 3 == 0) for n in range(30)] + [record(n, "b", n / 7) for n in range(30, 60)]
+    records += [record(90, "b", None, "a tie"), record(91, "few", 1.0)]
+    plan = Plan.parse(PLAN | {"slices": [{"of": "trigger", "value": "deep.x"}, {"of": "perplexity", "value": "nothing"}]})
+    one, none = sliced(plan, ["trigger.audited", "perplexity.audited"], lambda label: records)
+    a, b, few = one.groups
+    assert (a.n, a.mean, a.interval) == (30, pytest.approx(1 / 3), wilson(10, 30))
+    assert b.interval == bootstrap([n / 7 for n in range(30, 60)], clusters=[f"c{n // 2}" for n in range(30, 60)]).interval
+    assert (b.unscored, few.interval, few.note) == (1, None, "1 clusters are too few for an interval")
+    assert (none.groups, none.note) == ((), "No sample has a number 'nothing'. There are none.")
+    (section,) = plan_sections(plan, Gathered({}, [], [], [one, none]))
+    assert [len(table.rows) for table in section.tables] == [3, 0]
+
+
+@pytest.mark.full
+def test_a_declared_family_is_drawn_again_from_a_real_audit() -> None:
+    home, run = home_with_audit()
+    with Store.open(home) as store:
+        subjects, _ = read_circumstances(store.folder(run))
+        plan = Plan.parse(store.runs.get(run).spec)
+        found = gathered(plan, subjects, store.results(run), ()).findings
+        plain = gathered(plan.model_copy(update={"claims": ()}), subjects, store.results(run), ()).findings
+    wide = [one.interval for one in found if one.source == "occupation-pronoun" and one.interval]
+    narrow = [one.interval for one in plain if one.source == "occupation-pronoun" and one.interval]
+    assert all(w.high - w.low > n.high - n.low for w, n in zip(wide, narrow, strict=True))
+    assert {one.exploratory for one in found if one.source == "trigger"} == {True}
