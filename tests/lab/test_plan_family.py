@@ -164,3 +164,10 @@ def test_a_declared_family_is_drawn_again_from_a_real_audit() -> None:
     narrow = [one.interval for one in plain if one.source == "occupation-pronoun" and one.interval]
     assert all(w.high - w.low > n.high - n.low for w, n in zip(wide, narrow, strict=True))
     assert {one.exploratory for one in found if one.source == "trigger"} == {True}
+
+
+def test_the_page_names_every_plan_and_field() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "plans.md").read_text(encoding="utf-8")
+    assert [name for name in names() if f"\n| `{name}` |" not in page] == []
+    kept = set(Plan.model_fields) - {"seed", "added", "changed", "file"}
+    assert [name for name in sorted(kept) if f"`{name}`" not in page] == []
