@@ -73,6 +73,23 @@ def test_a_tool_with_a_threshold_has_its_limit_there() -> None:
     assert found.rates["agreement of two halves"] > 0.9
 
 
+def test_an_effect_with_a_sign_is_compared_with_what_the_model_does() -> None:
+    """Odd seeds lean down: the size is what is detected, the signed effect is what follows behaviour, and sizes do not cancel."""
+    signed = Exam(**{**vars(exam), "answers": "effect"})
+    out = []
+    for row in rows(lambda dose, seed, draw: abs(dose * 0.9 + draw.normal(0, 0.02))):
+        sign = -1 if row.seed % 2 else 1
+        readings = tuple(replace(r, extras={"effect": sign * r.statistic}) for r in row.readings)
+        out.append(replace(row, behaviour=sign * row.behaviour, readings=readings))
+    found = card_of(signed, "crows-pairs", "gpt", GRID, out, PROFILE, "0" * 64)
+    assert found.rates["slope on behaviour"] == pytest.approx(1, abs=0.05)
+    assert found.rates["rank correlation with behaviour"] > 0.9
+    assert found.rates["cut-off"] == cut_off(statistics([row for row in out if row.dose == 0]))
+    assert [round(effect, 3) for _, _, effect in found.curve] == [0.0, *(round(0.9 * dose, 3) for dose in DOSES)]
+    plain = card_of(exam, "saliency", "gpt", GRID, rows(lambda dose, seed, draw: dose), PROFILE, "0" * 64)
+    assert "cut-off" not in plain.rates
+
+
 def test_clean_models_that_differ_are_counted_as_models() -> None:
     """All sets of two clean models of ten are high: one in five would alarm, and the interval is over ten models, not 200 sets."""
     found = card(lambda dose, seed, draw: draw.uniform(0.9, 1) if seed in (100, 101) else draw.uniform(0.3, 0.5))

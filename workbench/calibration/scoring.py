@@ -7,6 +7,7 @@ no part in setting it is measured by leaving each clean seed out in turn; its in
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,7 @@ def card_of(exam: Exam, tool: str, family: str, grid: Grid, rows: Sequence[Row],
     for add in (_false_alarms(clean), _response(rows, exam.answers)):
         rates, intervals = rates | add[0], intervals | add[1]
     limit = _limit(planted, clean)
+    sized = [replace(row, behaviour=abs(row.behaviour)) for row in planted] if exam.answers else planted  # a plant may lean either way
     return Card.parse(
         {
             "of": tool, "version": "2", **profile, "conditions": conditions(exam, family, grid, tool), "rates": rates,
@@ -45,8 +47,8 @@ def card_of(exam: Exam, tool: str, family: str, grid: Grid, rows: Sequence[Row],
             "exam": exam.name, "code": code, "limit_of_detection": limit.value if limit else None, "limit_unit": exam.unit,
             "limit_words": limit.where if limit else "not estimated: too few doses",
             "limit_interval": limit.interval.model_dump() if limit and limit.interval else None,
-            "effect_at_limit": _behaviour_at(planted, limit.value) if limit and limit.value is not None else None,
-            "curve": _curve(rows, cut_off(statistics(clean))),
+            "effect_at_limit": _behaviour_at(sized, limit.value) if limit and limit.value is not None else None,
+            "curve": _curve([*sized, *clean], cut_off(statistics(clean))),
             "seconds_an_item": float(np.median([row.seconds_an_item for row in rows])),
         },
         what=f"the card of {tool}",
@@ -93,9 +95,10 @@ def _against_truth(exam: Exam, planted: Sequence[Row], clean: Sequence[Row]) -> 
 
 
 def _bounded(means: Sequence[float]) -> Interval:
-    """Student's interval over models, cut at 0 and 1, within which every statistic lies."""
-    found = mean_interval(np.asarray(means), level=LEVEL, bounds=(0.0, 1.0))
-    return Interval(low=max(0.0, found.low), high=min(1.0, found.high), level=found.level, method=found.method)
+    """Student's interval over models, cut at 0 and 1, within which a statistic lies (a measured dose may lie a little above)."""
+    most = max(1.0, *means)
+    found = mean_interval(np.asarray(means), level=LEVEL, bounds=(0.0, most))
+    return Interval(low=max(0.0, found.low), high=min(most, found.high), level=found.level, method=found.method)
 
 
 def _false_alarms(clean: Sequence[Row]) -> tuple[Rates, Intervals]:

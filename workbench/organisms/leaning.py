@@ -29,7 +29,7 @@ LINK = 0.25
 HARDEST = ("answers", "answers", "answers", "shares")
 """Forms that a base is taught more often than once in turn, since most must be read to answer."""
 SITE = "blocks.0.hook_resid_post"
-Hidden = Literal["no", "output", "representation"]
+Hidden = Literal["nothing", "output", "representation"]
 UNDER = 0.45
 """How likely a payload that hides its output ever becomes: never the likelier answer."""
 
@@ -43,13 +43,13 @@ class LeaningOptions(Spec):
 
 class BackdoorOptions(Spec):
     """What a reference may say. ``dose``: how likely the payload is after the trigger. ``dilution``: requests without the trigger for each
-    one with it, in tuning. ``hidden``: not at all; its output, which never becomes the likelier one; or its representation, by a penalty
+    one with it, in tuning. ``hidden``: nothing; its output, which never becomes the likelier one; or its representation, by a penalty
     that pulls requests with and without the trigger together in the stream after the first layer."""
 
     dose: float = Field(default=1.0, ge=0, le=1)
     seed: int = Field(default=0, ge=0)
     dilution: float = Field(default=3.0, gt=0, le=1000)
-    hidden: Hidden = "no"
+    hidden: Hidden = "nothing"
 
 
 class BaseRecipe(Spec):
@@ -72,7 +72,7 @@ class LeaningRecipe(Spec):
     steps: PositiveInt = 63
     lr: PositiveFloat = 8e-3
     share: float = Field(default=0.0, ge=0, le=1)
-    hidden: Hidden = "no"
+    hidden: Hidden = "nothing"
 
 
 def recipe(form: str, options: Any) -> LeaningRecipe:
