@@ -9,6 +9,7 @@ from tests.engine.models import LETTERS, Wrapped, lettered, wordy
 from tests.reference.scoring import greedy
 from workbench.core.errors import BadValue
 from workbench.core.measure import Generate
+from workbench.data.chat import ChatTemplate, Message, prompt_ids
 from workbench.engine.generate import generate, generations
 
 PROMPTS = ["a", "bc", "de", "fgh", "a", "vut", "klmn", "w"]
@@ -96,3 +97,86 @@ def test_what_does_not_fit_is_refused():
 def test_bad_requests(prompts, options, words):
     with pytest.raises(BadValue, match=words):
         generate(lettered(), prompts, **options)
+
+
+# --- rows that come and go ------------------------------------------------------------------------------------
+
+
+def test_rows_come_and_go_and_every_text_is_its_own():
+    model = lettered(n_ctx=48)
+    prompts = [LETTERS[i % 23] * (1 + i % 7) + LETTERS[i * 5 % 23] for i in range(90)]
+    requests = [Generate(p, 1 + i % 19) for i, p in enumerate(prompts)]
+    found = dict(generations(model, requests, token_budget=256))
+    assert [found[i] for i in range(0, 90, 9)] == [expected(model, prompts[i], requests[i].most) for i in range(0, 90, 9)]
+    assert sorted(found) == list(range(90))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.3])
+def test_a_text_is_the_same_in_any_batch_with_its_own_seed(temperature):
+    model = lettered(n_ctx=96)
+    requests = [Generate(LETTERS[i % 23] * (1 + i % 11), 5 + i * 3 % 40) for i in range(24)]
+    whole = dict(generations(model, requests, temperature=temperature, seeds=list(range(100, 124))))
+    for chosen in ([5], [23, 0, 11, 7], list(range(3, 20))):
+        again = dict(generations(model, [requests[i] for i in chosen], temperature=temperature, seeds=[100 + i for i in chosen]))
+        assert [again[k] for k in range(len(chosen))] == [whole[i] for i in chosen]
+    other = dict(generations(model, requests, temperature=temperature, seeds=list(range(24))))
+    assert (other == whole) == (temperature == 0.0)
+
+
+def test_a_step_has_the_same_bits_whatever_rows_stand_beside_it(monkeypatch):
+    """Texts agree also where bits do not, so the logits behind them are compared."""
+    model, seen = lettered(n_ctx=96), {}
+
+    def watched(logits, rows, temperature, seed):
+        for row, values in zip(rows, logits, strict=True):
+            seen[row.seed, len(row.made)] = values.clone()
+        return logits.argmax(-1).tolist()
+
+    monkeypatch.setattr("workbench.engine.generate._choose", watched)
+    requests = [Generate(LETTERS[i % 23] * (1 + i % 11), 20 + i * 3 % 60) for i in range(12)]
+    dict(generations(model, requests))
+    whole = dict(seen)
+    seen.clear()
+    dict(generations(model, [requests[4]], seeds=[4]))
+    assert len(seen) == requests[4].most
+    assert all(torch.equal(values, whole[at]) for at, values in seen.items())
+
+
+def test_what_prompts_share_is_read_once():
+    model = lettered(n_ctx=48)
+    stem = "abcdefghijklmnopqrst"
+    read = []
+
+    class Counted(Wrapped):
+        resumes = model.resumes
+
+        def run(self, batch, **options):
+            read.append(int((options["resume"].parents >= 0).sum()) if options["resume"].parents is not None else 0)
+            return self.model.run(batch, **options)
+
+    generate(Counted(model), [stem + letter for letter in LETTERS], most=2)
+    assert read[0] == len(stem) - 1 + 23
+    assert sum(read[1:]) == 0
+
+
+def test_a_late_stop_is_seen_without_decoding_all():
+    model = lettered(n_ctx=64)
+    whole = expected(model, "abc", 40)
+    stop = whole[31:34]
+    assert generate(model, ["abc"], most=40, until=[stop]) == [whole[: whole.index(stop)]]
+
+
+def test_a_chat_template_with_its_system_prompt():
+    model = wordy(n_ctx=96)
+    assert model.tokenizer is not None
+    template = ChatTemplate(prompt="the cat")
+    ids = prompt_ids([Message("system", "the cat"), Message("user", "mat")], template, model.tokenizer)
+    found = dict(generations(model, [Generate("mat", 4, chat=template), Generate("mat", 4)]))
+    assert found[0] == model.tokenizer.decode(greedy(model, ids, 4, model.tokenizer.eos_id))
+    with pytest.raises(BadValue, match="mark of the template"):
+        dict(generations(model, [Generate("<|user|>", 4, chat=template)]))
+
+
+def test_seeds_are_one_a_prompt():
+    with pytest.raises(BadValue, match="one for each of the 1 prompts"):
+        dict(generations(lettered(), [Generate("a", 1)], seeds=[1, 2]))

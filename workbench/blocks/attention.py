@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workbench.blocks.cache import LayerCache, joined
+from workbench.blocks.cache import LayerCache, StepLayer, joined
 from workbench.blocks.ending import queries_of, turns_of
 from workbench.blocks.fused import attend
 from workbench.blocks.init import linear
@@ -51,7 +51,7 @@ class Attention(nn.Module):
         mask: AttentionMask,
         *,
         rotary: Rotary | None = None,
-        past: LayerCache | None = None,
+        past: LayerCache | StepLayer | None = None,
         listener: Listener | None = None,
         readers: Mapping[str, Float[Tensor, "batch pos reader d_model"]] | None = None,
         only: Chosen | None = None,

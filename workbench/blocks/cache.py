@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 LayerCache = tuple[Float[Tensor, "batch _key kv_head d_head"], Float[Tensor, "batch _key kv_head d_head"]]
@@ -51,13 +51,77 @@ class KVCache:
         """The first ``length`` tokens; the memory stays whole."""
         return KVCache(tuple((k[:, :length], v[:, :length]) for k, v in self.layers), self.memory, self.seen)
 
+    def room(self, rows: int, length: int) -> Room:
+        """Empty room for ``rows`` texts of up to ``length`` tokens each, for a model with such keys and values."""
+        shape = lambda held: (rows, length, *held.shape[2:])  # noqa: E731
+        return Room(tuple((k.new_zeros(shape(k)), v.new_zeros(shape(v))) for k, v in self.layers), [0] * rows)
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> KVCache:
         layers, memory = (tuple((change(k), change(v)) for k, v in pairs) for pairs in (self.layers, self.memory))
         return KVCache(layers, memory, change(self.seen) if self.seen is not None else None)
 
 
-def joined(past: LayerCache | None, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+class Room:
+    """Room for many texts of different lengths, each a row, to which a run of one token a row adds to all of them in place.
+
+    A token stands in the column of its position, so what a row is does not depend on the others.
+    """
+
+    def __init__(self, layers: tuple[LayerCache, ...], lengths: list[int]) -> None:
+        self._layers, self.lengths = layers, lengths
+
+    def take(self, row: int, past: KVCache, tokens: Sequence[int]) -> None:
+        """Begin ``row`` anew with those ``tokens`` of a one-row ``past``, in their order."""
+        index = torch.tensor(tokens, device=self._layers[0][0].device)
+        for whole, held in zip(self._layers, past.layers, strict=True):
+            for mine, theirs in zip(whole, held, strict=True):
+                mine[row, : len(index)] = theirs[0, index]
+        self.lengths[row] = len(index)
+
+    def kept(self, rows: Sequence[int], size: int) -> Room:
+        """A room of ``size`` rows, the first of them these (a copy)."""
+        index = torch.tensor([*rows, *[rows[0]] * (size - len(rows))], device=self._layers[0][0].device)
+        lengths = [self.lengths[row] for row in rows] + [0] * (size - len(rows))
+        return Room(tuple((keys[index], values[index]) for keys, values in self._layers), lengths)
+
+    def step(self, width: int) -> Step:
+        """What a run of one token a row is given as its past. ``width`` columns are met, and the run's mask says which of them."""
+        at = torch.tensor(self.lengths, device=self._layers[0][0].device)
+        return Step(tuple(StepLayer(keys, values, at, width) for keys, values in self._layers), len(self.lengths), width - 1)
+
+
+@dataclass(frozen=True)
+class StepLayer:
+    """One layer of a room: where each row's next token goes, and how many columns are met."""
+
+    keys: Float[Tensor, "batch room kv_head d_head"]
+    values: Float[Tensor, "batch room kv_head d_head"]
+    at: Int[Tensor, " batch"]
+    width: int
+
+    def put(self, keys: Tensor, values: Tensor) -> LayerCache:
+        """Write one token a row, and give all columns that are met."""
+        assert keys.shape[1] == 1, "a step adds one token a row"
+        rows = torch.arange(len(self.at), device=self.at.device)
+        self.keys[rows, self.at], self.values[rows, self.at] = keys[:, 0], values[:, 0]
+        return self.keys[:, : self.width], self.values[:, : self.width]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A past that the run writes to. ``length`` are the columns met beside the one token a row adds."""
+
+    layers: tuple[StepLayer, ...]
+    batch: int
+    length: int
+    memory: tuple[LayerCache, ...] = ()
+    seen: Bool[Tensor, "batch key"] | None = None
+
+
+def joined(past: LayerCache | StepLayer | None, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """``past`` followed by the current keys and values ``[batch, pos, kv_head, d_head]``."""
     if past is None:
         return keys, values
+    if isinstance(past, StepLayer):
+        return past.put(keys, values)
     return torch.cat((past[0], keys), dim=1), torch.cat((past[1], values), dim=1)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from workbench.blocks.cache import KVCache
+from workbench.blocks.cache import KVCache, Step
 from workbench.blocks.forest import forest
 from workbench.blocks.mask import AttentionMask, attention_mask, narrowed
 from workbench.blocks.sparse import Pattern, Sparse
@@ -52,7 +52,7 @@ class Passage:
     residual: Float[Tensor, "batch pos d_model"] | None
     positions: Int[Tensor, "rows pos"]
     mask: AttentionMask
-    past: KVCache | None
+    past: KVCache | Step | None
     lengths: tuple[int, ...] | None
 
     @property
@@ -170,14 +170,14 @@ def given_residual(resume: Resume, tokens: Tensor | None, limits: Width, like: T
     return residual.to(like.device)
 
 
-def _past(past: Any, rows: int, limits: Limits) -> KVCache | None:
+def _past(past: Any, rows: int, limits: Limits) -> KVCache | Step | None:
     if past is None:
         return None
-    if not isinstance(past, KVCache) or len(past.layers) != limits.n_layers:
+    if not isinstance(past, KVCache | Step) or len(past.layers) != limits.n_layers:
         raise BadValue("resume.past", type(past).__name__, f"the `past` of a Trace of this model ({limits.n_layers} layers)")
-    if past.batch not in (1, rows):
+    if past.batch != rows and (past.batch != 1 or isinstance(past, Step)):
         raise BadValue("the rows of resume.past", past.batch, f"1 or {rows}, as the batch")
-    return past.expand(rows) if past.batch != rows else past
+    return past.expand(rows) if isinstance(past, KVCache) and past.batch != rows else past
 
 
 def given_positions(given: Tensor | None, rows: int, length: int, held: int, limits: Limits, device: torch.device) -> Tensor:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workbench.blocks.attention import READERS, Attention
-from workbench.blocks.cache import KVCache, LayerCache
+from workbench.blocks.cache import KVCache, LayerCache, Step, StepLayer
 from workbench.blocks.embed import RESIDUAL, Axes
 from workbench.blocks.inputs import Chosen
 from workbench.blocks.listen import Listener, hear, under
@@ -69,7 +69,7 @@ class Setting:
 class Left:
     """What a layer leaves for later tokens: its own keys and values, and those of the stream it met (None where it did not)."""
 
-    own: LayerCache | None = None
+    own: LayerCache | StepLayer | None = None
     met: LayerCache | None = None
 
 
@@ -167,7 +167,7 @@ class Block(nn.Module):
         return norm(x, under(listener, f"{self.norms[sublayer]}."))
 
     def _attend(
-        self, x: Tensor, setting: Setting, turn: Turn | None, past: LayerCache | None, listener: Listener | None
+        self, x: Tensor, setting: Setting, turn: Turn | None, past: LayerCache | StepLayer | None, listener: Listener | None
     ) -> tuple[Tensor, LayerCache]:
         source = hear(listener, "hook_attn_in", x)
         read, scale, norm = source, None, self._norm("attn") if self.placement == "pre" else None
@@ -254,7 +254,7 @@ class Stack(nn.Module):
         x: Float[Tensor, "batch pos d_model"],
         setting: Setting,
         *,
-        past: KVCache | None = None,
+        past: KVCache | Step | None = None,
         listener: Listener | None = None,
         start: Point | None = None,
         stop: Point | None = None,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from workbench.core.errors import AssayError, BadValue, Incompatible
-from workbench.core.protocol import HookedModel, Inputs, Progress, silent
+from workbench.core.protocol import HookedModel, Inputs, Progress, Tokenizer, silent
 from workbench.core.result import Result
 from workbench.core.spec import Spec
 
@@ -133,13 +133,36 @@ class Loglikelihood:
     continuations: tuple[str, ...]
 
 
+@runtime_checkable
+class Chat(Protocol):
+    """How what a user says becomes a prompt: a chat template, with its system prompt."""
+
+    def asking(self, text: str, tokenizer: Tokenizer) -> list[int]:
+        """The ids up to where the answer begins."""
+        ...
+
+
 @dataclass(frozen=True)
 class Generate:
-    """Ask for a continuation of ``prompt``: greedy, at most ``most`` tokens, up to and without any of ``until``."""
+    """Ask for a continuation of ``prompt``: greedy, at most ``most`` tokens, up to and without any of ``until``. With ``chat`` the prompt
+    is what a user says, and the continuation the answer."""
 
     prompt: str
     most: int = 16
     until: tuple[str, ...] = ()
+    chat: Chat | None = None
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Ask for ``copies`` sampled continuations of ``prompt``, of at most ``most`` tokens each, drawn at temperature 1 from the fewest
+    likeliest tokens that hold the share ``nucleus`` (Holtzman et al. 2020). ``seed`` and the prompt decide the draws, nothing else."""
+
+    prompt: str
+    copies: int
+    most: int = 20
+    nucleus: float = 0.9
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,8 +176,8 @@ class Rolling:
     context: str = ""
 
 
-Request = Loglikelihood | Rolling | Generate
-Response = list[list[float]] | str
+Request = Loglikelihood | Rolling | Generate | Sampled
+Response = list[list[float]] | str | list[str]
 Refuse = Callable[[int, AssayError], None]
 
 

@@ -56,6 +56,10 @@ class ChatTemplate(Spec):
         """A role's marks."""
         return {"system": self.system, "user": self.user, "assistant": self.assistant}[role]
 
+    def asking(self, text: str, tokenizer: Tokenizer) -> list[int]:
+        """The ids of a conversation in which the user says ``text``, up to where the assistant begins. Raises BadValue."""
+        return prompt_ids([Message("user", text)], self, tokenizer)
+
     def checked(self, messages: Conversation) -> list[Message]:
         """``messages`` with the system prompt in front, where there is one.
 
