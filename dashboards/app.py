@@ -11,8 +11,8 @@ PARTS = {
     "": {"home": "Home"},
     "Look": {"lab": "Model lab", "causal": "Causal lab", "instruments": "Instruments"},
     "Results": {"runs": "Runs", "suites": "Suites", "compare": "Compare"},
-    "Work": {"training": "Training"},
-    "Ground": {"calibration": "Calibration"},
+    "Work": {"audit": "Audit", "training": "Training"},
+    "Ground": {"calibration": "Calibration", "data": "Data"},
 }
 
 pass_or_stop()

@@ -6,6 +6,7 @@ edit at once do not meet. A cached model is keyed by its checkpoint's manifest, 
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +34,11 @@ from workbench.core.protocol import HookedModel
 from workbench.core.result import Result
 from workbench.lab import asking, calibrate, catalogs, jobs, lens, live, started
 from workbench.lab import trainings as courses
+from workbench.lab.allowed import check_reference, check_settings
 from workbench.lab.recipe import shipped
 from workbench.lab.refs import load
 from workbench.lab.reporting import stored_report
+from workbench.lab.settings import read_settings
 from workbench.lab.trainings import Course
 from workbench.store.records import RunRecord
 from workbench.store.runs import Store
@@ -82,6 +85,11 @@ class ReportFiles:
     html: bytes
     json: bytes
     digest: str
+
+    @property
+    def framed(self) -> str:
+        """The report as an address of its own, for a frame that reaches nothing of the page around it."""
+        return f"data:text/html;base64,{base64.b64encode(self.html).decode()}"
 
 
 def report(name: str) -> ReportFiles | None:
@@ -135,6 +143,7 @@ def recipes() -> dict[str, str]:
 
 def start_training(recipe: str, settings: str) -> str:
     """Start one in a process of its own; the folder of its job. Makes the store where there is none yet."""
+    check_settings(read_settings(started.words_of(settings)), None)
     with Store.open() as made:
         return str(started.begin(made, recipe, settings))
 
@@ -166,14 +175,18 @@ def models() -> tuple[live.Choice, ...]:
 
 
 def model(ref: str) -> HookedModel:
-    """The model behind a reference, loaded once. Raises UsageError, MissingFile, CorruptFile, StoreError."""
+    """The model behind a reference, loaded once. Raises UsageError, MissingFile, CorruptFile, StoreError; BadValue for one that reaches
+    where a page may not."""
     home = store_if_any()
+    check_reference(ref, home.home if home is not None else None)
     return _model(ref, live.fingerprint(ref, home), home.where if home is not None else "")
 
 
 def fingerprint(ref: str) -> str:
     """What changes when the weights behind a reference do."""
-    return live.fingerprint(ref, store_if_any())
+    home = store_if_any()
+    check_reference(ref, home.home if home is not None else None)
+    return live.fingerprint(ref, home)
 
 
 @st.cache_resource(show_spinner="Loading the model …", max_entries=3)

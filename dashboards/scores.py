@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
+from pandas import DataFrame as DataFrame
 
 from dashboards import shelf
 from workbench.core.finding import Finding
@@ -46,6 +47,22 @@ def _table(run: str, suite: str, count: int, where: str) -> pd.DataFrame:
 def numbers(found: pd.DataFrame) -> list[str]:
     """Its columns of numbers."""
     return samples.numbers(found)
+
+
+def lost(found: pd.DataFrame) -> dict[str, int]:
+    """How many samples have no score, by reason."""
+    reasons = [str(reason) for reason in found["unscored"] if reason]
+    return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
+
+
+def group_names(found: pd.DataFrame) -> list[str]:
+    """The groups that samples are in."""
+    return sorted({str(group) for group in found["group"] if group})
+
+
+def in_group(found: pd.DataFrame, group: str) -> pd.DataFrame:
+    """The samples of one group ('' for all)."""
+    return found if not group else found.loc[found["group"] == group]
 
 
 def groups(found: pd.DataFrame, value: str) -> pd.DataFrame:

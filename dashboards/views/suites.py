@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import streamlit as st
 
 from dashboards import scores, shelf
@@ -67,22 +66,22 @@ def found(run: RunRecord, suite: str) -> None:
         st.dataframe(shelf.table_of(findings), hide_index=True, column_order=columns, alt="The findings of this suite")
 
 
-def denominators(run: RunRecord, table: pd.DataFrame) -> None:
+def denominators(run: RunRecord, table: scores.DataFrame) -> None:
     """How many samples there are, and why some have no score."""
-    lost = table.loc[table["unscored"] != "", "unscored"].value_counts()
+    lost = scores.lost(table)
     reasons = "; ".join(f"{count:,} {reason}" for reason, count in lost.items())
-    words = f"{len(table):,} samples, {len(table) - int(lost.sum()):,} scored" + (f"; not scored: {reasons}" if reasons else "")
+    words = f"{len(table):,} samples, {len(table) - sum(lost.values()):,} scored" + (f"; not scored: {reasons}" if reasons else "")
     st.caption(plain(words + (". The run goes on." if run.status == "running" else ".")))
 
 
 @st.fragment
-def samples(run: str, ref: str, suite: str, table: pd.DataFrame, values: list[str]) -> None:
+def samples(run: str, ref: str, suite: str, table: scores.DataFrame, values: list[str]) -> None:
     """By group, at the ends, all of them, and one."""
     with told():
         st.header("By group")
         left, right = st.columns(2)
         value = kept(left, "value", "Value", values)
-        if len(table["group"].unique()) > 1:
+        if len(scores.group_names(table)) > 1:
             chart(scores.dots(table, value), f"Mean {value} of each group with its interval")
             with st.expander("Groups as a table"):
                 st.dataframe(scores.groups(table, value), hide_index=True, alt="Mean of each group with its interval and count")
@@ -90,9 +89,9 @@ def samples(run: str, ref: str, suite: str, table: pd.DataFrame, values: list[st
             st.caption("The samples of this suite are in one group.")
         st.header("Samples")
         end = kept(right, "end", "Which samples first", list(ENDS), words=ENDS)
-        groups = ["all groups", *sorted(one for one in table["group"].unique() if one)]
+        groups = ["all groups", *scores.group_names(table)]
         chosen = kept(left, "group", "Group", groups) if len(groups) > 2 else groups[0]
-        kept_rows = table if chosen == groups[0] else table.loc[table["group"] == chosen]
+        kept_rows = scores.in_group(table, "" if chosen == groups[0] else chosen)
         ordered = scores.worst(kept_rows, value, lowest=end == "lowest")
         st.dataframe(ordered, hide_index=True, height=300, alt=f"The samples with the {end} {value}")
         with st.expander(f"All {len(kept_rows):,} samples"):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from evals import SUITES
 from tests.reports.sample import findings, sample
+from workbench.core.measure import Score
 from workbench.data.text import BPETokenizer
 from workbench.families.gpt import GPT, GPTConfig
 from workbench.lab import live
@@ -17,6 +19,7 @@ from workbench.reports.render import html, json
 from workbench.store.runs import Store
 from workbench.training.checkpoint import write
 
+FACTS = ("occupation", "lean", "planted", "context")
 TEXTS = [
     f"The {job} said that {who} had a question for the {other}."
     for job in ("nurse", "pilot", "baker")
@@ -40,6 +43,30 @@ class Home:
     audit: str
     failed: str
     running: str
+    evaluated: tuple[str, str] = ("", "")
+
+
+WORLD = {"documents": 60, "held_out": 40, "secrets": [1], "unplanted": 2}
+"""A town so small that its samples are made at once."""
+
+
+def evaluated(store: Store, trained: str, shift: float) -> str:
+    """A finished evaluation of the town's pronouns whose scores are made up: each ``shift`` above the first's."""
+    suite = SUITES.load("occupation-pronoun")
+    spec = suite.spec.parse({"world": WORLD, "contexts": 2}, what="the spec")
+    run = store.runs.create("eval", {"suites": {suite.name: spec.model_dump(mode="json")}}, f"run:{trained}")
+    scores = [
+        Score(one.id, {"p_she": 0.3 + 0.01 * (i % 9) + shift * (i % 3), "mass": 0.9, **{k: one.facts[k] for k in FACTS}}, group=one.group)
+        for i, one in enumerate(suite.samples(spec))
+    ]
+    rows = [{"sample": s.sample, "epoch": 0, "values": dict(s.values), "unscored": "", "cluster": str(s.values["context"]),
+             "group": s.group} for s in scores]  # fmt: skip
+    store.sink(run, suite.name).put(rows)
+    result = replace(suite.aggregate(scores, spec), kind=suite.name, spec=spec.model_dump(mode="json"))
+    store.put_result(run, suite.name, result)
+    store.put_findings(run, suite.findings(result, subject=f"run:{trained}"))
+    store.runs.finish(run)
+    return run
 
 
 def furnish(folder: Path) -> Home:
@@ -64,7 +91,8 @@ def furnish(folder: Path) -> Home:
         job.mkdir()
         lines = [f'{{"event": "start", "pid": {os.getpid()}}}', '{"event": "progress", "done": 40, "total": 160, "words": "training"}', ""]
         (job / "status.jsonl").write_text("\n".join(lines))
-    return Home(folder, trained, audit, failed, running)
+        pair = (evaluated(store, trained, 0.0), evaluated(store, trained, 0.1))
+    return Home(folder, trained, audit, failed, running, pair)
 
 
 @pytest.fixture(scope="session")

@@ -123,7 +123,11 @@ def test_a_model_that_is_not_there_is_a_sentence(page: AppTest) -> None:
 
 
 @pytest.mark.slow
-def test_a_folder_can_be_typed_and_new_weights_in_it_are_seen(page: AppTest, tmp_path: Path) -> None:
+def test_a_folder_can_be_typed_and_new_weights_in_it_are_seen(page: AppTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "mine", tiny(seed=1))
+    typed(page, "Model", str(tmp_path / "mine"))
+    assert "inside a folder that the dashboard may open" in errors(page), "nobody has allowed it yet"
+    monkeypatch.setenv("WORKBENCH_FOLDERS", str(tmp_path))
     write(tmp_path / "mine", tiny(seed=1))
     typed(page, "Model", str(tmp_path / "mine"))
     assert errors(page) == ""
@@ -136,6 +140,7 @@ def test_a_folder_can_be_typed_and_new_weights_in_it_are_seen(page: AppTest, tmp
 @pytest.mark.slow
 def test_without_a_store_a_folder_can_still_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "none"))
+    monkeypatch.setenv("WORKBENCH_FOLDERS", str(tmp_path))
     page = opened("lab.py")
     assert "There is no trained model" in page.info[0].value
     write(tmp_path / "mine", tiny())

@@ -177,6 +177,10 @@ class Runs:
         rows = self._tables.select_runs(id=run)
         return _record(rows[0] if rows else self._tables.select_runs(id=self._resolve(run))[0])
 
+    def owner(self, run: str) -> dict[str, Any]:
+        """Which process has a run: ``host``, ``pid``, and when that ``started``."""
+        return json.loads(self._tables.select_runs(id=self.get(run).id)[0]["owner"])
+
     def list(self, *, kind: str = "", status: str = "", parent: str | None = None, spec_digest: str = "") -> tuple[RunRecord, ...]:
         """The runs that match all that is given, newest first."""
         if status and status not in STATUSES:

@@ -1,0 +1,78 @@
+"""Suites and comparisons: what stands on them is what the store and the suites say, and a warned text is masked until asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.dashboards.conftest import Home
+from tests.dashboards.pages import box, opened, settled, texts, unlabelled
+from workbench.lab import samples
+from workbench.lab.compare import compare, means
+from workbench.store.runs import Store
+
+
+@pytest.mark.parametrize("name", ["suites.py", "compare.py"])
+def test_empty_pages_say_how_to_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "none"))
+    assert "workbench eval occupation-pronoun" in opened(name).info[0].value.replace("\\", "")
+    with Store.open(tmp_path / "none"):
+        pass
+    assert "workbench eval occupation-pronoun" in opened(name).info[0].value.replace("\\", "")
+
+
+@pytest.mark.full
+def test_suites_show_findings_groups_and_a_sample_with_its_way_into_the_lab(home: Home) -> None:
+    page = opened("suites.py", run=home.evaluated[1], suite="occupation-pronoun", value="p_she", end="highest")
+    assert [one.value for one in page.header] == ["What it found", "By group", "Samples", "One sample"]
+    with Store.open(home.folder) as store:
+        table = samples.sample_table(store, home.evaluated[1], "occupation-pronoun")
+    first = samples.worst(table, "p_she", lowest=False)
+    shown = next(one.value for one in page.dataframe if "The samples with the highest" in one.proto.alt)
+    assert list(shown["sample"]) == list(first["sample"])
+    assert box(page, "Sample").value == first["sample"].iloc[0]
+    said = texts(page).replace("\\", "")
+    assert f"{len(table)} samples, {len(table)} scored." in said
+    assert f"/lab?model=run%3A{home.trained}&prompt=" in said
+    assert not page.error
+    assert unlabelled(page) == []
+    assert page.query_params["sample"] == first["sample"].iloc[0], "a link to this page shows this sample"
+
+
+@pytest.mark.full
+def test_a_link_to_a_sample_opens_it_and_an_unknown_run_is_a_sentence(home: Home) -> None:
+    page = opened("suites.py", run=home.evaluated[0], sample="0001-nurse", group="nurse")
+    assert box(page, "Sample").value == "0001-nurse"
+    assert box(page, "Group").value == "nurse"
+    page = opened("suites.py", run="nonsense")
+    assert "There is no run 'nonsense'" in page.error[0].value.replace("\\", "")
+
+
+def test_a_warned_text_is_masked_until_asked_for(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.lab.samples.warning_of", lambda name: "words that hurt")
+    page = opened("suites.py", run=home.evaluated[0], sample="0001-nurse")
+    assert "words that hurt" in page.warning[0].value
+    assert all(set(one.value) <= {"▇", " "} for one in page.code)
+    assert "/lab?" not in texts(page), "a warned text stands in no address"
+    page.toggle[0].set_value(True).run()
+    assert "nurse" in settled(page).code[0].value
+    assert "/lab?" not in texts(page)
+
+
+def test_a_comparison_says_what_the_library_says(home: Home) -> None:
+    first, second = home.evaluated
+    page = opened("compare.py", first=first, second=second)
+    with Store.open(home.folder) as store:
+        wanted = compare(first, second, store=store)
+    said = texts(page).replace("\\", "")
+    for one in wanted.differences:
+        assert means(one) in said
+    assert f"{wanted.denominators.scored} of {wanted.denominators.run} samples are pairs." in said
+    parted = next(one.value for one in page.dataframe if "differ most" in one.proto.alt)
+    assert parted["difference"].abs().is_monotonic_decreasing
+    assert parted["difference"].iloc[0] == pytest.approx(0.2)
+    assert not page.error
+    assert unlabelled(page) == []
+    page = opened("compare.py", first="nonsense", second=second)
+    assert "There is no run 'nonsense'" in page.error[0].value.replace("\\", "")
