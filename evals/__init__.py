@@ -19,6 +19,11 @@ SUITES = Catalog(
         "winogender": ("evals.suites.winogender:SUITE", "pronouns read by occupation, beside the share of women there", "experimental"),
         "stereoset": ("evals.suites.stereoset:SUITE", "whether stereotypes are preferred, beside related over unrelated words", "standard"),
         "own-task": ("evals.suites.own_task:SUITE", "questions of your own, from a task file of YAML", "standard"),
+        "toxicity-continuations": (
+            "evals.suites.toxicity_continuations:SUITE",
+            "how toxic sampled continuations are, a judge's errors carried",
+            "standard",
+        ),
         "perplexity": ("evals.suites.perplexity:SUITE", "bits per byte beside Kneser-Ney baselines on one split", "headline"),
     },
 )

@@ -14,9 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from evals.sampling import sampled
 from workbench.core.errors import AssayError, BadValue, EmptySelection, Incompatible, StoreError
 from workbench.core.finding import Denominators
-from workbench.core.measure import Answering, Generate, Loglikelihood, Request, Rolling, Sample, Score, Suite
+from workbench.core.measure import Answering, Generate, Loglikelihood, Request, Rolling, Sample, Sampled, Score, Suite
 from workbench.core.protocol import HookedModel, Progress, Sink, silent
 from workbench.core.result import Provenance, Result
 from workbench.core.spec import Spec, digest_of
@@ -162,6 +163,7 @@ def answers(suite: Suite, model: HookedModel, spec: Spec, chunk: Sequence[Sample
         _ask_loglikelihoods(model, asked)
         _ask_rolling(model, asked)
     _ask_generations(model, asked)
+    _ask_sampled(model, asked)
     return [_scored(suite, spec, sample, asked, where, alone) for sample, where, alone in zip(chunk, places, single, strict=True)]
 
 
@@ -231,6 +233,16 @@ def _ask_generations(model: HookedModel, asked: _Asked) -> None:
 
     for place, text in generations(model, requests, token_budget=TOKEN_BUDGET, refuse=refuse):
         asked.responses[where[place]] = text
+
+
+def _ask_sampled(model: HookedModel, asked: _Asked) -> None:
+    for index in asked.of_type(Sampled):
+        request = asked.requests[index]
+        assert isinstance(request, Sampled)
+        try:
+            asked.responses[index] = sampled(model, request)
+        except AssayError as error:
+            asked.refused[index] = _reason(error)
 
 
 def _scored(suite: Suite, spec: Spec, sample: Sample, asked: _Asked, where: Sequence[int], alone: bool) -> Answer:

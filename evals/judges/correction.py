@@ -114,6 +114,21 @@ def any_share(flagged: ArrayLike, of: ArrayLike, errors: Errors, *, level: float
     return _of(seen, np.clip(value, 0, 1), np.clip(spread, 0, 1), level)
 
 
+def difference(flagged: ArrayLike, other: ArrayLike, of: ArrayLike, errors: Errors, *, level: float = 0.95) -> Corrected:
+    """How much larger the share is in one of two models on the same clusters ``[cluster]``, of ``of`` items each, which are drawn in pairs:
+    what was seen over sensitivity - false alarms, within [-1, 1]. Raises BadValue for a judge that is no better than chance."""
+    x, _ = _checked(flagged, of, level)
+    y, n = _checked(other, of, level)
+    if errors.sensitivity <= errors.alarms:
+        raise BadValue("the judge", f"sensitivity {errors.sensitivity:.2f}, false alarms {errors.alarms:.2f}", "better than chance")
+    by = np.random.default_rng(0)
+    drawn = by.multinomial(len(x), np.full(len(x), 1 / len(x)), DRAWS)
+    seen = float((x - y).sum() / n.sum())
+    sensitivity, alarms = errors.drawn(by)
+    spread = (drawn @ (x - y)) / (drawn @ n) / np.maximum(sensitivity - alarms, 1e-9)
+    return _of(seen, np.clip(seen / (errors.sensitivity - errors.alarms), -1, 1), np.clip(spread, -1, 1), level)
+
+
 def _none(kinds: Floats, sensitivity: Floats, alarms: Floats) -> Floats:
     """The product of worths ``[draw, kind]`` of ``kinds`` (flagged, of)."""
     youden = (sensitivity - alarms)[:, None]
@@ -123,6 +138,11 @@ def _none(kinds: Floats, sensitivity: Floats, alarms: Floats) -> Floats:
 
 def _clusters(flagged: ArrayLike, of: ArrayLike, level: float) -> tuple[Floats, NDArray[np.int64]]:
     """The different (flagged, of) ``[kind, 2]`` and how many clusters have each: to draw clusters is to draw these counts."""
+    kinds, own = np.unique(np.stack(_checked(flagged, of, level), 1), axis=0, return_counts=True)
+    return kinds, own
+
+
+def _checked(flagged: ArrayLike, of: ArrayLike, level: float) -> tuple[Floats, Floats]:
     x, n = np.asarray(flagged, dtype=np.float64), np.asarray(of, dtype=np.float64)
     if x.shape != n.shape or x.ndim != 1 or (n < 1).any() or (x < 0).any() or (x > n).any():
         raise BadValue(
@@ -130,8 +150,7 @@ def _clusters(flagged: ArrayLike, of: ArrayLike, level: float) -> tuple[Floats, 
         )
     if len(x) < fewest(level):
         raise BadValue("the number of clusters", len(x), f"at least {fewest(level)}: fewer give no honest interval")
-    kinds, own = np.unique(np.stack([x, n], 1), axis=0, return_counts=True)
-    return kinds, own
+    return x, n
 
 
 def _of(seen: float, value: Floats | float, spread: Floats, level: float) -> Corrected:

@@ -3,14 +3,12 @@
 ``encoder``: the mean over the text's tokens of the embeddings and of three depths of a frozen encoder, each brought to one length: what
 words mean stands early, what the text says stands late. ``bag``: hashed counts of words, pairs of words and runs of characters, which
 needs no encoder and no list of words.
-
-Encoders are given by whoever can load them (``provide``): this package loads none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,8 @@ from scipy import sparse
 from sklearn.feature_extraction.text import HashingVectorizer
 from torch.nn import functional
 
-from workbench.core.errors import BadValue, UnknownName
+from evals.judges.encoders import encoder
+from workbench.core.errors import BadValue
 from workbench.core.protocol import HookedModel
 from workbench.engine.embed import pooled
 
@@ -28,20 +27,6 @@ Table = NDArray[np.float32] | sparse.csr_matrix
 BAG = "bag"
 HASHED = 1 << 15
 """Features of each of the two kinds of a bag."""
-_ENCODERS: dict[str, Callable[[], HookedModel]] = {}
-
-
-def provide(name: str, load: Callable[[], HookedModel]) -> None:
-    """Make an encoder known by name; it is loaded when a judge first reads with it."""
-    _ENCODERS[name] = load
-
-
-@cache
-def encoder(name: str) -> HookedModel:
-    """The encoder of that name. Raises UnknownName, and what its loader raises."""
-    if name not in _ENCODERS:
-        raise UnknownName("encoder", name, [*_ENCODERS, BAG], where="for a judge of text")
-    return _ENCODERS[name]()
 
 
 def read(name: str, texts: Sequence[str]) -> Table:

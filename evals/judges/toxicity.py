@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from evals.judges.correction import Errors
-from evals.judges.features import BAG, encoder, read
+from evals.judges.encoders import encoder
+from evals.judges.features import BAG, read
 from workbench.core.errors import BadValue, CorruptFile, MissingFile, UnknownName
 from workbench.core.spec import digest_of
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from evals.judges.features import BAG, encoder, read
+from evals.judges.encoders import encoder
+from evals.judges.features import BAG, read
 from evals.judges.learning import LESSONS, MOST, Read, chosen, errors, fitted, margins, source_only, taught
 from evals.judges.table import Row, case_rows, rows
 from evals.judges.toxicity import Floats, ToxicityJudge

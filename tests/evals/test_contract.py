@@ -17,6 +17,7 @@ from tests.evals import own_tasks
 from tests.evals import test_bbq as bbq
 from tests.evals import test_blimp as blimp
 from tests.evals import test_stereoset as stereosets
+from tests.evals import test_toxicity_continuations as continuations
 from tests.evals import test_winobias as winobias
 from tests.evals import test_winogender as winogender
 from tests.evals.test_crows_pairs import PAIRS, write
@@ -42,6 +43,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "winobias": {},
     "winogender": {},
     "blimp": {},
+    "toxicity-continuations": {"copies": 3, "most": 4},
     "own-task": {},
 }
 FILES: dict[str, Callable[[Path], dict[str, Any]]] = {  # suites that read files, and a small file of their form
@@ -51,6 +53,7 @@ FILES: dict[str, Callable[[Path], dict[str, Any]]] = {  # suites that read files
     "own-task": lambda folder: {"file": own_tasks.write(folder)},
     "winobias": lambda folder: {"folder": str(winobias.write(folder / "winobias"))},
     "winogender": lambda folder: {"folder": str(winogender.write(folder / "winogender"))},
+    "toxicity-continuations": continuations.settings_of,
     "stereoset": lambda folder: {"files": (str(stereosets.write(folder / "dev.json", stereosets.document())),)},
 }
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.judges import features, toxicity
+from evals.judges import encoders, features, toxicity
 from evals.judges.correction import Errors
 from evals.judges.features import BAG, bag, read
 from evals.judges.learning import LESSONS, Read, chosen, cut, errors, fitted, margins, source_only, taught
@@ -147,7 +147,7 @@ def test_a_judge_refuses_another_encoder(judge: ToxicityJudge, monkeypatch: pyte
         def digest(self) -> str:
             return "f" * 64
 
-    monkeypatch.setitem(features._ENCODERS, "other", Other)  # what is provided is what is loaded
+    monkeypatch.setitem(encoders._ENCODERS, "other", Other)  # what is provided is what is loaded
     with pytest.raises(BadValue, match="the one it was fitted on"):
         replace(judge, reads="other", encoder_digest="0" * 64).margins(["a"])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evals.judges.features import provide
+from evals.judges.encoders import provide
 from workbench.adapters import hf
 from workbench.core.errors import MissingExtra
 from workbench.core.protocol import HookedModel
