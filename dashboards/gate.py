@@ -7,29 +7,14 @@ refuses another address without one, and so does this gate: whatever started the
 from __future__ import annotations
 
 import hmac
-import ipaddress
-import os
 import time
 
 import streamlit as st
 
-TOKEN = "WORKBENCH_DASHBOARD_TOKEN"
-SHORTEST = 24
+from dashboards.launch import SHORTEST, TOKEN, is_local, token
+
 WAIT_S = 1.0
 """A wrong token is answered after so long."""
-
-
-def is_local(address: str) -> bool:
-    """Whether only this machine reaches ``address``. An empty one means all of a machine's addresses."""
-    try:
-        return ipaddress.ip_address(address.strip("[]")).is_loopback
-    except ValueError:
-        return address == "localhost"
-
-
-def token() -> str:
-    """The token that is asked for, or '' where none is set."""
-    return os.environ.get(TOKEN, "")
 
 
 def pass_or_stop() -> None:

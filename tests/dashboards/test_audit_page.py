@@ -68,7 +68,7 @@ def test_what_is_chosen_is_what_is_asked(home: Home, started: list[dict[str, Any
 
 def test_a_finished_audit_has_its_report_to_read_and_to_take(home: Home) -> None:
     page = opened("audit.py", run=home.audit)
-    assert {one.label for one in page.get("download_button")} == {"Download as HTML", "Download as JSON"}
+    assert {one.proto.label for one in page.get("download_button")} == {"Download as HTML", "Download as JSON"}
     (frame,) = page.get("iframe")
     assert frame.proto.src.startswith("data:text/html;base64,"), "of its own origin"
     assert f"/suites?run={home.audit}" in texts(page).replace("\\", "")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import dashboards
-from dashboards import gate, shelf
+from dashboards import gate, launch, shelf
 from tests.dashboards.conftest import Home
 from tests.dashboards.pages import opened, settled, texts, unlabelled
 from workbench.store.runs import Store
@@ -98,17 +98,17 @@ def test_a_process_that_shows_home_never_loads_torch(home: Home) -> None:
 
 
 def test_another_address_is_closed_without_a_token(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(gate.TOKEN, raising=False)
+    monkeypatch.delenv(launch.TOKEN, raising=False)
     page = opened("../app.py")  # started without launch, Streamlit listens on all addresses
     assert "stay closed until" in page.error[0].value
     assert not page.header
-    monkeypatch.setenv(gate.TOKEN, "short")
+    monkeypatch.setenv(launch.TOKEN, "short")
     assert "stay closed until" in opened("../app.py").error[0].value
 
 
 def test_the_token_opens_it_and_a_wrong_one_does_not(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "a long enough secret for a test"
-    monkeypatch.setenv(gate.TOKEN, secret)
+    monkeypatch.setenv(launch.TOKEN, secret)
     monkeypatch.setattr(gate, "WAIT_S", 0.0)
     page = opened("../app.py")
     assert not page.header
@@ -123,4 +123,4 @@ def test_the_token_opens_it_and_a_wrong_one_does_not(home: Home, monkeypatch: py
 @pytest.mark.parametrize(("address", "local"), [("127.0.0.1", True), ("::1", True), ("[::1]", True), ("localhost", True), ("", False),
                                                 ("0.0.0.0", False), ("192.168.1.2", False), ("::", False), ("my.host", False)])  # fmt: skip
 def test_which_addresses_are_this_machines(address: str, local: bool) -> None:
-    assert gate.is_local(address) is local
+    assert launch.is_local(address) is local

@@ -43,6 +43,29 @@ def test_a_port_there_is_not_is_refused(port: int) -> None:
         launch.command(port)
 
 
+def test_another_address_needs_a_token_and_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(launch.TOKEN, raising=False)
+    for host in ("0.0.0.0", "192.168.1.7", "::", "", "my.host"):
+        with pytest.raises(BadValue, match="holds no token of at least 24 characters"):
+            launch.command(8123, host, ["my.host"])
+    monkeypatch.setenv(launch.TOKEN, "x" * 23)
+    with pytest.raises(BadValue, match="holds no token"):
+        launch.command(8123, "192.168.1.7")
+    monkeypatch.setenv(launch.TOKEN, "x" * 24)
+    with pytest.raises(BadValue, match="at least one where all addresses"):
+        launch.command(8123, "0.0.0.0")
+    words = launch.command(8123, "0.0.0.0", ["my.host"])
+    assert words.count("--server.address=0.0.0.0") == 1
+    assert [word for word in words if "allowedHosts" in word] == ["--server.allowedHosts=my.host"]
+    assert "--server.enableXsrfProtection=true" in words
+    assert "x" * 24 not in " ".join(words), "the secret stands on no command line"
+
+
+def test_this_machine_answers_to_its_own_names_only() -> None:
+    words = launch.command(8123)
+    assert [word.partition("=")[2] for word in words if "allowedHosts" in word] == ["127.0.0.1", "localhost"]
+
+
 def test_without_streamlit_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"assay-workbench\[dashboard\]"):
