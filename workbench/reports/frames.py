@@ -40,6 +40,10 @@ def findings_frame(findings: Sequence[Finding]) -> pd.DataFrame:
     return frame.astype({"scored": "Int64", "of": "Int64"})
 
 
+MOST_LABEL = 160
+"""Characters of a label beside a mark."""
+
+
 @dataclass(frozen=True)
 class Forest:
     """Findings measured in one way, so that they share an axis; ``chart`` is an Altair chart and ``frame`` its numbers."""
@@ -93,7 +97,7 @@ def _labels(group: Sequence[Finding]) -> list[str]:
     chosen = next((labels for labels in choices if len(set(labels)) == len(group)), choices[-1])
     if len(group) == 1:
         chosen = choices[1]
-    plain = [phrases.visible(label) for label in chosen]
+    plain = [phrases.visible(label if len(label) <= MOST_LABEL else label[:MOST_LABEL] + "…") for label in chosen]
     numbered = [f"{label} ({plain[: i + 1].count(label)})" if plain.count(label) > 1 else label for i, label in enumerate(plain)]
     odd = " (interval beside its estimate: see the table)"
     return [label + ("" if f.interval is None or _holds(f) else odd) for label, f in zip(numbered, group, strict=True)]

@@ -6,13 +6,11 @@ here (``phrases.clipped``); what each rendering still does is its own escaping.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from workbench.core.finding import Finding, Verdict
-from workbench.core.spec import canonical_json
 from workbench.reports import phrases
 from workbench.reports.crosswalk import crosswalk
 from workbench.reports.report import Cell, Report, Section, Table
@@ -106,7 +104,7 @@ def table_view(table: Table, language: str = ENGLISH) -> View:
     columns = []
     for index, name in enumerate(table.columns):
         cells = [row[index] for row in table.rows if row[index] is not None]
-        numeric = bool(cells) and all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in cells)
+        numeric = bool(table.rows) and all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in cells)
         columns.append({"name": shown(name), "numeric": numeric, "places": phrases.column_places(cells) if numeric else None})
     rows = [[_cell(cell, column["places"], language) for cell, column in zip(row, columns, strict=True)] for row in table.rows]
     return {"caption": shown(table.caption), "note": shown(table.note), "columns": columns, "rows": rows}
@@ -170,7 +168,20 @@ def _cell(cell: Cell, places: int | None, language: str) -> str | None:
     return None if cell is None else phrases.clipped(phrases.number(cell, places, language), language)
 
 
+MOST_PARTS = 12
+"""Parts of a structured detail that a page writes out; of more it says how many there are, and the JSON form holds them."""
+
+
 def _detail(value: Any, language: str) -> str:
-    if isinstance(value, str | bool | int | float) or value is None:
-        return phrases.number(value, None, language)
-    return canonical_json(json.loads(json.dumps(value, default=str)))
+    """A detail in words: numbers as everywhere, lists and short mappings part by part."""
+    if isinstance(value, Mapping):
+        parts = [f"{name} {_detail(part, language)}" for name, part in value.items()]
+    elif isinstance(value, list | tuple):
+        parts = [_detail(part, language) for part in value]
+    else:
+        plain = value if isinstance(value, str | bool | int | float) or value is None else str(value)
+        return phrases.number(plain, None, language)
+    nested = any(isinstance(part, Mapping | list | tuple) for part in (value.values() if isinstance(value, Mapping) else value))
+    if len(parts) > MOST_PARTS or (nested and len(parts) > 3):
+        return words_of(language)("finding.many_parts", count=phrases.number(len(parts)))
+    return "; ".join(parts) if nested else ", ".join(parts)
