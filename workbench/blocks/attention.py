@@ -99,7 +99,7 @@ class Attention(nn.Module):
         z = hear(listener, "hook_z", z)
         out = self.o(z.flatten(2))
         if listener is not None and listener.wants("hook_result"):
-            result = einsum(z, self._w_o(), "b q h d, h d m -> b q h m")
+            result = torch.matmul(z.permute(2, 0, 1, 3).flatten(1, 2), self._w_o()).unflatten(1, z.shape[:2]).permute(1, 2, 0, 3)
             heard = listener.hear("hook_result", result)
             if listener.enters("hook_result"):
                 out = out + (heard - result).sum(2)
@@ -150,15 +150,20 @@ class Attention(nn.Module):
 
     def _visible(self, q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask, listener: Listener) -> Heads:
         wide = torch.promote_types(q.dtype, torch.float32)
-        scores = einsum(q.to(wide), self._by_head(k).to(wide), "b q h d, b h k d -> b h q k") / math.sqrt(self.d_head)
+        q_wide = q.transpose(1, 2).to(wide) / math.sqrt(self.d_head)
+        scores = torch.matmul(q_wide, self._by_head(k).to(wide).transpose(2, 3))
         allowed = mask.shown(q.shape[1], k.shape[1], q.device)
         if allowed is not None:
-            scores = scores.masked_fill(~allowed, -math.inf)
+            scores = scores.masked_fill(~allowed, -math.inf) if scores.requires_grad else scores.masked_fill_(~allowed, -math.inf)
         scores = listener.hear("hook_attn_scores", scores)
-        # Only a query with no key at all (every score -inf) becomes zeros; a NaN that came from anywhere else must stay one.
-        nothing = (scores == -math.inf).all(-1, keepdim=True)
-        pattern = listener.hear("hook_pattern", scores.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0))
-        return einsum(pattern, self._by_head(v).to(wide), "b h q k, b h k d -> b q h d").to(q.dtype)
+        if (allowed is None or mask.causal) and not listener.enters("hook_attn_scores"):  # every query has a key
+            pattern = scores.softmax(-1)
+        else:
+            # Only a query with no key at all (every score -inf) becomes zeros; a NaN that came from anywhere else must stay one.
+            nothing = (scores == -math.inf).all(-1, keepdim=True)
+            pattern = scores.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0)
+        pattern = listener.hear("hook_pattern", pattern)
+        return torch.matmul(pattern, self._by_head(v).to(wide)).transpose(1, 2).to(q.dtype)
 
     def _w_o(self) -> Float[Tensor, "head d_head d_model"]:
         return rearrange(self.o.weight, "m (h d) -> h d m", d=self.d_head)

@@ -12,6 +12,7 @@ stream. Where a site is not on the fast path (a norm's scale, one head's result)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from torch import Tensor
 
@@ -39,7 +40,7 @@ class Listener:
                 for word in edit.at:
                     site.axis(word)
                 self._edits.setdefault(site.name, []).append(edit)
-        self._above = _beginnings((*self._captured, *self._edits))
+        self._above = _beginnings(self._captured.union(self._edits))
 
     def under(self, prefix: str) -> Listener | None:
         """The same listener with ``prefix`` before every name, or None where nothing below it was selected."""
@@ -71,9 +72,9 @@ class Listener:
     def hear(self, name: str, tensor: Tensor) -> Tensor:
         """Apply the edits of a site, record it if asked, and return what the run goes on with."""
         whole = self._prefix + name
-        assert whole in self.sites, f"'{whole}' is heard but not in the table of sites"
         edits = self._edits.get(whole)
         if edits is None and whole not in self._captured:
+            assert whole in self.sites, f"'{whole}' is heard but not in the table of sites"
             return tensor
         assert whole not in self._at, f"'{whole}' is heard twice in one run"
         for edit in edits or ():
@@ -84,20 +85,20 @@ class Listener:
             # A node of its own in the graph: the gradient at `hook_attn_in` is what attention reads, not all of the stream.
             tensor = self._at[whole] = tensor.view_as(tensor)
         else:
-            self._at[whole] = tensor.detach()
+            self._at[whole] = tensor.detach() if tensor.requires_grad else tensor
         return tensor
 
     def finish(self) -> tuple[Mapping[str, Tensor], Mapping[str, Site]]:
         """Exactly what was selected, in the order of the table. Raises BadValue for a site the run never passed."""
-        chosen = {name: site for name, site in self.sites.items() if name in self._captured or name in self._edits}
-        for name in chosen:
-            if name not in self._at:
-                raise BadValue("the selection", name, "sites this run passes: it lies before its start or after its stop")
-        at = {name: value for name in chosen if (value := self._at[name]) is not None}
-        return at, {name: chosen[name] for name in at}
+        if len(self._at) < len(self._captured | self._edits.keys()):
+            missed = next(name for name in self.sites if (name in self._captured or name in self._edits) and name not in self._at)
+            raise BadValue("the selection", missed, "sites this run passes: it lies before its start or after its stop")
+        at = {name: value for name in self.sites if (value := self._at.get(name)) is not None}
+        return at, {name: self.sites[name] for name in at}
 
 
-def _beginnings(names: Sequence[str]) -> frozenset[str]:
+@lru_cache(maxsize=256)
+def _beginnings(names: frozenset[str]) -> frozenset[str]:
     """What the names begin with up to each of their dots: asked for at every layer of every run, so it is one look-up."""
     return frozenset(name[: at + 1] for name in names for at, sign in enumerate(name) if sign == ".")
 

@@ -43,6 +43,12 @@ class Norm(nn.Module):
         out = self._fused(x, self.weight, self.bias)
         if listener is None or not listener.wants(*SITES):
             return out, None
+        if not listener.enters(*SITES):
+            if listener.wants("hook_scale"):
+                listener.hear("hook_scale", self.scale(x))
+            if listener.wants("hook_normalized"):
+                listener.hear("hook_normalized", self._fused(x, None, None))
+            return out, None
         own = self.scale(x)
         scale = listener.hear("hook_scale", own)
         plain = self._fused(x, None, None)
@@ -57,7 +63,9 @@ class Norm(nn.Module):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         if self.kind == "layer":
             wide = wide - wide.mean(-1, keepdim=True)
-        return (wide.square().mean(-1, keepdim=True) + self.eps).sqrt().to(self.weight.dtype)
+        # one pass over the stream in place of two, and no copy of it
+        length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        return (length.square() / self.width + self.eps).sqrt().to(self.weight.dtype)
 
     def per_reader(
         self, x: Float[Tensor, "batch pos reader d_model"], scale: Float[Tensor, "batch pos 1"] | None

@@ -58,6 +58,8 @@ class Site:
 
 
 Selection = str | Site | Iterable["str | Site"]
+REMEMBERED = 512
+"""Selections a table remembers at most."""
 
 
 class SiteTable(Mapping[str, Site]):
@@ -69,6 +71,7 @@ class SiteTable(Mapping[str, Site]):
 
     def __init__(self, sites: Iterable[Site], *, additive: bool = True, where: str = "this model") -> None:
         self._sites = {site.name: site for site in sites}
+        self._selected: dict[tuple[str, ...], tuple[Site, ...]] = {}  # a loop of runs asks for the same again and again
         self.additive = additive
         self.where = where
 
@@ -93,9 +96,13 @@ class SiteTable(Mapping[str, Site]):
         Every member of the selection must match: one that matches nothing raises EmptySelection.
         """
         members = [selection] if isinstance(selection, str | Site) else list(selection)
-        texts = [member.name if isinstance(member, Site) else member for member in members]
-        names = selected(texts, self._sites, kind="site", where=self.where, hint="`workbench sites REF` lists them.")
-        return tuple(self._sites[name] for name in names)
+        texts = tuple(member.name if isinstance(member, Site) else member for member in members)
+        if texts not in self._selected:
+            names = selected(texts, self._sites, kind="site", where=self.where, hint="`workbench sites REF` lists them.")
+            if len(self._selected) >= REMEMBERED:
+                self._selected.clear()
+            self._selected[texts] = tuple(self._sites[name] for name in names)
+        return self._selected[texts]
 
 
 def selected(patterns: Iterable[str], names: Collection[str], *, kind: str, where: str, hint: str = "") -> tuple[str, ...]:
