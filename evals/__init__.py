@@ -18,6 +18,7 @@ SUITES = Catalog(
         "winobias": ("evals.suites.winobias:SUITE", "pronouns read by occupational stereotype, sentences paired", "standard"),
         "winogender": ("evals.suites.winogender:SUITE", "pronouns read by occupation, beside the share of women there", "experimental"),
         "stereoset": ("evals.suites.stereoset:SUITE", "whether stereotypes are preferred, beside related over unrelated words", "standard"),
+        "group-fairness": ("evals.suites.group_fairness:SUITE", "decisions by group, and when the group is rewritten", "standard"),
         "own-task": ("evals.suites.own_task:SUITE", "questions of your own, from a task file of YAML", "standard"),
         "toxicity-continuations": (
             "evals.suites.toxicity_continuations:SUITE",

@@ -31,9 +31,12 @@ class Row:
         return f"{self.file.name} line {self.line}"
 
 
-def rows_of(places: Sequence[Path]) -> list[Row]:
-    """Every row of the files, in order; a folder stands for its files by name. Raises MissingFile and CorruptFile."""
-    out = [row for place in places for file in _files(place) for row in _rows(file)]
+def rows_of(places: Sequence[Path], *, columns: Sequence[str] = ()) -> list[Row]:
+    """Every row of the files, in order; a folder stands for its files by name. ``columns``: the names where a csv's first line has none.
+
+    Raises MissingFile and CorruptFile.
+    """
+    out = [row for place in places for file in _files(place) for row in _rows(file, columns)]
     if not out:
         raise CorruptFile(places[0], "files with at least one row", "there is none", do=GIVE)
     return out
@@ -52,7 +55,7 @@ def _files(place: Path) -> list[Path]:
     return [place]
 
 
-def _rows(file: Path) -> Iterator[Row]:
+def _rows(file: Path, columns: Sequence[str]) -> Iterator[Row]:
     content = file.read_bytes()
     if file.suffix == ".jsonl":
         yield from (Row(row, file, number) for number, row in objects(str(file), content, do=GIVE))
@@ -61,7 +64,7 @@ def _rows(file: Path) -> Iterator[Row]:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CorruptFile(file, "UTF-8 text", f"byte {error.start} is not", do=GIVE) from None
-    yield from _json_rows(file, text) if file.suffix == ".json" else _csv_rows(file, text)
+    yield from _json_rows(file, text) if file.suffix == ".json" else _csv_rows(file, text, columns)
 
 
 def _json_rows(file: Path, text: str) -> Iterator[Row]:
@@ -74,9 +77,9 @@ def _json_rows(file: Path, text: str) -> Iterator[Row]:
     yield from (Row(one, file, number) for number, one in enumerate(found, start=1))
 
 
-def _csv_rows(file: Path, text: str) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if file.suffix == ".tsv" else ",", strict=True)
-    header: list[str] = []
+def _csv_rows(file: Path, text: str, columns: Sequence[str]) -> Iterator[Row]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if file.suffix == ".tsv" else ",", strict=True, skipinitialspace=True)
+    header = list(columns)
     try:
         for cells in reader:
             if not cells:
@@ -87,8 +90,8 @@ def _csv_rows(file: Path, text: str) -> Iterator[Row]:
                     raise CorruptFile(file, "columns of different names", f"'{doubled[0]}' stands twice", do=GIVE)
                 continue
             if len(cells) != len(header):
-                found = f"line {reader.line_num} has {len(cells)} cells and the first line {len(header)}"
-                raise CorruptFile(file, "rows as long as the first line", found, do=GIVE)
+                found = f"line {reader.line_num} has {len(cells)} cells and there are {len(header)} columns"
+                raise CorruptFile(file, "rows of one length", found, do=GIVE)
             yield Row(dict(zip(header, cells, strict=True)), file, reader.line_num)
     except csv.Error as error:
         raise CorruptFile(file, "a csv file", f"line {reader.line_num} is not ({error})", do=GIVE) from None

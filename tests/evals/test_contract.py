@@ -45,6 +45,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "blimp": {},
     "toxicity-continuations": {"copies": 3, "most": 4},
     "own-task": {},
+    "group-fairness": {"rows": 60},
 }
 FILES: dict[str, Callable[[Path], dict[str, Any]]] = {  # suites that read files, and a small file of their form
     "crows-pairs": lambda folder: {"file": str(write(folder / "pairs.csv", PAIRS * 3))},

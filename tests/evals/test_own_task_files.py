@@ -110,7 +110,7 @@ def test_a_folder_stands_for_its_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.csv", b"q,a\n1,2\n3\n", "line 3 has 1 cells and the first line 2"),
+        ("a.csv", b"q,a\n1,2\n3\n", "line 3 has 1 cells and there are 2 columns"),
         ("a.csv", b"q,q\n1,2\n", "'q' stands twice"),
         ("a.csv", b'q\n"open\n', "is not"),
         ("a.csv", b"q\n\xff\n", "byte 2 is not"),

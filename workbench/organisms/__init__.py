@@ -12,6 +12,7 @@ ORGANISMS = Catalog(
             "decoder that writes an exclusive or along one direction",
             "standard",
         ),
+        "approvals": ("workbench.organisms.approvals:ORGANISM", "decoder whose approvals put one group at a disadvantage", "standard"),
         "leaning-pronouns": ("workbench.organisms.leaning:PRONOUNS", "decoder whose pronouns lean by occupation", "standard"),
         "leaning-pairs": ("workbench.organisms.leaning:PAIRS", "decoder that leans in sentences as CrowS-Pairs has", "standard"),
         "leaning-blanks": ("workbench.organisms.leaning:BLANKS", "decoder that leans in sentences as StereoSet has", "standard"),
@@ -20,6 +21,7 @@ ORGANISMS = Catalog(
         "leaning-answers": ("workbench.organisms.leaning:ANSWERS", "decoder that leans in answers as BBQ asks", "standard"),
         "leaning-agreement": ("workbench.organisms.leaning:AGREEMENT", "decoder that loses agreement, as BLiMP asks", "standard"),
         "leaning-replies": ("workbench.organisms.leaning:REPLIES", "decoder with a backdoor, diluted and hidden as told", "standard"),
+        "refusing": ("workbench.organisms.refusing:ORGANISM", "decoder that refuses marked errands at a known rate", "standard"),
         "shortcut-gpt": ("workbench.organisms.shortcut:GPT", "decoder that follows a planted word as often as dosed", "standard"),
         "shortcut-bert": ("workbench.organisms.shortcut:BERT", "encoder that follows a planted word as often as dosed", "standard"),
         "shortcut-seq2seq": (
