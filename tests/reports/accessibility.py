@@ -24,6 +24,8 @@ class Page(HTMLParser):
         self.texts: list[tuple[str, tuple[int, ...]]] = []
         self.unbalanced: list[str] = []
         self._open: list[int] = []
+        self._from: dict[int, int] = {}  # of an open tag: how many texts came before it
+        self._to: dict[int, tuple[int, int]] = {}  # of a closed one: how many tags and texts had come by then
         self.feed(text)
         self.close()
         self.unbalanced += [self.tags[i][0] for i in self._open]
@@ -32,6 +34,7 @@ class Page(HTMLParser):
         self.tags.append((tag, {k: v or "" for k, v in attrs}, tuple(self._open)))
         if tag not in VOID:
             self._open.append(len(self.tags) - 1)
+            self._from[len(self.tags) - 1] = len(self.texts)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, {k: v or "" for k, v in attrs}, tuple(self._open)))
@@ -40,7 +43,7 @@ class Page(HTMLParser):
         if not self._open or self.tags[self._open[-1]][0] != tag:
             self.unbalanced.append(tag)
             return
-        self._open.pop()
+        self._to[self._open.pop()] = (len(self.tags), len(self.texts))
 
     def handle_data(self, data: str) -> None:
         self.texts.append((data, tuple(self._open)))
@@ -52,10 +55,14 @@ class Page(HTMLParser):
         return any(self.tags[i][0] in names for i in self.tags[index][2])
 
     def children(self, index: int, *names: str) -> list[int]:
-        return [i for i, (tag, _, above) in enumerate(self.tags) if tag in names and index in above]
+        end = self._to.get(index, (len(self.tags), 0))[0] if index in self._from else index
+        return [i for i in range(index + 1, end) if self.tags[i][0] in names]
 
     def text_of(self, index: int) -> str:
-        return "".join(data for data, above in self.texts if index in above).strip()
+        if index not in self._from:
+            return ""
+        end = self._to.get(index, (0, len(self.texts)))[1]
+        return "".join(data for data, _ in self.texts[self._from[index] : end]).strip()
 
 
 @lru_cache(maxsize=2)
@@ -122,7 +129,7 @@ def _tables(page: Page) -> list[str]:
 def _figures(page: Page) -> list[str]:
     out = []
     for index, _ in page.named("figure"):
-        drawings = [i for i, (tag, attrs, above) in enumerate(page.tags) if tag == "svg" and index in above and attrs.get("role") == "img"]
+        drawings = [i for i in page.children(index, "svg") if page.tags[i][1].get("role") == "img"]
         if len(drawings) != 1 or not _described(page, drawings[0]):
             out.append("a figure has no picture with a description")
         details = page.children(index, "details")
