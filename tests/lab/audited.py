@@ -14,6 +14,7 @@ import pytest
 
 from tests.lab.trained import home_with_model
 from workbench.lab import audit as auditing
+from workbench.lab import audit_subject, failures
 from workbench.lab.audit import audit
 from workbench.lab.audit_subject import ask_all
 from workbench.lab.jobs import Status
@@ -26,6 +27,7 @@ SETTINGS: dict[str, Any] = {
     "floors": {"occupation-pronoun": 0.0},
     "claims": [{"of": "occupation-pronoun"}],
     "slices": [{"of": "occupation-pronoun", "value": "mass"}],
+    "internals": ["occupation-pronoun"],
 }
 
 
@@ -38,6 +40,8 @@ def home_with_audit() -> tuple[Path, str]:
     with Store.open(home) as store, pytest.MonkeyPatch.context() as patch:
         patch.setattr(auditing.jobs, "start", lambda target, values, *a, **k: values)
         patch.setattr(auditing.jobs, "wait", _asked_here)
+        patch.setattr(audit_subject, "has_failed", lambda *a: True)  # so that this model's parts are looked at too
+        patch.setattr(failures, "CONTEXTS", 14)
         done = audit(
             "town", settings={**SETTINGS, "model": f"run:{home_with_model()[1]}", "reference": None}, store=store, date="2026-01-02"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from tests.lab.audited import home_with_audit
 from tests.lab.trained import home_with_model
+from tests.reports.evidence import entries_of
 from workbench.core.errors import AssayError, BadValue, CorruptFile, MissingFile
 from workbench.lab import rederive as rederiving
 from workbench.lab import verifying
@@ -65,6 +67,8 @@ def test_the_bundle_of_an_audit_holds_everything_and_twice_the_same_bytes(tmp_pa
         "container", "entries", "form", "journal", "agreement", "signature", "results", "spans", "findings", "report",
     }  # fmt: skip
     assert found.exit_code == 0
+    said = json.loads(entries_of((tmp_path / "a.zip").read_bytes())["report.json"])["report"]["sections"]
+    assert {"plan", "subgroups", "internals-occupation-pronoun"} <= {one["anchor"] for one in said}, "what a plan declares is derived too"
 
 
 @pytest.mark.full

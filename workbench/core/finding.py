@@ -207,9 +207,9 @@ class Plan(Spec):
     lineage, training data (the fields of ``reports.parts.Identity``).
 
     ``margins`` and ``floors`` by suite are its ``margin`` and ``floor`` (``suite.field``: another field of its spec). ``claims`` are the
-    family: what they cover has intervals that hold together at ``level``, all else on the audited model is exploratory. ``added`` names
-    suites and instruments that were asked for beyond the plan; ``changed`` the fields in which a plan differs from the file it came from,
-    and ``file`` is that file's digest.
+    family: what they cover has intervals that hold together at ``level``, all else on the audited model is exploratory. ``internals`` names
+    suites whose failure, if they find one, is looked for in the parts of the audited model. ``added`` names suites and instruments asked
+    for beyond the plan, ``changed`` the fields in which a plan differs from the file it came from, and ``file`` is that file's digest.
     """
 
     name: str
@@ -225,6 +225,7 @@ class Plan(Spec):
     floors: Mapping[str, float] = later({})
     claims: tuple[Claim, ...] = later(())
     slices: tuple[Slice, ...] = later(())
+    internals: tuple[str, ...] = later(())
     added: tuple[str, ...] = later(())
     changed: tuple[str, ...] = later(())
     file: str = later("")

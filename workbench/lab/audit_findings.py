@@ -18,6 +18,9 @@ from workbench.core.result import Result
 from workbench.core.spec import Spec
 from workbench.lab.audit_measures import ATTRIBUTION, About, draw, spans_of
 from workbench.lab.audit_subject import AUDITED, REFERENCE, Subject
+from workbench.lab.internals import InternalsResult
+from workbench.lab.internals_findings import PREFIX
+from workbench.lab.internals_findings import findings as internals_findings
 from workbench.lab.refs import domain_of
 from workbench.lab.slices import Read, Sliced, sliced
 from workbench.store.runs import Store
@@ -138,6 +141,11 @@ def _drawn(plan: Plan, subjects: Sequence[Described], results: Mapping[str, Mapp
             own = {label: r for label, r in results[subject.part].items() if label == name or label.startswith(f"{name}.")}
             if own and subject.world is not None:
                 found += draw(name, own, About(subject.ref, level, subject.planted, subject.spans))
+    for subject in subjects:
+        for name in plan.internals:
+            located = results[subject.part].get(f"{PREFIX}{name}")
+            if isinstance(located, InternalsResult):
+                found += internals_findings(located, subject.ref, level)
     return found
 
 

@@ -16,6 +16,9 @@ from workbench.core.finding import Plan
 from workbench.core.result import Provenance, Result
 from workbench.lab.audit_findings import Described, Gathered
 from workbench.lab.audit_subject import AUDITED, REFERENCE
+from workbench.lab.internals import KIND, InternalsResult
+from workbench.lab.internals_findings import PREFIX
+from workbench.lab.internals_findings import section as internals_section
 from workbench.lab.report_parts import coverage, identities, limits
 from workbench.lab.report_plan import plan_sections
 from workbench.reports.report import Figure, LeftOut, Origin, Report, Section, Table
@@ -34,6 +37,7 @@ def compose(plan: Plan, subjects: Sequence[Described], gathered: Gathered, *, da
         *([_planted(gathered, subjects)] if PRONOUN in gathered.results.get(AUDITED, {}) else []),
         *_suite_sections(plan, subjects, gathered),
         *_instrument_sections(plan, gathered),
+        *_internals(plan, gathered),
         _method(plan),
     ]
     audited = subjects[0]
@@ -154,6 +158,14 @@ def _instrument_sections(plan: Plan, gathered: Gathered) -> Iterator[Section]:
             title=f"Instrument: {name}", anchor=f"instrument-{name}", lead=f"{INSTRUMENTS[name].words.capitalize()}.", findings=found,
             figures=tuple(figures), text=notes,
         )  # fmt: skip
+
+
+def _internals(plan: Plan, gathered: Gathered) -> Iterator[Section]:
+    for name in plan.internals:
+        located = gathered.results.get(AUDITED, {}).get(f"{PREFIX}{name}")
+        if isinstance(located, InternalsResult):
+            own = tuple(f for f in gathered.findings if f.source == KIND and f.details["of"] == name)
+            yield internals_section(name, located, own)
 
 
 def _drawn(result: Result, label: str, part: str) -> Figure:

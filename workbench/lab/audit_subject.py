@@ -9,15 +9,18 @@ from typing import Any
 from evals import SUITES
 from evals.runner import run_suite
 from probes import INSTRUMENTS
-from workbench.core.errors import MissingData
+from workbench.core.errors import BadValue, Incompatible, MissingData
 from workbench.core.finding import Plan
 from workbench.core.measure import Instrument, Suite
 from workbench.core.protocol import HookedModel, Progress, silent
 from workbench.core.result import Result
 from workbench.data.worlds.town import Town, TownSpec
 from workbench.lab.audit_measures import Question, ask
+from workbench.lab.failures import FAILURES, has_failed
+from workbench.lab.internals import locate
+from workbench.lab.internals_findings import PREFIX
 from workbench.lab.refs import load, world_of
-from workbench.lab.run import suite_specs
+from workbench.lab.run import suite_specs, with_origin
 from workbench.store.runs import Store
 
 AUDITED, REFERENCE = "audited", "reference"
@@ -63,6 +66,9 @@ def ask_all(plan: Mapping[str, Any], run: str, part: str, home: str, progress: P
         asker = _Asker(wanted, subject, store, run, progress)
         for number, name in enumerate((*wanted.suites, *wanted.instruments)):
             asker.ask(name, number)
+        if part == AUDITED:
+            for name in wanted.internals:
+                asker.locate(name)
     return {"left_out": asker.left_out}
 
 
@@ -99,6 +105,25 @@ class _Asker:
         spec = suite_specs({name: suite}, self.subject.ref, {name: self.plan.settings_of(name)}, self.store)[name]
         found = run_suite(suite, self.subject.model, spec, self.store.sink(self.run, label), progress=self._named(name))
         self._keep(label, found)
+
+    def locate(self, name: str) -> None:
+        """Where the failure that suite ``name`` found lives in this model, if it found one."""
+        label, result = f"{PREFIX}{name}.{self.subject.part}", f"{name}.{self.subject.part}"
+        what, town = f"internals of {name}", self.subject.town
+        there = self.store.result_digests(self.run)
+        if label in there:
+            return
+        if result not in there or town is None:
+            self._leave(what, "its suite was left out" if result not in there else "its training text is not a generated world")
+        elif not has_failed(SUITES.load(name), self.store.result(self.run, result).result, self.subject.ref, self.plan.level):
+            self._leave(what, "its suite found no failure")
+        else:
+            try:
+                found = locate(self.subject.model, FAILURES[name](self.subject.model, town), progress=self._named(what))
+            except (BadValue, Incompatible) as error:
+                self._leave(what, str(error))
+                return
+            self._keep(label, with_origin(found, model=self.subject.ref))
 
     def _keep(self, label: str, result: Result) -> None:
         self.store.event(self.run, "asked", label=label, digest=self.store.put_result(self.run, label, result))

@@ -13,6 +13,7 @@ from evals import SUITES
 from probes import INSTRUMENTS
 from workbench.core.errors import BadValue, CorruptFile, MissingFile, UnknownName
 from workbench.core.finding import Plan
+from workbench.lab.failures import FAILURES
 from workbench.lab.settings import overlay
 from workbench.reports.parts import Identity
 
@@ -82,6 +83,11 @@ def _check_family(plan: Plan) -> None:
     for one in plan.slices:
         if one.of not in plan.suites:
             raise UnknownName("suite of this plan", one.of, plan.suites, where="under 'slices'")
+    for name in plan.internals:
+        if name not in plan.suites or name not in FAILURES:
+            raise UnknownName(
+                "suite", name, [one for one in FAILURES if one in plan.suites], where="of this plan whose failure can be located"
+            )
     for word, stated in (("margin", plan.margins), ("floor", plan.floors)):
         for where in stated:
             of, _, field = where.partition(".")
