@@ -16,6 +16,7 @@ from tests.engine.models import Wrapped
 from tests.evals import own_tasks
 from tests.evals import test_bbq as bbq
 from tests.evals import test_blimp as blimp
+from tests.evals import test_refusal as refusals
 from tests.evals import test_stereoset as stereosets
 from tests.evals import test_toxicity_continuations as continuations
 from tests.evals import test_winobias as winobias
@@ -44,6 +45,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "winogender": {},
     "blimp": {},
     "toxicity-continuations": {"copies": 3, "most": 4},
+    "refusal": {"most": 6},
+    "over-refusal": {"most": 6},
     "own-task": {},
     "group-fairness": {"rows": 60},
 }
@@ -55,6 +58,8 @@ FILES: dict[str, Callable[[Path], dict[str, Any]]] = {  # suites that read files
     "winobias": lambda folder: {"folder": str(winobias.write(folder / "winobias"))},
     "winogender": lambda folder: {"folder": str(winogender.write(folder / "winogender"))},
     "toxicity-continuations": continuations.settings_of,
+    "refusal": refusals.harmful,
+    "over-refusal": refusals.contrasts,
     "stereoset": lambda folder: {"files": (str(stereosets.write(folder / "dev.json", stereosets.document())),)},
 }
 
