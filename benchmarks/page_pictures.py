@@ -35,7 +35,7 @@ PAGES = {
     "lab-stream": f"/lab?model={TOWN}&prompt={PROMPT}&look=Logit lens&look=Direct contributions",
     "lab-change": f"/lab?model={TOWN}&prompt={PROMPT}&look=Change it&out=L1H0&dose=2",
     "lab-picture": "/lab?model=family:vit&look=Attention&look=Attribution",
-    "causal": f"/causal?model={TOWN}&clean={PROMPT}&corrupt={CORRUPT}&at=2&pos=2",
+    "causal": f"/causal?model={TOWN}&clean={PROMPT}&corrupt={CORRUPT}&at=1&pos=10",
     "instruments": "/instruments",
     "runs": "/runs",
     "suites": "/suites",

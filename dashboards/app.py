@@ -15,6 +15,7 @@ PARTS = {
     "Ground": {"calibration": "Calibration", "data": "Data"},
 }
 
+st.html(PAGES.parent / "page.css")
 pass_or_stop()
 st.navigation(
     {

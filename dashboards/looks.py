@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from dashboards import reads
@@ -129,6 +130,12 @@ def aligned(ref: str, fingerprint: str, clean: str, corrupt: str) -> swaps.Align
     """Two prompts' tokens beside each other."""
     del fingerprint
     return swaps.aligned(reads.model(ref), clean, corrupt)
+
+
+def laid_out(both: swaps.Alignment) -> pd.DataFrame:
+    """The tokens side by side: across where they fit on a screen, else down."""
+    frame = both.frame().set_index("place")
+    return frame.T if len(frame) <= 24 else frame
 
 
 @st.cache_resource(show_spinner=False, max_entries=32)

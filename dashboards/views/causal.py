@@ -48,8 +48,7 @@ def alignment(ref: str, clean: str, corrupt: str) -> bool:
         st.markdown(plain(both.words()))
     else:
         st.warning(plain(both.words()))
-    frame = both.frame()
-    st.dataframe(frame.T if len(frame) <= 24 else frame, alt="The prompts' tokens beside each other, and where they differ")
+    st.dataframe(looks.laid_out(both), alt="The prompts' tokens beside each other, and where they differ")
     return both.equal and bool(both.differing)
 
 

@@ -1,0 +1,192 @@
+"""How fast the dashboard answers, in a real browser: the first table, one change in the lab, long texts, many samples, and memory.
+
+    python benchmarks/dashboard_speed.py [--json FILE]
+
+Times are from the press (or the address) to the moment the browser has drawn what was asked for. Run it on a machine that does nothing
+else; the budgets are those that the pages were built to. It makes its own store in a temporary folder: an untrained model of 4 layers and
+4 heads, one of 12 layers and 12 heads for long texts, and a run of 10,000 samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+from page_pictures import FLAGS, ROOT, still, wait_for  # beside this file
+from playwright.sync_api import sync_playwright
+
+from dashboards.launch import address, command
+from workbench.data.text import BPETokenizer
+from workbench.families.gpt import GPT, GPTConfig
+from workbench.lab.refs import checkpoint_of
+from workbench.store.runs import Store
+from workbench.training.checkpoint import write
+
+WORDS = "the nurse said that she had seen the pilot of the old boat by the market and gave him the letter that was in the box"
+CHANGES, SAMPLES = 40, 10_000
+BUDGETS = {
+    "first table of Home (s)": 2.0,
+    "change of a head, 95th percentile (ms)": 300.0,
+    "attention, 512 tokens and 144 heads (s)": 2.0,
+    "attention, 512 tokens and 144 heads (MB sent)": 5.0,
+    "attention, 2,048 tokens and 144 heads (s)": 30.0,
+    "10,000 samples opened (s)": 1.0,
+    "memory grown over 200 changes (MB)": 30.0,
+}
+
+
+def furnish(home: Path) -> dict[str, str]:
+    """A store with two models and many samples; what they are called."""
+    tokenizer = BPETokenizer.train([WORDS] * 40, 320)
+    size = tokenizer.vocab_size
+    out = {}
+    with Store.open(home) as store:
+        for name, config in {
+            "small": GPTConfig(n_layers=4, d_model=128, n_heads=4, d_vocab=size, n_ctx=64),
+            "deep": GPTConfig(n_layers=12, d_model=144, n_heads=12, d_vocab=size, n_ctx=2048),
+        }.items():
+            run = store.runs.create("train", {"name": name}, f"recipe:{name}")
+            write(checkpoint_of(store, run) / "final", GPT(config, tokenizer, seed=0).eval())
+            store.runs.finish(run)
+            out[name] = f"run:{run}"
+        run = store.runs.create("eval", {"suites": {"trigger": {}}}, out["small"])
+        rows = [
+            {"sample": f"s{i:05d}", "epoch": 0, "group": f"group {i % 12}", "cluster": str(i % 300), "unscored": "",
+             "values": {"p": (i * 37 % 1000) / 1000, "right": i % 3 == 0, "nats": i * 0.01}}
+            for i in range(SAMPLES)
+        ]  # fmt: skip
+        store.sink(run, "trigger").put(rows)
+        store.runs.finish(run)
+        out["samples"] = run
+    return out
+
+
+def timed(do: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    do()
+    return time.perf_counter() - start
+
+
+def text_of(tokenizer_ids: int) -> str:
+    """A text of about so many tokens."""
+    words = WORDS.split()
+    return " ".join(words[i % len(words)] for i in range(tokenizer_ids - 1))
+
+
+class Measured:
+    """One browser page on a running server."""
+
+    def __init__(self, url: str, page: Any, made: dict[str, str]) -> None:
+        self.url, self.page, self.made = url, page, made
+        self.sent = 0
+        page.on("websocket", lambda socket: socket.on("framereceived", self._count))
+
+    def _count(self, frame: Any) -> None:
+        self.sent += len(frame) if isinstance(frame, bytes | str) else 0
+
+    def open(self, path: str, done: str) -> float:
+        def go() -> None:
+            self.page.goto(self.url + path)
+            self.page.get_by_text(done).first.wait_for(timeout=180_000)
+
+        return timed(go)
+
+    def heads(self, changes: int) -> list[float]:
+        """Milliseconds from a press on a head to its pattern large."""
+        times = []
+        for i in range(changes):
+            layer, head = (i // 4) % 4, i % 4
+            if i and (layer, head) == ((i - 1) // 4 % 4, (i - 1) % 4):
+                continue
+            cell = self.page.locator(f'td[data-r="{layer}"][data-c="{head}"]').first
+
+            def go(cell: Any = cell, words: str = f"Layer {layer}, head {head}") -> None:
+                cell.click()
+                self.page.locator("svg text", has_text=words).first.wait_for(timeout=30_000)
+
+            times.append(1000 * timed(go))
+        return times
+
+
+def measure(url: str, page: Any, made: dict[str, str], server: psutil.Process) -> dict[str, float]:
+    out: dict[str, float] = {}
+    one = Measured(url, page, made)
+    one.open("/", "Recent runs")  # the server's own first page, which loads its libraries
+    out["first table of Home (s)"] = statistics.median(one.open("/", "Recent runs") for _ in range(5))
+    prompt = "%20".join(text_of(32).split())
+    one.open(f"/lab?model={made['small']}&prompt={prompt}&look=Attention", "All heads")
+    still(page)
+    one.heads(17)  # every head once: what is asked for the first time is computed too
+    times = sorted(one.heads(CHANGES))
+    out["change of a head, median (ms)"] = statistics.median(times)
+    out["change of a head, 95th percentile (ms)"] = times[int(0.95 * (len(times) - 1))]
+    out["10,000 samples opened (s)"] = statistics.median(
+        one.open(f"/suites?run={made['samples']}&suite=trigger", "One sample") for _ in range(3)
+    )
+    for tokens in (512, 2048):
+        one.open("/", "Recent runs")
+        still(page)
+        one.sent = 0
+        path = f"/lab?model={made['deep']}&look=Attention&prompt={'%20'.join(text_of(tokens).split())}"
+        out[f"attention, {tokens:,} tokens and 144 heads (s)"] = one.open(path, "Position that reads")
+        if tokens == 512:
+            out["attention, 512 tokens and 144 heads (MB sent)"] = one.sent / 1e6
+    one.open(f"/lab?model={made['small']}&prompt={prompt}&look=Attention", "All heads")
+    still(page)
+    before = server.memory_info().rss
+    one.heads(200)
+    out["memory grown over 200 changes (MB)"] = (server.memory_info().rss - before) / 1e6
+    return out
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    home = Path(tempfile.mkdtemp(prefix="assay-speed-"))
+    try:
+        made = furnish(home)
+        port = free_port()
+        environment = {**os.environ, "WORKBENCH_HOME": str(home), "PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(command(port), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                wait_for(f"{address(port)}/_stcore/health")
+                with sync_playwright() as play:
+                    browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+                    page = browser.new_page(viewport={"width": 1360, "height": 1400})
+                    found = measure(address(port), page, made, psutil.Process(process.pid))
+                    browser.close()
+            finally:
+                process.terminate()
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    for name, value in found.items():
+        budget = BUDGETS.get(name)
+        said = "" if budget is None else f"   budget {budget:g}   {'within' if value <= budget else 'OVER'}"
+        print(f"{name:50} {value:10.2f}{said}")
+    if chosen.json:
+        chosen.json.write_text(json.dumps({"measured": found, "budgets": BUDGETS, "cores": os.cpu_count()}, indent=2))
+    return 0
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
