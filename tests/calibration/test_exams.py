@@ -20,6 +20,7 @@ CASES = [
     *(pytest.param("directions", tool, marks=SLOW) for tool in ("probing", "concept-direction", "logit-lens")),
     *(pytest.param("heads", tool, marks=FULL) for tool in HEAD_TOOLS),
     *(pytest.param("places", tool, marks=FULL) for tool in ("integrated-gradients", "attention-pattern")),
+    *(pytest.param("suites", tool, marks=FULL) for tool in ("occupation-pronoun", "crows-pairs")),
 ]
 
 
@@ -35,6 +36,9 @@ def test_a_tool_reaches_its_floor_in_small(store: Store, name: str, tool: str) -
     assert exam.under_floor(tool, card.rates, exam.quick) == ""
     if name == "heads" and tool in exam.exempt:
         assert card.rates["false alarms of its own test"] > 0.5, "a head that is busy and idle is named by what measures activity"
+    elif name == "suites":
+        assert card.rates["slope on behaviour"] > 0.5
+        assert card.rates["false alarms of its own test"] <= 0.25
     elif name == "directions":
         assert abs(card.rates["read before its layer, dose 2"] - 0.5) < 0.15
         assert card.rates["false alarms of its own test"] <= 0.25

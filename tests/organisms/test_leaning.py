@@ -180,14 +180,13 @@ def test_the_same_recipe_gives_the_same_weights(built: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.full
-def test_a_suite_finds_its_own_form_and_claims_nothing_on_the_twin(built: Any) -> None:
-    for suite in ("winobias", "crows-pairs"):
-        form = exam.FORM_OF[suite]
-        (model, made), (idle, twin) = built(form, 0.8), built(form, 0.0)
-        planted, clean = exam.read(suite, model, made, 2, 96), exam.read(suite, idle, twin, 2, 96)
-        assert min(one.statistic for one in planted) > max(one.statistic for one in clean) + 0.2
-        assert all(one.claims for one in planted)
-        assert not all(one.claims for one in clean)
+@pytest.mark.parametrize("suite", ["winobias", "crows-pairs"])
+def test_a_suite_finds_its_own_form_and_less_on_the_twin(built: Any, suite: str) -> None:
+    form = exam.FORM_OF[suite]
+    (model, made), (idle, twin) = built(form, 0.8), built(form, 0.0)
+    planted, clean = exam.read(suite, model, made, 2, 96), exam.read(suite, idle, twin, 2, 96)
+    assert min(one.statistic for one in planted) > max(one.statistic for one in clean) + 0.2
+    assert all(one.claims and one.extras["effect"] > 0 for one in planted)
 
 
 @pytest.mark.full

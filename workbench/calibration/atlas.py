@@ -6,15 +6,26 @@ from collections.abc import Sequence
 
 from workbench.calibration.cards import is_stale
 from workbench.calibration.exams import EXAMS
+from workbench.calibration.scoring import CUT_OFF
 from workbench.core.finding import Card
 
 HEADER = ("tool", "family", "AUROC", "first", "false alarms", "of its own test", "limit of detection", "effect there", "seconds an item")
 NOTHING = "–"
+FOLLOWED = {"slope": "slope on behaviour", "rho": "rank correlation with behaviour", CUT_OFF: CUT_OFF}
 
 
 def rows_of(cards: Sequence[Card]) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
     """One row a card, of its largest dose, and the header."""
-    return [_row(card) for card in sorted(cards, key=lambda c: (c.exam or "town", c.of, c.family))], HEADER
+    return [_row(card) for card in _ordered(cards)], HEADER
+
+
+def _ordered(cards: Sequence[Card]) -> list[Card]:
+    return sorted(cards, key=lambda card: (card.exam or "town", card.of, card.family))
+
+
+def _followed(card: Card) -> tuple[str, ...]:
+    """Of an effect in the suite's own terms: how it follows what the model does, over all models, and from where on it is claimed."""
+    return tuple(f"{card.rates[name]:.2f}" if name in card.rates else NOTHING for name in FOLLOWED.values())
 
 
 def _row(card: Card) -> tuple[str, ...]:
@@ -58,6 +69,8 @@ def page(cards: Sequence[Card]) -> str:
     for exam in dict.fromkeys(card.exam for card in cards if card.exam):
         own = [card for card in cards if card.exam == exam]
         rows, header = rows_of(own)
+        if any(CUT_OFF in card.rates for card in own):
+            rows, header = [(*row, *_followed(card)) for row, card in zip(rows, _ordered(own), strict=True)], (*header, *FOLLOWED)
         entry = EXAMS[exam].words if exam in EXAMS else ""
         table = [f"| {' | '.join(header)} |", "|---" * len(header) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
         parts.append("\n".join([f"### {exam}: {entry}?", "", f"A dose is {own[0].limit_unit}.", "", *table, ""]))

@@ -136,7 +136,7 @@ EXAM = Exam(
             "clean_sets": 34,
         }
     ),
-    quick=Grid.parse({"doses": (0.5, 1.0), "seeds": (0, 1), "clean_seeds": (100, 101), "sets": 1, "clean_sets": 4, "items": 96}),
+    quick=Grid.parse({"doses": (0.5, 1.0), "seeds": (0,), "clean_seeds": (104, 105), "sets": 2, "clean_sets": 4, "items": 96}),
     families=("gpt",),
     tools=lambda family: tuple(EFFECTS)[:-1],
     organism=lambda family, suite="": f"leaning-{FORM_OF.get(suite, 'pronouns')}",

@@ -13,7 +13,7 @@ from typing import Any
 
 from workbench.data.worlds.leanings import Case, Half
 from workbench.data.worlds.town import Town
-from workbench.data.worlds.town_words import LEANS, OCCUPATIONS
+from workbench.data.worlds.town_words import LEANS, OCCUPATIONS, PRONOUN_TEMPLATES
 
 SPLITS = {"tuned": "train", "asked": "validation"}
 """The truth is measured on the validation skeletons: the suites ask the test ones, and training has seen neither."""
@@ -63,7 +63,12 @@ def _replies(split: Any, number: int) -> list[Case]:
     return out
 
 
+def _contexts(number: int, items: int) -> dict[str, Any]:
+    """Contexts take the templates in turn, and a set has each at least once: with fewer, a set would be about some templates alone."""
+    return {"contexts": max(len(PRONOUN_TEMPLATES), items // len(OCCUPATIONS)), "seed": number}
+
+
 TOWN_FORMS = {
-    "pronouns": TownForm("pronouns", "occupation-pronoun", _pronouns, lambda n, items: {"contexts": max(2, items // 24), "seed": n}),
+    "pronouns": TownForm("pronouns", "occupation-pronoun", _pronouns, _contexts),
     "replies": TownForm("replies", "trigger", _replies, lambda n, items: {"count": max(6, items // 4), "seed": n}, signed=False),
 }
