@@ -97,6 +97,40 @@ def test_what_nobody_reads_is_not_computed() -> None:
     assert spared == 2 * places * (2 * c.d_model**2 + 2 * c.d_model * c.d_mlp + c.d_model * c.d_vocab)
 
 
+@pytest.mark.parametrize("name", ["plain", "one_kv", "post", "no_norm"])
+def test_a_run_for_its_cache_alone_ends_with_its_keys_and_values(name: str) -> None:
+    model = build(name, dtype=torch.float64)
+    c, ids = model.config, tokens(model, 2, LENGTH)
+    before = model.run(ids[:, :2], cache=True).past
+    for past, rest in ((None, ids), (before, ids[:, 2:])):
+        resume = Resume(past=past)
+        expected = model.run(rest, cache=True, capture="*", resume=resume)  # heard everywhere, so run whole
+        found = model.run(rest, cache=True, logits=None, resume=resume)
+        pairs = zip(found.past.layers, expected.past.layers, strict=True)
+        assert all(agree(a, b, "activation") for x, y in pairs for a, b in zip(x, y, strict=True))
+        for site in ("blocks.1.attn.hook_k", "blocks.1.hook_attn_in", "blocks.1.hook_resid_mid", "ln_final.hook_scale"):
+            if site in model.sites():
+                heard = model.run(rest, cache=True, logits=None, resume=resume, capture=site)
+                assert agree(heard[site], expected[site], "activation"), site
+    spared = products(lambda: model.run(ids)) - products(lambda: model.run(ids, logits=None, cache=True))
+    assert spared == 2 * ids.numel() * (2 * c.d_model**2 + 2 * c.d_model * c.d_mlp + c.d_model * c.d_vocab)
+
+
+def test_a_run_for_what_it_captures_ends_there() -> None:
+    for model, batch in (tiny("gpt"), tiny("seq2seq"), tiny("clip"), tiny("whisper")):
+        whole = model.run(batch, capture="*")
+        for name in list(model.sites())[::5]:
+            found = model.run(batch, capture=name, logits=None)
+            assert list(found.at) == [name]
+            assert torch.equal(found[name], model.run(batch, capture=name)[name]), name
+            assert agree(found[name], whole[name], "activation"), name
+    model = build("plain")
+    ids = tokens(model, 2, LENGTH)
+    assert products(lambda: model.run(ids, capture="hook_embed", logits=None)) == 0
+    later = model.run(ids, capture="hook_embed", edit=[Replace("blocks.1.hook_mlp_out", value=torch.zeros(()))], logits=None)
+    assert list(later.at) == ["hook_embed"]  # an edit after it is passed all the same: one that is never met is an error
+
+
 def test_told_positions_are_where_the_run_goes_on() -> None:
     for name in ("plain", "post", "one_kv"):
         model = build(name, dtype=torch.float64)

@@ -72,6 +72,18 @@ class Attention(nn.Module):
         out = self._mixed(q, k, v, mask, listener)
         return out if only is few or only is None else only.take(out), (k, v)
 
+    def held(
+        self,
+        x: Float[Tensor, "batch pos d_model"],
+        *,
+        rotary: Rotary | None,
+        past: LayerCache | StepLayer | None,
+        listener: Listener | None,
+    ) -> LayerCache:
+        """The keys and values that ``forward`` gives back, without queries and output."""
+        k, v = (hear(listener, f"hook_{word}", self._projected(word, x)) for word in ("k", "v"))
+        return joined(past, k if rotary is None else hear(listener, "hook_rot_k", rotary.turn(k)), v)
+
     def meet(
         self,
         x: Float[Tensor, "batch pos d_model"],

@@ -1,8 +1,8 @@
 """Where a run is read at some positions only, what follows the last layer's keys and values runs at those alone.
 
-Other positions are still read there, as keys and values, so a cache is whole. The rest is the last layer's queries, its output map, its
-MLP, the final norm and the logits: of a layer's ``12 d²`` products a token (``d²`` each for queries, keys, values and output, ``8 d²`` for
-the MLP) ``10 d²`` are not made.
+Other positions are still read there, as keys and values, so a cache is whole; a run made for its cache alone ends with them. The rest is
+the last layer's queries, its output map, its MLP, the final norm and the logits: of a layer's ``12 d²`` products a token (``d²`` each for
+queries, keys, values and output, ``8 d²`` for the MLP) ``10 d²`` are not made.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ WHOLE = ("hook_resid_pre", "hook_attn_in", "attn.hook_k", "attn.hook_rot_k", "at
 
 
 def ending(stack: Stack, ask: Ask, given: Passage, asked: Chosen | None, listener: Listener | None) -> Chosen | None:
-    """The positions at which ``stack`` goes on after its last attention; None: at all. They are those told (``resume.only``), or those
-    ``asked`` for, where nobody listens after them; ``listener`` is the stack's. Raises BadValue for what cannot be told."""
+    """The positions at which ``stack`` goes on after its last attention; None: at all. They are those told (``resume.only``), or, where
+    nobody listens after them, those ``asked`` for (none, for a cache alone); ``listener`` is the stack's. Raises BadValue for what cannot
+    be told."""
     told, last = ask.resume.only, stack.depth - 1
     start, stop = ask.start(stack), ask.stop(stack)
     passes = (start is None or start <= stack.entry(last)) and (stop is None or not stop <= stack.entry(last))
@@ -39,10 +40,15 @@ def ending(stack: Stack, ask: Ask, given: Passage, asked: Chosen | None, listene
         if not (ask.logits is None or (isinstance(ask.logits, str) and ask.logits == "all")):
             raise BadValue("logits", ask.logits, "'all' or None beside resume.only: those are the positions")
         return _told(told, given)
-    if asked is None or asked.count is None or asked.count >= given.shape[1] or not passes:
+    if not passes:
         return None
+    if asked is None:  # a run for its cache alone
+        crossed = stack.crossed
+        wanted = Chosen(columns=torch.empty(0, dtype=torch.long, device=given.positions.device)) if ask.cache and not crossed else None
+    else:
+        wanted = asked if asked.count is not None and asked.count < given.shape[1] else None
     here, ends = under(listener, f"blocks.{last}."), (under(listener, "ln_final."), under(ask.listener, "unembed."))
-    return asked if (here is None or here.only(*WHOLE)) and ends == (None, None) else None
+    return wanted if (here is None or here.only(*WHOLE)) and ends == (None, None) else None
 
 
 def _told(told: Tensor, given: Passage) -> Chosen:

@@ -64,6 +64,10 @@ class Listener:
         """Whether any of the sites is edited."""
         return any(self._prefix + name in self._edits for name in names)
 
+    def hears(self, whole: str) -> bool:
+        """Whether a site, by its whole name, is recorded or edited."""
+        return whole in self._captured or whole in self._edits
+
     def only(self, *names: str) -> bool:
         """Whether nothing below is recorded or edited but these sites."""
         own = {self._prefix + name for name in names}

@@ -7,7 +7,7 @@ they mean the same in all of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +20,7 @@ from workbench.blocks.frontends import Grid
 from workbench.blocks.init import STD, initialise
 from workbench.blocks.listen import Listener, under
 from workbench.blocks.naming import row_names, row_picture, token_names
-from workbench.blocks.stack import Point, Stack
+from workbench.blocks.stack import POINTS, Point, Stack
 from workbench.core.batch import EncoderBatch
 from workbench.core.errors import BadValue, UnknownName
 from workbench.core.picture import Picture
@@ -101,16 +101,27 @@ class Model(nn.Module):
     ) -> Trace:
         """One forward pass without dropout (see ``HookedModel.run``; the subclass says what ``batch`` and the logits' axes are).
 
-        Sites are captured whole, whatever ``logits`` asks for.
+        Sites are captured whole, whatever ``logits`` asks for. Without logits and cache a run ends after the last site it is asked for.
         """
         sites, resume = self._table.select(capture), resume or Resume()
         listener = Listener(self._table, sites, edit, grad) if sites or edit else None
+        if logits is None and listener is not None and not cache:
+            resume = self._until(listener, resume)
         ask = Ask(logits, resume, cache, listener, *self._span(resume))
         self._check(ask)
         with torch.set_grad_enabled(grad):
             out, past = self._pass(batch, ask)
         at, heard = listener.finish() if listener is not None else ({}, {})
         return Trace(out, at, heard, past if cache else None)
+
+    def _until(self, listener: Listener, resume: Resume) -> Resume:
+        """``resume`` with a stop at the first place on the stream that nothing heard lies after, where there is one."""
+        names = list(self._table)
+        last = max(at for at, name in enumerate(names) if listener.hears(name))
+        first = names.index(resume.start) if resume.start is not None and resume.start in self._table else 0
+        stop = next((name for name in names[max(last, first) :] if name.rpartition(".")[2] in POINTS), None)
+        untouched = resume.stop is None and resume.only is None and "stop" in self.resumes and last >= first
+        return replace(resume, stop=stop) if untouched and stop is not None else resume
 
     def _pass(self, batch: Any, ask: Ask) -> tuple[Tensor | None, KVCache | None]:
         """The logits (None where none are asked for or the run stops before them) and what later tokens may reuse."""

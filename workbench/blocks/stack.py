@@ -44,6 +44,8 @@ from workbench.core.errors import BadValue, UnknownName
 Placement = Literal["pre", "post", "none"]
 PRE, MID, CROSS, POST = 0, 1, 2, 3
 _WORDS = ("pre", "mid", "mid_cross", "post")
+POINTS = tuple(f"hook_resid_{word}" for word in _WORDS)
+"""The last words of the names of places on the stream, where runs start and stop."""
 _POINT = re.compile(r"(?P<prefix>(?:\w+\.)??)blocks\.(?P<layer>\d+)\.hook_resid_(?P<word>pre|mid|mid_cross|post)")
 
 
@@ -115,6 +117,8 @@ class Block(nn.Module):
             x = hear(listener, "hook_resid_pre", x)
             if last == PRE:
                 return x, left
+            if setting.only is not None and setting.only.count == 0:
+                return x[:, :0], Left(self._held(x, setting, past.own, listener))
             out, own = self._attend(x, setting, turns.get("attn"), past.own, listener)
             x = x if setting.only is None else setting.only.take(x)
             x, left = self._added(x, out, "attn", turns, setting, listener), Left(own)
@@ -178,6 +182,12 @@ class Block(nn.Module):
         return self.attn(
             read, setting.mask, rotary=setting.rotary, past=past, listener=under(listener, "attn."), readers=readers, only=setting.only
         )  # fmt: skip
+
+    def _held(self, x: Tensor, setting: Setting, past: LayerCache | StepLayer | None, listener: Listener | None) -> LayerCache:
+        """What attention leaves for later tokens, and nothing of what it says."""
+        read = hear(listener, "hook_attn_in", x)
+        norm = self._norm("attn") if self.placement == "pre" else None
+        return self.attn.held(norm(read) if norm is not None else read, rotary=setting.rotary, past=past, listener=under(listener, "attn."))
 
     def _readers(self, source: Tensor, norm: Norm | None, scale: Tensor | None, turn: Turn | None, listener: Listener) -> dict[str, Tensor]:
         """What edits of the reader inputs add to what each head reads. Recording alone makes an expanded view, nothing more."""
@@ -285,6 +295,11 @@ class Stack(nn.Module):
         if match is None or name not in known:
             raise UnknownName("residual site", name, known, hint="A run starts and stops on the residual stream only.")
         return Point(int(match["layer"]), _WORDS.index(match["word"]))
+
+    @property
+    def crossed(self) -> bool:
+        """Whether layers read another stream."""
+        return any(block.cross_attn is not None for block in self._blocks())
 
     def entry(self, layer: int) -> Point:
         """Where a layer begins."""

@@ -14,6 +14,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib import metadata
 from typing import Any, ClassVar, Self
 
@@ -62,7 +63,8 @@ class Provenance:
         return {name: value if not isinstance(value, Mapping) else dict(value) for name, value in vars(self).items() if name != "volatile"}
 
 
-def _version(package: str) -> str:
+@cache
+def _version(package: str) -> str:  # ten milliseconds of reading files for a result's packages
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
