@@ -44,19 +44,16 @@ def test_the_page_fits_every_width_and_fetches_nothing(tmp_path: Path) -> None:
                 context.close()
 
 
-SERIOUS = ("serious", "critical")
-
-
 def axe_findings(page: Any) -> list[str]:
-    """What axe-core finds serious or critical on an open page under the rules of WCAG 2.2 A and AA and its best practices."""
+    """What axe-core finds on an open page, serious or not, under the rules of WCAG 2.2 A and AA and its best practices."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python comes with the extra 'dev'")
     rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
     found = axe.Axe().run(page, options=rules).response
     assert len(found["passes"]) > 15, "axe has looked at the page"
-    return [f"{v['impact']}: {v['id']} at {v['nodes'][0]['target']}" for v in found["violations"] if v["impact"] in SERIOUS]
+    return [f"{v['impact']}: {v['id']} at {v['nodes'][0]['target']}" for v in found["violations"]]
 
 
-def test_axe_finds_nothing_serious(tmp_path: Path) -> None:
+def test_axe_finds_nothing(tmp_path: Path) -> None:
     pages = {"en": html.render(sample()), "zh": html.render(sample(), language="zh"), "rtl": html.render(hostile(PAYLOADS[12]))}
     with chromium() as browser:
         for name, text in pages.items():
@@ -68,7 +65,10 @@ def test_axe_finds_nothing_serious(tmp_path: Path) -> None:
                 page = context.new_page()
                 page.goto(place.as_uri())
                 page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
-                assert axe_findings(page) == [], f"{name} at {width}"
+                found = axe_findings(page)
+                if name == "rtl":  # all its tables are called the same by the hostile text, which axe finds moderate
+                    found = [words for words in found if words.startswith(("serious", "critical"))]
+                assert found == [], f"{name} at {width}"
                 context.close()
 
 

@@ -11,7 +11,6 @@ from evals import SUITES
 from evals.suites.occupation_pronoun import occupation_intervals
 from probes import INSTRUMENTS
 from workbench.core.charts.lines import forest
-from workbench.core.charts.svg import to_svg
 from workbench.core.finding import Plan
 from workbench.core.result import Provenance, Result
 from workbench.lab.audit_findings import Described, Gathered
@@ -121,12 +120,24 @@ def _planted(gathered: Gathered, subjects: Sequence[Described]) -> Section:
         frame["label"] = [f"{name} ({p:.2f} planted)" for name, p in zip(frame["occupation"], frame["planted"], strict=True)]
         titles = {"title": f"P(she) by occupation, {subject.part} model", "measured": "P(she) / (P(she) + P(he))", "null": "0.5: no lean"}
         chart = forest(frame, "label", "measured", "low", "high", null=0.5, titles=titles)
-        figures.append(_figure(chart, titles["title"], "Measured share of she by occupation with its interval; the plan is in each label.",
+        figures.append(_figure(chart, titles["title"], _said(frame),
                                frame.drop(columns="label"), result, f"Intervals: contexts and noise floor ({each.source})."))  # fmt: skip
     return Section(
         title="Planted and measured", anchor="planted", figures=tuple(figures),
         lead="The town's plan says how likely 'she' follows each occupation; here is what the models say.",
     )  # fmt: skip
+
+
+def _said(frame: pd.DataFrame) -> str:
+    """What is to be seen in the plot of occupations, for who does not see it."""
+    rows: list[dict[Any, Any]] = frame.to_dict("records")
+    low, high = min(rows, key=lambda row: row["measured"]), max(rows, key=lambda row: row["measured"])
+    held = sum(row["low"] <= row["planted"] <= row["high"] for row in rows)
+    even = sum(row["low"] <= 0.5 <= row["high"] for row in rows)
+    return (
+        f"Measured share of 'she' for {len(frame)} occupations with intervals, from {low['measured']:.2f} ({low['occupation']}) to "
+        f"{high['measured']:.2f} ({high['occupation']}). The interval holds the planted share for {held} of them, and 0.5 for {even}."
+    )
 
 
 # --- suites and instruments --------------------------------------------------------------------------------------
@@ -181,9 +192,8 @@ def _compact(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _figure(chart: Any, title: str, alt: str, frame: pd.DataFrame, result: Result, caption: str = "") -> Figure:
-    svg = to_svg(chart, title=title, desc=alt)
     table = Table.from_frame(frame, f"The numbers of: {title}", most=MOST_ROWS)
-    return Figure(title=title, svg=svg, alt=alt, table=table, caption=caption, source=result.digest())
+    return Figure.from_chart(chart, table, title=title, alt=alt, caption=caption, source=result.digest())
 
 
 # --- method and provenance ------------------------------------------------------------------------------------------
