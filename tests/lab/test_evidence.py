@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xarray as xr
 
 from tests.lab.audited import home_with_audit
 from tests.lab.trained import home_with_model
@@ -106,6 +107,29 @@ def test_a_signer_who_changes_a_number_of_the_verdict_table_is_found_out(
     assert set(found) == {"findings", "report"}
     assert found["findings"] == [f"finding {number + 1} ({said.source}: {said.measure}): its evidence gives another: effect is "
                                  f"{lie.effect!r}, derived is {said.effect!r}"]  # fmt: skip
+
+
+@pytest.mark.full
+def test_a_signer_who_names_another_part_is_found_out(evidence: Evidence, signer: keys.PrivateKey, tmp_path: Path) -> None:
+    label = "internals-occupation-pronoun.audited"
+    located = evidence.results[label]
+    values = located.values.assign(holm=located.values.holm * 0 + 0.001, chosen=~located.values.chosen)
+    lied = replace(evidence, results={**evidence.results, label: replace(located, values=values)})
+    found = broken(told(lied, signer, tmp_path / "x.zip"))["results"]
+    assert f"results/{label}.json: its items give another test: holm[" in found[0]
+    assert found[1].endswith("its repair has a part that does not carry the failure")
+
+
+@pytest.mark.full
+def test_evidence_of_another_shape_is_named_and_never_ends_the_program(evidence: Evidence, signer: keys.PrivateKey, tmp_path: Path) -> None:
+    label = "internals-occupation-pronoun.audited"
+    odd = replace(evidence.results[label], values=xr.Dataset())
+    found = broken(told(replace(evidence, results={**evidence.results, label: odd}), signer, tmp_path / "x.zip"))
+    assert "nothing can be derived from what is there" in found["results"][0]
+    stranger = replace(evidence, results={**evidence.results, "trigger.nobody": evidence.results["trigger.audited"]})
+    found = broken(told(stranger, signer, tmp_path / "x.zip"))
+    assert found["results"] == ["results/trigger.nobody.json: its samples are missing"]
+    assert "nothing can be derived" in found["findings"][0]
 
 
 @pytest.mark.full

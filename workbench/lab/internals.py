@@ -127,12 +127,7 @@ def locate(model: HookedModel, failure: Failure, spec: InternalsSpec | None = No
     after = _scores(model, seen, cells, progress)
     effect = before[None] - after[: len(parts)]
     control = before[None] - after[len(parts) :].reshape(len(parts), spec.controls, -1).mean(1)
-    tests = [
-        paired_permutation(e, k, clusters=list(seen.clusters), draws=spec.draws, seed=spec.seed)
-        for e, k in zip(effect, control, strict=True)
-    ]
-    p = np.array([t.p / 2 if t.effect > 0 else 1 - t.p / 2 for t in tests])
-    adjusted = holm(p)
+    p, adjusted = tested(effect, control, seen.clusters, spec)
     carrying = [n for n in np.argsort(-effect.mean(1), kind="stable").tolist() if adjusted[n] <= spec.alpha and effect[n].mean() > 0]
     chosen = _repair(model, seen, [parts[n] for n in carrying[: spec.most]], means, float(before.mean()), spec)
     sets = _random_sets(parts, chosen, carrying, spec, rng)
@@ -160,6 +155,15 @@ def locate(model: HookedModel, failure: Failure, spec: InternalsSpec | None = No
 
 
 # --- how ------------------------------------------------------------------------------------------------------
+
+
+def tested(effect: np.ndarray, control: np.ndarray, clusters: Sequence[str], spec: InternalsSpec) -> tuple[np.ndarray, np.ndarray]:
+    """One-sided p [part] that replacing a part takes away more than random changes of it do, and the same by Holm's procedure."""
+    each = [
+        paired_permutation(e, k, clusters=list(clusters), draws=spec.draws, seed=spec.seed) for e, k in zip(effect, control, strict=True)
+    ]
+    p = np.array([t.p / 2 if t.effect > 0 else 1 - t.p / 2 for t in each])
+    return p, holm(p)
 
 
 def clusters_needed(parts: int, alpha: float) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from workbench.lab.audit_measures import ATTRIBUTION
 from workbench.lab.audit_report import compose
 from workbench.lab.circumstances import environment
 from workbench.lab.inputs import LEAST_LEAN, SENTENCES, pronoun_items
+from workbench.lab.internals import InternalsResult, InternalsSpec, tested
 from workbench.reports.evidence import bundle
 from workbench.reports.evidence.container import Fault
 from workbench.reports.evidence.samples import Row
@@ -35,6 +36,7 @@ from workbench.reports.evidence.verify import Check, Content, check
 from workbench.reports.render import html
 
 RELATIVE = 1e-9
+_ODD = (AssayError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 _SAID = ("because", "card_words", "rederive", "claim", "measure", "subject", "source", "unit", "status", "words", "name", "method")
 
@@ -48,19 +50,32 @@ def rederive(content: Content) -> list[Check]:
     except (KeyError, TypeError, AssayError) as error:
         return [check("results", [Fault(bundle.CIRCUMSTANCES, f"it does not say what models were asked ({error})")], "")]
     same_code = environment(Provenance.here())["source"] == written.get("source")
-    checks = [*_results(content), _spans(content, subjects)]
+    checks = _guarded("results", "results", lambda: _results(content))
+    checks += _guarded("spans", bundle.CIRCUMSTANCES, lambda: [_spans(content, subjects)])
+    return checks + _guarded("findings", bundle.FINDINGS, lambda: _drawn_again(content, subjects, same_code, here, written))
+
+
+def _guarded(name: str, where: str, make: Callable[[], list[Check]]) -> list[Check]:
+    """The checks, or one that is broken: what is in a bundle may be of any shape, and never ends the program."""
     try:
-        left_out = [(one.what, one.why) for one in content.report.left_out]
-        found = gathered(content.plan, subjects, content.results, content.cards, left_out, lambda label: _records(content, label))
-    except (AssayError, KeyError, ValueError, IndexError) as error:
-        return [*checks, check("findings", [Fault(bundle.FINDINGS, f"they cannot be drawn again: {error}")], "")]
-    checks.append(_findings(content, found.findings, same_code))
+        return make()
+    except _ODD as error:
+        words = (str(error).splitlines() or [""])[0][:300]
+        return [check(name, [Fault(where, f"nothing can be derived from what is there ({words or type(error).__name__})")], "")]
+
+
+def _drawn_again(
+    content: Content, subjects: Sequence[Described], same_code: bool, here: Provenance, written: Mapping[str, Any]
+) -> list[Check]:
+    left_out = [(one.what, one.why) for one in content.report.left_out]
+    found = gathered(content.plan, subjects, content.results, content.cards, left_out, lambda label: _records(content, label))
+    checks = [_findings(content, found.findings, same_code)]
     if not same_code:
         words = (
             f"another version of this program wrote it (source {str(written.get('source'))[:12]}…), so words and layout are not compared"
         )
         return [*checks, Check("report", "not checked", words)]
-    return [*checks, _report(content, subjects, found, here, written)]
+    return [*checks, *_guarded("report", bundle.REPORT, lambda: [_report(content, subjects, found, here, written)])]
 
 
 def _packages(written: Mapping[str, Any]) -> dict[str, str]:
@@ -81,9 +96,11 @@ def _results(content: Content) -> list[Check]:
     unchecked: list[str] = []
     again = 0
     for label, result in sorted(content.results.items()):
+        name = f"results/{label}.json"
+        if isinstance(result, InternalsResult):
+            faults += _located(name, result)
         if result.kind not in SUITES:
             continue
-        name = f"results/{label}.json"
         if label not in content.samples:
             faults.append(Fault(name, "its samples are missing"))
             continue
@@ -106,6 +123,18 @@ def _results(content: Content) -> list[Check]:
     if unchecked:
         checks.append(Check("results that rest on data", "not checked", f"the data is not here: {'; '.join(unchecked)}"))
     return checks
+
+
+def _located(name: str, result: InternalsResult) -> Iterator[Fault]:
+    """Whether the tests of a localisation, and so its choice of parts, follow from its items."""
+    v, spec = result.values, InternalsSpec.parse(result.spec)
+    p, adjusted = tested(v.effect.values, v.control.values, [str(one) for one in v.cluster.values], spec)
+    carry = (adjusted <= spec.alpha) & (v.effect.values.mean(1) > 0)
+    for word, said, again in (("p", v.p.values, p), ("holm", v.holm.values, adjusted)):
+        if differs := next(differences(said.tolist(), again.tolist(), word), None):
+            yield Fault(name, f"its items give another test: {differs}")
+    if (v.chosen.values & ~carry).any():
+        yield Fault(name, "its repair has a part that does not carry the failure")
 
 
 def aggregated(result: Result, rows: Sequence[Row]) -> Result:
