@@ -19,9 +19,11 @@ SUITES = Catalog(
         "winogender": ("evals.suites.winogender:SUITE", "pronouns read by occupation, beside the share of women there", "experimental"),
         "stereoset": ("evals.suites.stereoset:SUITE", "whether stereotypes are preferred, beside related over unrelated words", "standard"),
         "group-fairness": ("evals.suites.group_fairness:SUITE", "decisions by group, and when the group is rewritten", "standard"),
+        "membership": ("evals.suites.membership:SUITE", "training texts told from others, beside a blind reader", "standard"),
         "own-task": ("evals.suites.own_task:SUITE", "questions of your own, from a task file of YAML", "standard"),
         "refusal": ("evals.suites.refusal:SUITE", "harmful requests granted, beside harmless ones refused", "standard"),
         "over-refusal": ("evals.suites.over_refusal:SUITE", "safe requests refused, beside unsafe ones granted", "standard"),
+        "truthfulqa": ("evals.suites.truthfulqa:SUITE", "true answers preferred to what is wrongly said", "experimental"),
         "toxicity-continuations": (
             "evals.suites.toxicity_continuations:SUITE",
             "how toxic sampled continuations are, a judge's errors carried",

@@ -17,12 +17,12 @@ from typing import Any
 from evals.sampling import sampled
 from workbench.core.errors import AssayError, BadValue, EmptySelection, Incompatible, StoreError
 from workbench.core.finding import Denominators
-from workbench.core.measure import Answering, Generate, Loglikelihood, Request, Rolling, Sample, Sampled, Score, Suite
+from workbench.core.measure import Answering, Generate, Loglikelihood, Moments, Request, Rolling, Sample, Sampled, Score, Suite
 from workbench.core.protocol import HookedModel, Progress, Sink, silent
 from workbench.core.result import Provenance, Result
 from workbench.core.spec import Spec, digest_of
 from workbench.engine.generate import generations
-from workbench.engine.score import WINDOW, loglikelihoods, token_logprobs
+from workbench.engine.score import WINDOW, details, loglikelihoods, token_logprobs
 from workbench.engine.tokens import Encoded, context_length, encode_pair, encode_request, tokenizer_of
 
 FORMAT = 1
@@ -162,6 +162,7 @@ def answers(suite: Suite, model: HookedModel, spec: Spec, chunk: Sequence[Sample
     else:
         _ask_loglikelihoods(model, asked)
         _ask_rolling(model, asked)
+        _ask_moments(model, asked)
     _ask_generations(model, asked)
     _ask_sampled(model, asked)
     return [_scored(suite, spec, sample, asked, where, alone) for sample, where, alone in zip(chunk, places, single, strict=True)]
@@ -173,18 +174,19 @@ def _reason(error: AssayError) -> str:
 
 
 def _ask_in_text(model: HookedModel, asked: _Asked) -> None:
-    """Log-likelihoods of a model that answers itself: it reads text, and texts of any length in one piece."""
-    where = [*asked.of_type(Loglikelihood), *asked.of_type(Rolling)]
+    """Log-likelihoods of a model that answers itself: it reads text, and texts of any length in one piece. It shows no moments."""
+    where = [*asked.of_type(Loglikelihood), *asked.of_type(Rolling), *asked.of_type(Moments)]
     requests: list[Loglikelihood] = []
     for request in (asked.requests[index] for index in where):
-        assert isinstance(request, Loglikelihood | Rolling)
-        requests.append(Loglikelihood(request.context, (request.text,)) if isinstance(request, Rolling) else request)
+        assert isinstance(request, Loglikelihood | Rolling | Moments)
+        requests.append(request if isinstance(request, Loglikelihood) else Loglikelihood(request.context, (request.text,)))
 
     def refuse(place: int, error: AssayError) -> None:
         asked.refused[where[place]] = _reason(error)
 
     for place, answer in loglikelihoods(model, requests, refuse=refuse) if requests else ():
-        asked.responses[where[place]] = answer
+        whole = isinstance(asked.requests[where[place]], Moments)
+        asked.responses[where[place]] = [answer[0], [], []] if whole else answer
 
 
 def _ask_loglikelihoods(model: HookedModel, asked: _Asked) -> None:
@@ -201,6 +203,21 @@ def _ask_loglikelihoods(model: HookedModel, asked: _Asked) -> None:
         asked.apart[index] = len(ready[-1].apart)
     for place, answer in loglikelihoods(model, ready, token_budget=TOKEN_BUDGET):
         asked.responses[where[place]] = answer
+
+
+def _ask_moments(model: HookedModel, asked: _Asked) -> None:
+    """What is known of each token of a text; a text that does not fit is refused."""
+    where = asked.of_type(Moments)
+    requests: list[Loglikelihood] = []
+    for request in (asked.requests[index] for index in where):
+        assert isinstance(request, Moments)
+        requests.append(Loglikelihood(request.context, (request.text,)))
+
+    def refuse(place: int, error: AssayError) -> None:
+        asked.refused[where[place]] = _reason(error)
+
+    for place, (found,) in details(model, requests, token_budget=TOKEN_BUDGET, refuse=refuse) if requests else ():
+        asked.responses[where[place]] = [found.logprobs, found.entropies, found.variances]
 
 
 def _ask_rolling(model: HookedModel, asked: _Asked) -> None:

@@ -228,7 +228,8 @@ def _own(result: Result, rate: Any, attribute: str, group: str, subject: str, le
         interval = interval.model_copy(update={"level": level, "method": f"{interval.method}, Bonferroni over groups"})
     margin = GroupFairnessSpec.parse(result.spec).margin if swap else None
     verdict, because = decide(found.value, interval, null=0.0, margin=margin, detectable=found.detectable, applicable=not floor)
-    rest = " and ".join(name for name in group_names(result, attribute) if name != group) or "others"
+    others = [name for name in group_names(result, attribute) if name != group]
+    rest = others[0] if len(others) == 1 else "the others"
     words = f"{attribute} '{group}' rewritten as {rest}" if swap else f"{attribute} '{group}' less {rest}"
     return Finding(
         claim="the group's name alone changes the decision" if swap else "groups are decided on alike", subject=subject, source=NAME,

@@ -19,6 +19,7 @@ from tests.evals import test_blimp as blimp
 from tests.evals import test_refusal as refusals
 from tests.evals import test_stereoset as stereosets
 from tests.evals import test_toxicity_continuations as continuations
+from tests.evals import test_truthfulqa as truthful
 from tests.evals import test_winobias as winobias
 from tests.evals import test_winogender as winogender
 from tests.evals.test_crows_pairs import PAIRS, write
@@ -46,8 +47,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "blimp": {},
     "toxicity-continuations": {"copies": 3, "most": 4},
     "refusal": {"most": 6},
+    "truthfulqa": {},
     "over-refusal": {"most": 6},
     "own-task": {},
+    "membership": {"world": WORLD, "count": 30},
     "group-fairness": {"rows": 60},
 }
 FILES: dict[str, Callable[[Path], dict[str, Any]]] = {  # suites that read files, and a small file of their form
@@ -59,6 +62,7 @@ FILES: dict[str, Callable[[Path], dict[str, Any]]] = {  # suites that read files
     "winogender": lambda folder: {"folder": str(winogender.write(folder / "winogender"))},
     "toxicity-continuations": continuations.settings_of,
     "refusal": refusals.harmful,
+    "truthfulqa": lambda folder: {"file": str(truthful.write(folder / "truthful.csv"))},
     "over-refusal": refusals.contrasts,
     "stereoset": lambda folder: {"files": (str(stereosets.write(folder / "dev.json", stereosets.document())),)},
 }

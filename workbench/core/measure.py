@@ -176,7 +176,19 @@ class Rolling:
     context: str = ""
 
 
-Request = Loglikelihood | Rolling | Generate | Sampled
+@dataclass(frozen=True)
+class Moments:
+    """Ask for a text's log-likelihood after ``context`` with what the model's distribution says at each of its tokens.
+
+    The response is three lists, an entry a token: log p (nats), the entropy of the distribution (nats), the variance of log p under it
+    (nats²). A text that does not fit the model's context is refused.
+    """
+
+    text: str
+    context: str = ""
+
+
+Request = Moments | Loglikelihood | Rolling | Generate | Sampled
 Response = list[list[float]] | str | list[str]
 Refuse = Callable[[int, AssayError], None]
 
