@@ -9,8 +9,10 @@ from tests.engine.models import LETTERS, Wrapped, lettered, wordy
 from tests.reference.scoring import greedy
 from workbench.core.errors import BadValue
 from workbench.core.measure import Generate
+from workbench.core.protocol import Resume
 from workbench.data.chat import ChatTemplate, Message, prompt_ids
 from workbench.engine.generate import generate, generations
+from workbench.families.gpt import GPT, GPTConfig
 
 PROMPTS = ["a", "bc", "de", "fgh", "a", "vut", "klmn", "w"]
 
@@ -180,3 +182,25 @@ def test_a_chat_template_with_its_system_prompt():
 def test_seeds_are_one_a_prompt():
     with pytest.raises(BadValue, match="one for each of the 1 prompts"):
         dict(generations(lettered(), [Generate("a", 1)], seeds=[1, 2]))
+
+
+@pytest.mark.parametrize("window", [0, 3])
+def test_a_step_of_rows_of_different_lengths_equals_each_row_alone(window):
+    config = GPTConfig.parse({"n_layers": 2, "d_model": 16, "n_heads": 4, "n_kv_heads": 2, "d_vocab": 23, "economy": {"window": window}})
+    model = GPT(config, seed=3).eval()
+    rows = [[i % 23 for i in range(length)] for length in (3, 30, 1, 17)]
+    pasts = [model.run(torch.tensor([row]), cache=True).past for row in rows]
+    seen = []
+    for capture in ((), ("blocks.1.attn.hook_pattern",)):
+        room = pasts[0].room(len(rows), 31)
+        for row, (ids, past) in enumerate(zip(rows, pasts, strict=True)):
+            room.take(row, past, list(range(len(ids))))
+        seen.append(model.run(torch.tensor([[5]] * 4), resume=Resume(past=room.step()), capture=capture).logits)
+    for row, ids in enumerate(rows):
+        whole = model.run(torch.tensor([[*ids, 5]]), logits="last").logits
+        assert whole is not None
+        assert all(float((logits[row] - whole[0]).abs().max()) < 1e-5 for logits in seen)
+    with pytest.raises(BadValue, match="alone with one token a row"):
+        model.run(torch.tensor([[5, 6]] * 4), resume=Resume(past=pasts[0].room(4, 8).step()))
+    with pytest.raises(BadValue, match="rows of resume.past"):
+        model.run(torch.tensor([[5]] * 3), resume=Resume(past=pasts[0].room(4, 8).step()))

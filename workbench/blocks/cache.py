@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from workbench.blocks.ragged import WIDE
+
 LayerCache = tuple[Float[Tensor, "batch _key kv_head d_head"], Float[Tensor, "batch _key kv_head d_head"]]
 
 
@@ -53,6 +55,7 @@ class KVCache:
 
     def room(self, rows: int, length: int) -> Room:
         """Empty room for ``rows`` texts of up to ``length`` tokens each, for a model with such keys and values."""
+        length = -(-length // WIDE) * WIDE
         shape = lambda held: (rows, length, *held.shape[2:])  # noqa: E731
         return Room(tuple((k.new_zeros(shape(k)), v.new_zeros(shape(v))) for k, v in self.layers), [0] * rows)
 
@@ -84,10 +87,11 @@ class Room:
         lengths = [self.lengths[row] for row in rows] + [0] * (size - len(rows))
         return Room(tuple((keys[index], values[index]) for keys, values in self._layers), lengths)
 
-    def step(self, width: int) -> Step:
-        """What a run of one token a row is given as its past. ``width`` columns are met, and the run's mask says which of them."""
+    def step(self) -> Step:
+        """What a run of one token a row is given as its past."""
         at = torch.tensor(self.lengths, device=self._layers[0][0].device)
-        return Step(tuple(StepLayer(keys, values, at, width) for keys, values in self._layers), len(self.lengths), width - 1)
+        width = -(-(max(self.lengths) + 1) // WIDE) * WIDE
+        return Step(tuple(StepLayer(keys, values, at, width) for keys, values in self._layers), tuple(self.lengths))
 
 
 @dataclass(frozen=True)
@@ -109,13 +113,16 @@ class StepLayer:
 
 @dataclass(frozen=True)
 class Step:
-    """A past that the run writes to. ``length`` are the columns met beside the one token a row adds."""
+    """A past that the run writes to: ``lengths`` are the tokens each row holds before."""
 
     layers: tuple[StepLayer, ...]
-    batch: int
-    length: int
+    lengths: tuple[int, ...]
     memory: tuple[LayerCache, ...] = ()
     seen: Bool[Tensor, "batch key"] | None = None
+
+    @property
+    def batch(self) -> int:
+        return len(self.lengths)
 
 
 def joined(past: LayerCache | StepLayer | None, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

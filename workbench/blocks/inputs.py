@@ -15,6 +15,7 @@ from torch import Tensor
 from workbench.blocks.cache import KVCache, Step
 from workbench.blocks.forest import forest
 from workbench.blocks.mask import AttentionMask, attention_mask, narrowed
+from workbench.blocks.ragged import ragged
 from workbench.blocks.sparse import Pattern, Sparse
 from workbench.core.batch import TokenBatch
 from workbench.core.errors import BadValue
@@ -84,6 +85,8 @@ def passage(
     if resume.parents is not None:
         return _grown(resume, tokens, segments, residual, limits, like, pattern)
     past = _past(resume.past, rows, limits)
+    if isinstance(past, Step):
+        return _stepped(resume, tokens, past, limits, like, pattern)
     held = past.length if past is not None else 0
     if segments is not None and past is not None:
         raise BadValue("a batch with segments", "together with a past", "without one: the segments of the past are not known")
@@ -96,6 +99,16 @@ def passage(
     else:
         mask = AttentionMask(sparse=Sparse(pattern, held, True, segments))
     return Passage(tokens if residual is None else None, residual, positions, mask, past, lengths)
+
+
+def _stepped(resume: Resume, tokens: Tensor | None, past: Step, limits: Limits, like: Tensor, pattern: Pattern | None) -> Passage:
+    """One more token of each row of a room."""
+    beside = [name for name in ("positions", "mask", "residual") if getattr(resume, name) is not None]
+    if tokens is None or tokens.shape[1] != 1 or beside:
+        found = f"given with {beside[0]}" if beside else "given with rows that are not one token long"
+        raise BadValue("resume.past", found, "alone with one token a row: a room says where each stands")
+    positions = given_positions(torch.tensor(past.lengths)[:, None], len(tokens), 1, 0, limits, like.device)
+    return Passage(tokens, None, positions, AttentionMask(sparse=ragged(past.lengths, like.device, pattern)), past, None)
 
 
 def _grown(

@@ -13,18 +13,19 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from workbench.blocks.forest import Forest
+from workbench.blocks.ragged import Ragged
 from workbench.blocks.sparse import Pattern, Sparse
 
 
 @dataclass(frozen=True)
 class AttentionMask:
     """``causal``: query i sees keys up to i (as many queries as keys), nothing else to heed. ``allowed``: a bool tensor
-    ``[batch or 1, 1, query, key]``, true = may attend. ``sparse``: a pattern or a forest with its own rules. None of them: every
-    query sees every key."""
+    ``[batch or 1, 1, query, key]``, true = may attend. ``sparse``: a pattern, a forest or rows of their own
+    lengths, with rules of their own. None of them: every query sees every key."""
 
     causal: bool = False
     allowed: Bool[Tensor, "rows 1 query key"] | None = None
-    sparse: Sparse | Forest | None = None
+    sparse: Sparse | Forest | Ragged | None = None
 
     def shown(self, query: int, key: int, device: torch.device) -> Bool[Tensor, "rows 1 query key"] | None:
         """The mask as a tensor also where the fused kernel needs none; None: everything is allowed."""

@@ -2,9 +2,9 @@
 
 What moves a float32 number on a CPU, and what is done about it here and in ``blocks.forest``:
 
-* the number of rows of a product: rows are padded to a multiple of ``ROWS`` a thread;
-* where a row's activations fall among the lanes of vector instructions: the same padding puts every thread's share on a whole number of
-  them;
+* the number of rows of a product: rows are padded to a multiple of ``TILE``;
+* where a row's activations fall among the lanes of vector instructions: where ``TILE`` does not make every thread's share a
+  whole number of them, ``ROWS`` does;
 * the number of keys, their order and masked neighbours: a path's keys stand in the order of the path, in a width fixed by the position;
 * the number of threads: it stays what it was, and the certificate names it.
 
@@ -26,8 +26,10 @@ from workbench.engine.reading import CELLS, Values, Wanted, read
 from workbench.engine.tokens import Encoded
 from workbench.engine.tree import ROOT
 
+TILE = 16
+"""Rows of whole tiles of a product."""
 ROWS = 32
-"""Rows a thread that a pass is padded to: whole tiles of a product, and whole vectors of any width of activation."""
+"""Rows a thread that make whole vectors of activations of any width."""
 GRAIN = 32_768
 """torch gives each thread at least so many elements (``at::internal::GRAIN_SIZE``)."""
 WIDE = (torch.float32, torch.float64)
@@ -48,9 +50,11 @@ def padded(rows: int, config: Any) -> int:
     """The number of rows a pass of ``rows`` is padded to."""
     threads = torch.get_num_threads()
     width = getattr(config, "d_mlp", 0) or getattr(config, "d_model", 0) or 1
+    even = threads <= 2 and width % (2 * threads) == 0  # then half as many rows make whole vectors too
+    unit = TILE if even else ROWS * threads
     # With more than two threads torch may use fewer for a small pass, in shares that split a vector.
     least = -(-GRAIN * threads // width) if threads > 2 else 1
-    return -(-max(rows, least) // (ROWS * threads)) * ROWS * threads
+    return -(-max(rows, least) // unit) * unit
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 Prompts are read as one forest (``engine.certified``), so that what they share (a system prompt, examples) is read once and nothing is
 padded. Each then writes in a row of one room of keys and values, in the columns of its own positions; a row that ends is taken by the next
-prompt. A step meets a number of columns that is a multiple of ``WIDE``, which for one query changes no bit, and a fixed number of rows. A
-sampled token depends on (seed, the prompt's own seed, step) and on the model's probabilities, never on its neighbours.
+prompt. A step's rows are padded as a forest's are, and each meets its own columns (``blocks.ragged``). A sampled token depends on (seed,
+the prompt's own seed, step) and on the model's probabilities, never on its neighbours.
 
 A model that reads no forest decodes prompts of equal length together, so that no padding is ever attended to.
 """
@@ -24,9 +24,6 @@ from workbench.core.protocol import HookedModel, Progress, Resume, Tokenizer, si
 from workbench.engine.certified import Pass, Unit, padded
 from workbench.engine.tokens import context_length, lead_of, tokenizer_of
 from workbench.engine.tree import ROOT
-
-WIDE = 64
-"""Columns of keys that a step meets are a multiple of this."""
 
 
 @dataclass
@@ -171,40 +168,36 @@ _Choose = Callable[[Tensor, Sequence[_Row]], list[int]]
 
 def _flowing(model: HookedModel, rows: Sequence[_Row], budget: int, choose: _Choose) -> Iterator[_Row]:
     """Each row as it ends. Waiting prompts are read when a quarter of the rows is free, or when nothing else is left to do."""
-    waiting = sorted(rows, key=lambda row: row.prompt, reverse=True)  # neighbours share beginnings; taken from the end
-    if not waiting:
-        return
-    unit, deep = padded(1, model.config), -(-max(row.room for row in rows) // WIDE) * WIDE
-    size = min(max(unit, budget // deep // unit * unit), -(-len(rows) // unit) * unit)
-    tokenizer = tokenizer_of(model)
+    waiting = sorted(rows, key=lambda row: (len(row.prompt), row.prompt))  # rows of like length stand together; taken from the end
+    deep, tokenizer = max((row.room for row in rows), default=1), tokenizer_of(model)
+    most = padded(1, model.config)
+    slots: list[_Row | None] = [None] * min(max(most, budget // deep // most * most), padded(len(rows), model.config))
     room: Any = None  # made of the first keys and values, which say their shapes
-    slots: list[_Row | None] = [None] * size
-    while True:
+    while waiting or any(slots):
         free = [slot for slot, row in enumerate(slots) if row is None]
-        if waiting and len(free) >= min(max(1, size // 4), len(waiting)):
+        if waiting and len(free) >= min(max(1, len(slots) // 4), len(waiting)):
             some = [waiting.pop() for _ in range(min(len(free), len(waiting)))]
             for now, group in _read(some, budget):
                 logits, past = _begun(model, now, group)
-                room = past.room(size, deep) if room is None else room
-                for (row, path), token in zip(group, choose(logits, [row for row, _ in group]), strict=True):
+                room = past.room(len(slots), deep) if room is None else room
+                begun = zip(group, choose(logits, [row for row, _ in group]), strict=True)
+                for (row, path), token in sorted(begun, key=lambda one: len(one[0][1])):
                     row.take(token, tokenizer)
-                    if row.open:
-                        slot = free.pop(0)
-                        slots[slot] = row
-                        room.take(slot, past, path)
-                    else:
+                    if not row.open:
                         yield row
+                        continue
+                    slot = free.pop(0)
+                    slots[slot] = row
+                    room.take(slot, past, path)
             continue
         active = [slot for slot, row in enumerate(slots) if row is not None]
-        if not active:
-            return
-        if not waiting and padded(len(active), model.config) * 2 <= size:
-            size = padded(len(active), model.config)
+        size = padded(len(active), model.config)
+        if not waiting and size * 4 <= len(slots) * 3:
+            active.sort(key=lambda slot: room.lengths[slot])
             room, slots = room.kept(active, size), [slots[slot] for slot in active] + [None] * (size - len(active))
             active = list(range(len(active)))
         going = [row for slot in active if (row := slots[slot]) is not None]
-        chosen = choose(_stepped(model, room, slots, active), going)
-        for slot, row, token in zip(active, going, chosen, strict=True):
+        for slot, row, token in zip(active, going, choose(_stepped(model, room, slots, active), going), strict=True):
             room.lengths[slot] += 1
             row.take(token, tokenizer)
             if not row.open:
@@ -241,11 +234,8 @@ def _begun(model: HookedModel, now: Pass, group: _Group) -> tuple[Tensor, Any]:
 
 def _stepped(model: HookedModel, room: Any, slots: Sequence[_Row | None], active: Sequence[int]) -> Tensor:
     """The logits ``[active, d_vocab]`` after one more token of each row."""
-    lengths = torch.tensor(room.lengths)
-    width = -(-(int(lengths.max()) + 1) // WIDE) * WIDE
     tokens = torch.tensor([[row.made[-1] if row is not None else 0] for row in slots])
-    seen = (torch.arange(width) <= lengths[:, None])[:, None]
-    trace = model.run(tokens, resume=Resume(past=room.step(width), positions=lengths[:, None], mask=seen))
+    trace = model.run(tokens, resume=Resume(past=room.step()))
     assert trace.logits is not None, "logits were asked for"
     return trace.logits[torch.tensor(active), -1]
 
