@@ -11,7 +11,7 @@ import yaml
 from tests.reports.accessibility import Page, problems
 from tests.reports.sample import findings, sample
 from workbench.core.errors import UnknownName
-from workbench.core.finding import Verdict
+from workbench.core.finding import Interval, Verdict, decide
 from workbench.reports import phrases, words
 from workbench.reports.crosswalk import frameworks
 from workbench.reports.render import card, html
@@ -59,7 +59,7 @@ def test_every_phrase_is_used_somewhere() -> None:
     places = [*FOLDER.glob("*.py"), *(FOLDER / "render").glob("*.*"), FOLDER / "crosswalk.yaml"]
     text = "".join(place.read_text(encoding="utf-8") for place in places)
     used = set(re.findall(r"[a-z_]+\.[a-z_0-9]+", text))
-    by_name = {"verdict", "meaning", "status", "column", "identity", "language"}  # keys put together from a group and a name
+    by_name = {"because", "verdict", "meaning", "status", "column", "identity", "language"}  # keys put together from a group and a name
     leads = {"identity.lead", "coverage.lead", "coverage.title", "identity.title"}
     assert sorted(key for key in flat_english() if key not in used | leads and key.split(".")[0] not in by_name) == []
 
@@ -74,6 +74,35 @@ def test_the_page_in_another_language_says_whose_words_are_english() -> None:
     assert all(chinese.search(text) for text in ours)
     theirs = [index for index, attrs in parsed.named("h3") if attrs.get("lang") == "en"]
     assert len(theirs) == len(sample().all_findings()) + len(frameworks())
+
+
+BOUNDS = Interval(low=-0.01, high=0.02, method="Wilson")
+REASONS = [
+    decide(0.1, BOUNDS, null=0.0, applicable=False),
+    decide(None, None, null=0.0),
+    decide(0.0, BOUNDS, null=0.0, margin=0.05),
+    decide(0.0, BOUNDS, null=0.0, margin=0.05, detectable=0.125),
+    decide(0.1, BOUNDS, null=-1.5e-05, margin=None),
+    decide(0.1, Interval(low=0.05, high=0.2, method="Wilson"), null=0.004),
+    decide(0.1, BOUNDS, null=0.0, margin=0.005),
+    decide(0.0, BOUNDS, null=0.0, detectable=0.0376),
+    decide(0.0, BOUNDS, null=0.0),
+]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize(("verdict", "because"), REASONS)
+def test_every_reason_of_a_verdict_is_told_in_the_language(verdict: Verdict, because: str, name: str) -> None:
+    finding = findings()[0].model_copy(update={"verdict": verdict, "because": because})
+    told = phrases.because_words(finding, name)
+    assert re.search("[\u4e00-\u9fff]", told)
+    assert sorted(re.findall(r"-?\d[\de.+-]*", told)) == sorted(re.findall(r"-?\d[\de.+-]*", because))
+    assert phrases.because_words(finding) == because
+
+
+def test_a_suites_own_reason_stays_as_it_is() -> None:
+    own = findings()[0].model_copy(update={"because": "its median mass is 0.006, under the floor 0.5"})
+    assert phrases.because_words(own, "zh") == own.because
 
 
 def test_numbers_are_the_same_in_every_language() -> None:

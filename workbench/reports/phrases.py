@@ -7,8 +7,10 @@ from ``words``, in English unless another language is named.
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from workbench.core.finding import Card, Denominators, Finding, Interval, Null, Verdict
@@ -126,6 +128,27 @@ def meaning(verdict: Verdict, language: str = ENGLISH) -> str:
 def verdict_words(verdict: Verdict, language: str = ENGLISH) -> str:
     """The verdict with its mark: ``◆ detected``."""
     return f"{MARKS[verdict]} {verdict_name(verdict, language)}"
+
+
+def because_words(finding: Finding, language: str = ENGLISH) -> str:
+    """Why the verdict is what it is. Reasons of ``core.finding.decide`` are told in the language; a suite's own stay as they are."""
+    if language == ENGLISH:
+        return finding.because
+    for key, pattern in _reasons():
+        if match := pattern.fullmatch(finding.because):
+            return words_of(language)(key, **match.groupdict())
+    return finding.because
+
+
+@cache
+def _reasons() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """Each known reason's key with a pattern of its English words, in which a number stands in the place of each name."""
+    out = []
+    for key in sorted(key for key in words_of().names() if key.startswith("because.")):
+        parts = re.split(r"\{(\w+)\}", words_of()(key))
+        text = "".join(re.escape(part) if index % 2 == 0 else rf"(?P<{part}>-?[\d.e+-]+)" for index, part in enumerate(parts))
+        out.append((key, re.compile(text)))
+    return tuple(out)
 
 
 def effect_words(finding: Finding, language: str = ENGLISH) -> str:

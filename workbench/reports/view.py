@@ -79,7 +79,7 @@ def finding_view(number: int, finding: Finding, language: str = ENGLISH) -> View
         "source": shown(finding.source),
         "status": "" if finding.status == "standard" else say(f"status.{finding.status}"),
         **_verdict(finding.verdict, language),
-        "because": say("finding.because", because=shown(finding.because)) if finding.because else "",
+        "because": say("finding.because", because=shown(phrases.because_words(finding, language))) if finding.because else "",
         "effect": phrases.number(finding.effect, places, language),
         "known": finding.effect is not None,
         "unit": shown(finding.unit),

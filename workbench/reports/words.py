@@ -43,7 +43,8 @@ class Words:
         """The language as HTML, PDF and screen readers name it: ``en``, ``zh-Hans``."""
         return self("language.tag")
 
-    def keys(self) -> frozenset[str]:
+    def names(self) -> frozenset[str]:
+        """Every key there is."""
         return frozenset(self._phrases)
 
 
