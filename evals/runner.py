@@ -22,11 +22,13 @@ from workbench.core.protocol import HookedModel, Progress, Sink, silent
 from workbench.core.result import Provenance, Result
 from workbench.core.spec import Spec, digest_of
 from workbench.engine.generate import generations
-from workbench.engine.score import WINDOW, details, loglikelihoods, token_logprobs
+from workbench.engine.score import WINDOW, certify, details, loglikelihoods, standing, token_logprobs
 from workbench.engine.tokens import Encoded, context_length, encode_pair, encode_request, tokenizer_of
 
 FORMAT = 1
 TOKEN_BUDGET = 8192
+CHECKED = 16
+"""Samples that are scored a second time at most."""
 
 
 class MemorySink:
@@ -54,11 +56,14 @@ def run_suite(
     *,
     progress: Progress = silent,
     batch: int = 64,
+    check: float = 0.0,
 ) -> Result:
     """The suite's result on ``model``; answers already in ``sink`` are not asked again.
 
     ``batch`` samples are computed and committed together: a kill loses at most those. Use one value for one sink; with
-    another, numbers may differ in the last bits, since other samples share a pass. Raises Incompatible, EmptySelection (a
+    another, numbers of a model that is not certified (``engine.score.standing``) may differ in the last bits, since other
+    samples share a pass. ``check`` is the share of samples (at most ``CHECKED``) whose log-likelihoods are asked again,
+    naively and alone; how far they were off stands in the provenance, beside the times. Raises Incompatible, EmptySelection (a
     suite without samples), StoreError (a sink with another run's records).
     """
     spec = suite.spec() if spec is None else spec
@@ -79,7 +84,34 @@ def run_suite(
             sink.put([_record(answer, identity.label()) for answer in answers(suite, model, spec, chunk)])
         finished += len(chunk)
         progress(finished, len(samples), suite.name)
-    return _finish(suite, spec, samples, sink.read(), identity)
+    found = _finish(suite, spec, samples, sink.read(), identity)
+    if not (said := _scoring(suite, model, spec, samples, check)):
+        return found
+    return replace(found, provenance=replace(found.provenance, volatile={**found.provenance.volatile, "scoring": said}))
+
+
+def _scoring(suite: Suite, model: HookedModel, spec: Spec, samples: Sequence[Sample], share: float) -> str:
+    """The certificate of a few samples spread evenly over all, in words; '' where the suite asks for no log-likelihoods or none is due."""
+    if not share:
+        return ""
+    count = min(CHECKED, math.ceil(share * len(samples)))
+    asked = [suite.request(samples[k * len(samples) // count], spec) for k in range(count)]
+    parts = [part for request in asked for part in (request if isinstance(request, tuple) else (request,))]
+    requests = [part for part in parts if isinstance(part, Loglikelihood)]
+    if not requests:
+        return ""
+    if isinstance(model, Answering):
+        return f"not certified: {standing(model)}"
+    fit = [request for request in requests if _fits(model, request)]
+    return str(certify(model, fit, share=1.0, most_each=3, token_budget=TOKEN_BUDGET)) if fit else ""
+
+
+def _fits(model: HookedModel, request: Loglikelihood) -> bool:
+    try:
+        encode_request(model, request)
+    except AssayError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -195,3 +195,20 @@ def test_kill_9_at_random_moments_changes_nothing(tmp_path):
     assert kills >= 1
     whole = run_suite(Toy(), lettered(), ToySpec(count=24, pause=0.02), batch=4)
     assert (tmp_path / "result").read_text() == whole.canonical()
+
+
+def test_the_batch_changes_no_byte_of_a_certified_model():
+    model = lettered()
+    whole = run_suite(Toy(), model, ToySpec(count=7))
+    for batch in (1, 3):
+        assert run_suite(Toy(), model, ToySpec(count=7), batch=batch).digest() == whole.digest()
+
+
+def test_a_check_is_told_beside_the_result_and_changes_nothing_in_it():
+    model = lettered()
+    plain, checked = run_suite(Toy(), model, ToySpec()), run_suite(Toy(), model, ToySpec(), check=0.1)
+    assert checked.digest() == plain.digest()
+    assert "scoring" not in plain.provenance.volatile
+    assert checked.provenance.volatile["scoring"].startswith("certified: at most ")
+    loose = run_suite(Toy(), Wrapped(model), ToySpec(long=0), check=0.1)
+    assert loose.provenance.volatile["scoring"].startswith("not certified (this gpt model cannot run texts as a forest)")

@@ -42,6 +42,8 @@ from workbench.training.loop import train as train_model
 from workbench.training.parallel.world import World, joined
 
 BATCH = 64
+CHECK = 0.01
+"""The share of a suite's samples whose scores are compared with naive ones."""
 Follow = Callable[[str], Callback]
 """The callback for a training's part ('' for the last)."""
 
@@ -85,7 +87,7 @@ def evaluate(
     with recorded(store, "eval", plan, ref, resume=resume, parent=parent, provenance={"model_digest": loaded.digest()}) as run:
         results: dict[str, Result] = {}
         for name, suite in chosen.items():
-            found = run_suite(suite, loaded, specs[name], store.sink(run, name), progress=progress, batch=batch)
+            found = run_suite(suite, loaded, specs[name], store.sink(run, name), progress=progress, batch=batch, check=CHECK)
             store.put_result(run, name, found)
             results[name] = found
         findings = tuple(one for name, suite in chosen.items() for one in suite.findings(results[name], subject=ref))
