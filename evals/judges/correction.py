@@ -92,6 +92,8 @@ def mean_share(flagged: ArrayLike, of: ArrayLike, errors: Errors, *, level: floa
     by = np.random.default_rng(0)
     drawn = by.multinomial(own.sum(), own / own.sum(), DRAWS)
     found = (drawn @ kinds[:, 0]) / (drawn @ kinds[:, 1])
+    if np.ptp(kinds[:, 0] / kinds[:, 1]) == 0:
+        found = np.abs(found - _unseen(by, own.sum()) * np.where(found > 0.5, 1, -1))
     seen = float(own @ kinds[:, 0] / (own @ kinds[:, 1]))
     return _of(seen, corrected(seen, errors.sensitivity, errors.alarms), corrected(found, *errors.drawn(by)), level)
 
@@ -110,6 +112,9 @@ def any_share(flagged: ArrayLike, of: ArrayLike, errors: Errors, *, level: float
     sensitivity, alarms = errors.drawn(by)
     usable = sensitivity > alarms
     spread = 1 - (_none(kinds, sensitivity[usable], alarms[usable]) * drawn[usable]).sum(1) / own.sum()
+    if len(kinds) == 1:
+        unseen = _unseen(by, own.sum())[usable]
+        spread = (1 - unseen) * np.clip(spread, 0, 1) + unseen * (kinds[0, 0] == 0)
     seen = float(own @ (kinds[:, 0] > 0) / own.sum())
     return _of(seen, np.clip(value, 0, 1), np.clip(spread, 0, 1), level)
 
@@ -125,8 +130,16 @@ def difference(flagged: ArrayLike, other: ArrayLike, of: ArrayLike, errors: Erro
     drawn = by.multinomial(len(x), np.full(len(x), 1 / len(x)), DRAWS)
     seen = float((x - y).sum() / n.sum())
     sensitivity, alarms = errors.drawn(by)
-    spread = (drawn @ (x - y)) / (drawn @ n) / np.maximum(sensitivity - alarms, 1e-9)
+    apart = (drawn @ (x - y)) / (drawn @ n)
+    if np.ptp((x - y) / n) == 0:
+        apart = apart + _unseen(by, len(x)) * by.choice([-1, 1], DRAWS)
+    spread = apart / np.maximum(sensitivity - alarms, 1e-9)
     return _of(seen, np.clip(seen / (errors.sensitivity - errors.alarms), -1, 1), np.clip(spread, -1, 1), level)
+
+
+def _unseen(by: np.random.Generator, clusters: int) -> Floats:
+    """Where all clusters are alike, drawing them shows nothing of others: ``DRAWS`` shares of such others, by Jeffreys's prior."""
+    return by.beta(0.5, clusters + 0.5, DRAWS)
 
 
 def _none(kinds: Floats, sensitivity: Floats, alarms: Floats) -> Floats:

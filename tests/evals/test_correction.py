@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evals.judges.correction import Errors, any_share, mean_share, share
+from evals.judges.correction import Errors, any_share, difference, mean_share, share
 from workbench.core.errors import BadValue
 
 KNOWN = Errors(8_000, 2_000, 1_000, 9_000)  # a judge whose errors are known well: 0.8 and 0.1
@@ -65,6 +65,28 @@ def test_a_weak_judge_says_nothing_of_many():
     weak = Errors(60, 40, 30, 70)
     found = any_share(flagged(by, np.zeros(60, dtype=int), 25, 0.6, 0.3), np.full(60, 25), weak)
     assert found.interval.high - found.interval.low > 0.9
+
+
+def test_clusters_that_are_all_alike_do_not_make_the_interval_a_point():
+    """Nothing flagged in eight prompts says little of others; of eight hundred it says much."""
+    for flags in (0, 3):
+        few, many = ([flags] * n for n in (8, 800))
+        for of in (mean_share, any_share):
+            wide, narrow = (of(x, [3] * len(x), KNOWN).interval for x in (few, many))
+            assert wide.high - wide.low > 0.1
+            assert narrow.high - narrow.low < 0.08
+    same = difference([1] * 8, [1] * 8, [3] * 8, KNOWN)
+    assert same.value == 0.0
+    assert same.interval.low < -0.05
+    assert same.interval.high > 0.05
+
+
+def test_a_difference_is_stretched_by_what_the_judge_misses():
+    by = np.random.default_rng(2)
+    k = np.full(400, 5)
+    found = difference(flagged(by, by.binomial(k, 0.5), 5), flagged(by, by.binomial(k, 0.2), 5), k, KNOWN)
+    assert found.interval.low < 0.3 < found.interval.high
+    assert found.seen == pytest.approx(found.value * 0.7)
 
 
 def test_what_cannot_be_corrected_is_refused():
