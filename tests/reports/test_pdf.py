@@ -13,7 +13,7 @@ import pytest
 
 from tests.reports.sample import sample
 from tests.reports.test_html import PAYLOADS, hostile
-from workbench.core.errors import AssayError, BadValue
+from workbench.core.errors import AssayError, BadValue, MissingExtra
 from workbench.reports import phrases
 from workbench.reports.render import pdf
 from workbench.reports.report import Report
@@ -107,6 +107,16 @@ def test_a_report_too_large_and_an_empty_one() -> None:
     with pytest.raises(BadValue, match=r"the PDF's size .* at most 0\.01 MB"):
         pdf.render(sample(), most_bytes=10_000)
     assert pdf.render(Report(title="t", subject="s", date="d")).startswith(b"%PDF")
+
+
+def test_without_the_compiler_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "typst", None)
+    pdf._typst.cache_clear()
+    try:
+        with pytest.raises(MissingExtra, match=r"The PDF report needs .*typst"):
+            pdf.render(sample())
+    finally:
+        pdf._typst.cache_clear()
 
 
 def test_chinese_needs_its_font_and_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
