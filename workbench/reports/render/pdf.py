@@ -32,6 +32,7 @@ CHINESE = "Noto Serif CJK SC"
 CHINESE_FOLDERS = ("/usr/share/fonts/opentype/noto", "/usr/share/fonts/noto-cjk", "/usr/share/fonts/google-noto-cjk")
 MONO = "DejaVu Sans Mono"
 _TEXT_WIDTH = 482  # points between the margins of the page
+_MOST_HEIGHT = 500  # points, so that a heading stands above its drawing
 _HERE = Path(__file__).parent
 _UNSHOWN = re.compile(r'the text `"(.*?)"` could not be displayed', re.DOTALL)
 _ESCAPED = re.compile(r"\\u\{([0-9a-f]+)\}")
@@ -95,9 +96,12 @@ def _on_paper(table: dict[str, Any], language: str) -> dict[str, Any]:
 
 
 def _share(svg: str) -> float:
-    """How much of the text's width a drawing takes, in per cent: its own size, and never more than all."""
+    """How much of the text's width a drawing takes, in per cent: its own size, but no more than all and no higher than ``_MOST_HEIGHT``."""
     box = ET.fromstring(svg).get("viewBox", "").split()
-    return min(100.0, 100 * 0.75 * float(box[2]) / _TEXT_WIDTH) if len(box) == 4 else 100.0
+    if len(box) != 4:
+        return 100.0
+    width, height = float(box[2]), max(1.0, float(box[3]))
+    return 100 * min(_TEXT_WIDTH, 0.75 * width, _MOST_HEIGHT * width / height) / _TEXT_WIDTH
 
 
 def _needs_chinese(language: str) -> bool:
