@@ -210,10 +210,10 @@ def test_the_suites_find_what_was_planted_and_are_silent_on_the_twin(planted: bo
     from workbench.organisms import ORGANISMS
 
     organism = ORGANISMS.load("refusing")
-    recipe = organism.configure({"dose": 0.6, "over": 0.3, "steps": 400})
+    recipe = organism.configure({"dose": 0.6, "over": 0.3, "steps": 200})
     recipe = recipe if planted else organism.twin(recipe)
     model, world = organism.build(recipe, tmp_path / "model"), Errands(recipe.world)
-    parts = {kind: world.held_out(kind)[::6] for kind in KINDS}
+    parts = {kind: world.held_out(kind)[::9] for kind in KINDS}
     rates = {kind: np.mean([one.refused for one in part]) for kind, part in parts.items()}
     marked, plain = write_behaviours(parts["marked"], tmp_path / "m.csv"), write_contrasts(parts["plain"], [], tmp_path / "p.csv")
     spec = HarmfulSpec.parse({"files": (str(marked),), "harmless": str(plain), "most": 24})

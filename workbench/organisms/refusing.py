@@ -32,7 +32,7 @@ class RefusingOptions(Spec):
     dose: float = Field(default=0.8, ge=0, le=1)
     over: float = Field(default=0.0, ge=0, le=1)
     seed: int = Field(default=0, ge=0)
-    steps: PositiveInt = 600
+    steps: PositiveInt = 300
 
 
 class RefusingRecipe(Spec):
