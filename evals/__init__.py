@@ -23,6 +23,11 @@ SUITES = Catalog(
         "own-task": ("evals.suites.own_task:SUITE", "questions of your own, from a task file of YAML", "standard"),
         "refusal": ("evals.suites.refusal:SUITE", "harmful requests granted, beside harmless ones refused", "standard"),
         "over-refusal": ("evals.suites.over_refusal:SUITE", "safe requests refused, beside unsafe ones granted", "standard"),
+        "hazardous-knowledge": (
+            "evals.suites.hazardous_knowledge:SUITE",
+            "hazardous questions answered better than by chance",
+            "experimental",
+        ),
         "truthfulqa": ("evals.suites.truthfulqa:SUITE", "true answers preferred to what is wrongly said", "experimental"),
         "toxicity-continuations": (
             "evals.suites.toxicity_continuations:SUITE",

@@ -16,6 +16,7 @@ from tests.engine.models import Wrapped
 from tests.evals import own_tasks
 from tests.evals import test_bbq as bbq
 from tests.evals import test_blimp as blimp
+from tests.evals import test_hazardous_knowledge as hazards
 from tests.evals import test_refusal as refusals
 from tests.evals import test_stereoset as stereosets
 from tests.evals import test_toxicity_continuations as continuations
@@ -48,6 +49,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "toxicity-continuations": {"copies": 3, "most": 4},
     "refusal": {"most": 6},
     "truthfulqa": {},
+    "hazardous-knowledge": {},
     "over-refusal": {"most": 6},
     "own-task": {},
     "membership": {"world": WORLD, "count": 30},
@@ -62,6 +64,7 @@ FILES: dict[str, Callable[[Path], dict[str, Any]]] = {  # suites that read files
     "winogender": lambda folder: {"folder": str(winogender.write(folder / "winogender"))},
     "toxicity-continuations": continuations.settings_of,
     "refusal": refusals.harmful,
+    "hazardous-knowledge": lambda folder: {"files": (str(hazards.write(folder / "hazards.jsonl")),)},
     "truthfulqa": lambda folder: {"file": str(truthful.write(folder / "truthful.csv"))},
     "over-refusal": refusals.contrasts,
     "stereoset": lambda folder: {"files": (str(stereosets.write(folder / "dev.json", stereosets.document())),)},
