@@ -11,6 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboards import reads
+from dashboards.elements import told
 from workbench.core.charts.heat import token_heat
 from workbench.core.charts.multiples import pattern_picture
 from workbench.core.protocol import Inputs
@@ -20,6 +21,13 @@ from workbench.lab import heads, lens, live, pokes, rows, swaps
 What = str | int
 QUALITY = "explanation-quality"
 PATCHING, COMPONENTS = swaps.PATCHING, swaps.COMPONENTS
+
+
+def models() -> tuple[live.Choice, ...]:
+    """The models that can be opened now; a store that cannot be opened is said on the page, and a folder can still be typed."""
+    with told():
+        return reads.models()
+    return ()
 
 
 def typed(ref: str) -> bool:

@@ -167,11 +167,9 @@ def stop_training(found: Course) -> None:
 
 
 def models() -> tuple[live.Choice, ...]:
-    """The models that can be opened now; none where there is no store yet."""
-    try:
-        return live.choices(store())
-    except StoreError:
-        return ()
+    """The models that can be opened now; none where there is no store yet. Raises StoreError for a broken one."""
+    home = store_if_any()
+    return live.choices(home) if home is not None else ()
 
 
 def model(ref: str) -> HookedModel:

@@ -70,9 +70,11 @@ def groups(found: pd.DataFrame, value: str) -> pd.DataFrame:
     return samples.by_group(found, value)
 
 
-def dots(found: pd.DataFrame, value: str) -> Any:
-    """The same as a chart."""
-    return samples.dots(found, value)
+@st.cache_resource(show_spinner=False, max_entries=32)
+def dots(run: str, suite: str, value: str, _found: pd.DataFrame, count: int) -> dict[str, Any]:
+    """The same as a chart, written out; of a run that goes on drawn again when there are more."""
+    del run, suite, count
+    return samples.dots(_found, value).to_dict()
 
 
 def worst(found: pd.DataFrame, value: str, *, lowest: bool) -> pd.DataFrame:

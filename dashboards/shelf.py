@@ -31,10 +31,12 @@ def _store(url: str, home: str, folder: str) -> Store:
 
 
 def store_if_any() -> Store | None:
-    """The store, or None where there is none yet."""
+    """The store, or None where there is none yet. Raises StoreError for one that is there and cannot be opened."""
     try:
         return store()
-    except StoreError:
+    except StoreError as error:
+        if "there is none" not in str(error):
+            raise
         return None
 
 

@@ -21,7 +21,7 @@ DIRECTIONS = {
 def page() -> None:
     st.set_page_config(page_title="Causal lab · Assay", layout="wide")
     st.title("Causal lab")
-    ref = which_model(reads.models())
+    ref = which_model(looks.models())
     left, right = st.columns(2)
     clean = left.text_area("Clean prompt: the model answers as you ask about", CLEAN, key="clean", height=80, bind="query-params")
     corrupt = right.text_area("Corrupt prompt: as many tokens, another answer", CORRUPT, key="corrupt", height=80, bind="query-params")

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboards import reads
+from dashboards import looks, reads
 from dashboards.elements import NO_MODEL, chart, pick, plain, told, which_model
 from workbench.core.charts.heat import shown
 from workbench.core.measure import Instrument
@@ -20,7 +20,7 @@ FIRST = "activation-patching"
 def page() -> None:
     st.set_page_config(page_title="Instruments · Assay", layout="wide")
     st.title("Instruments")
-    ref = which_model(reads.models())
+    ref = which_model(looks.models())
     if not ref:
         st.info(NO_MODEL)
         return

@@ -17,7 +17,7 @@ FIRST = ("Attention", "Attribution")
 def page() -> None:
     st.set_page_config(page_title="Model lab · Assay", layout="wide")
     st.title("Model lab")
-    ref = which_model(reads.models())
+    ref = which_model(looks.models())
     if not ref:
         st.text_area("Prompt", PROMPT, key="prompt", height=80, bind="query-params")
         st.info(NO_MODEL)

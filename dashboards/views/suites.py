@@ -5,11 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboards import scores, shelf
-from dashboards.elements import chart, kept, plain, told
+from dashboards.elements import chart, chart_of, kept, plain, told
 from dashboards.sample import show_sample
 from workbench.core.errors import StoreError
 from workbench.store.records import RunRecord
 
+MOST_OFFERED = 300
 ENDS = {"lowest": "lowest first", "highest": "highest first"}
 NONE = "There are no evaluated suites yet. `workbench eval occupation-pronoun --model REF` makes a run, and so does every audit."
 
@@ -82,7 +83,7 @@ def samples(run: str, ref: str, suite: str, table: scores.DataFrame, values: lis
         left, right = st.columns(2)
         value = kept(left, "value", "Value", values)
         if len(scores.group_names(table)) > 1:
-            chart(scores.dots(table, value), f"Mean {value} of each group with its interval")
+            chart_of(scores.dots(run, suite, value, table, len(table)), f"Mean {value} of each group with its interval")
             with st.expander("Groups as a table"):
                 st.dataframe(scores.groups(table, value), hide_index=True, alt="Mean of each group with its interval and count")
         else:
@@ -94,15 +95,16 @@ def samples(run: str, ref: str, suite: str, table: scores.DataFrame, values: lis
         kept_rows = scores.in_group(table, "" if chosen == groups[0] else chosen)
         ordered = scores.worst(kept_rows, value, lowest=end == "lowest")
         st.dataframe(ordered, hide_index=True, height=300, alt=f"The samples with the {end} {value}")
-        with st.expander(f"All {len(kept_rows):,} samples"):
+        if st.toggle(f"All {len(kept_rows):,} samples", key="all", bind="query-params"):  # not behind a fold, which would send them all
             st.dataframe(kept_rows, hide_index=True, height=400, alt="All samples of this suite")
         one_sample(run, ref, suite, list(ordered["sample"]), list(kept_rows["sample"]))
 
 
 def one_sample(run: str, ref: str, suite: str, first: list[str], every: list[str]) -> None:
     st.header("One sample")
-    offered = list(dict.fromkeys([*first, *every]))
-    sample = kept(st.container(), "sample", "Sample", offered[:2000])
+    asked = [one for one in every if one == st.query_params.get("sample")]
+    offered = list(dict.fromkeys([*asked, *first, *every])) if asked and asked[0] not in first else list(dict.fromkeys([*first, *every]))
+    sample = kept(st.container(), "sample", "Sample", offered[:MOST_OFFERED])
     show_sample(run, ref, suite, sample)
 
 

@@ -18,7 +18,10 @@ def page() -> None:
     st.title("Training")
     try:
         records = reads.trainings()
-    except StoreError:
+    except StoreError as error:
+        if "there is none" not in str(error):
+            st.error(plain(str(error)))
+            return
         records = ()
     with st.expander("Start a training", expanded=not records):
         start()

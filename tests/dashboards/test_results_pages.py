@@ -55,7 +55,7 @@ def test_a_warned_text_is_masked_until_asked_for(home: Home, monkeypatch: pytest
     assert "words that hurt" in page.warning[0].value
     assert all(set(one.value) <= {"▇", " "} for one in page.code)
     assert "/lab?" not in texts(page), "a warned text stands in no address"
-    page.toggle[0].set_value(True).run()
+    next(one for one in page.toggle if one.label == "Show the text").set_value(True).run()
     assert "nurse" in settled(page).code[0].value
     assert "/lab?" not in texts(page)
 
