@@ -18,7 +18,7 @@ from workbench.core.errors import BadValue, CorruptFile, MissingFile
 from workbench.core.finding import Finding, Verdict
 from workbench.core.measure import Moments
 from workbench.core.result import Result
-from workbench.data.text import PackedRows
+from workbench.data.text import BPETokenizer, PackedRows
 from workbench.data.worlds.town import Town
 from workbench.families.gpt import GPT
 from workbench.training.loop import train
@@ -60,7 +60,8 @@ def overfitted(texts: list[str], seed: int) -> GPT:
     """A decoder that read these texts many times."""
     start = model(seed)
     found = GPT(start.config.model_copy(update={"d_model": 48, "n_layers": 2}), start.tokenizer, seed=seed)
-    rows = PackedRows(texts, found.tokenizer, 48)  # type: ignore[arg-type]  # the model's tokenizer is the town's
+    assert isinstance(found.tokenizer, BPETokenizer)
+    rows = PackedRows(texts, found.tokenizer, 48)
     train(found, rows, TrainSpec.parse({"steps": 300, "batch_rows": 8, "lr": 5e-3, "seed": seed, "threads": 1}))
     return found.eval()
 
