@@ -189,11 +189,13 @@ def ours(folder: Path, positions: int, sampled: dict[str, Any]) -> dict[str, Any
 
 
 def bound(sweep: str, shape: dict[str, Any], positions: int) -> float:
-    """The ratio of products of a whole run a cell to those that must be done: layers from the edited one on (of positions, from the edited
-    one on), and logits at the last position. Products of attention are left out: at this length they are a hundredth."""
+    """The ratio of products of a whole run a cell to those that are done: layers from the edited one on (of positions, from the edited one
+    on), of the last layer keys and values alone (2 of 12 parts) but at the last position, and its logits. Products of attention are left
+    out: at this length they are a hundredth."""
     layer, layers, head = 12 * shape["n_embd"] ** 2, shape["n_layer"], shape["n_embd"] * shape["vocab_size"]
     share = 1.0 if sweep == "heads at all positions" else (positions + 1) / (2 * positions)
-    return positions * (layers * layer + head) / (positions * share * layer * (layers + 1) / 2 + head)
+    kept = positions * share * layer * ((layers - 1) / 2 + 2 / 12) + layer * 10 / 12 + head
+    return positions * (layers * layer + head) / kept
 
 
 def alone(part: str, folder: Path, positions: int, told: Any = None) -> Any:

@@ -119,7 +119,7 @@ def test_a_run_for_its_cache_alone_ends_with_its_keys_and_values(name: str) -> N
 def test_a_run_for_what_it_captures_ends_there() -> None:
     for model, batch in (tiny("gpt"), tiny("seq2seq"), tiny("clip"), tiny("whisper")):
         whole = model.run(batch, capture="*")
-        for name in list(model.sites())[::5]:
+        for name in list(model.sites())[::17]:
             found = model.run(batch, capture=name, logits=None)
             assert list(found.at) == [name]
             assert torch.equal(found[name], model.run(batch, capture=name)[name]), name
