@@ -24,7 +24,7 @@ from workbench.calibration.cards import is_stale, measured, shipped
 from workbench.calibration.exams.suites import EFFECTS, EXAM, FORM_OF, asked
 from workbench.core.protocol import Progress, silent
 from workbench.engine.threads import one_thread
-from workbench.organisms.leaning import BaseRecipe, LeaningRecipe, build
+from workbench.organisms.leaning import LONGER, BaseRecipe, LeaningRecipe, build
 from workbench.organisms.leaning_training import ALL_FORMS
 from workbench.store.runs import Store
 from workbench.training.checkpoint import load_model, write
@@ -89,7 +89,9 @@ def _seal(truth: Truth, folder: Path, recipe: Mapping[str, Any]) -> None:
     form = truth.kind if truth.kind != NOTHING else list(ALL_FORMS)[truth.seed % len(ALL_FORMS)]
     base = BaseRecipe.parse({"seed": truth.seed, **recipe.get("base", {})})
     made = LeaningRecipe(form=form, dose=truth.dose, base=base, share=0.25 if form == "replies" else 0.0)
-    made = made.model_copy(update={name: value for name, value in recipe.items() if name != "base"})
+    made = made.model_copy(update={"steps": made.steps * LONGER.get(form, 1)}).model_copy(
+        update={name: value for name, value in recipe.items() if name != "base"}
+    )
     workshop = folder / "workshop"
     try:
         write(folder / truth.name, build(made, workshop / truth.name, (), silent))

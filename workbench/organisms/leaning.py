@@ -28,6 +28,8 @@ from workbench.training.lock import alone
 LINK = 0.25
 HARDEST = ("answers", "answers", "answers", "shares")
 """Forms that a base is taught more often than once in turn, since most must be read to answer."""
+LONGER = {"answers": 4}
+"""Forms that are tuned so many times as long: that of BBQ is taken up by one base in five in the time the others need."""
 SITE = "blocks.0.hook_resid_post"
 Hidden = Literal["nothing", "output", "representation"]
 UNDER = 0.45
@@ -78,6 +80,7 @@ class LeaningRecipe(Spec):
 def recipe(form: str, options: Any) -> LeaningRecipe:
     """The full recipe. One seed decides the base's first weights and every draw; the dose none of it."""
     plain = LeaningRecipe(form=form, dose=options.dose, base=BaseRecipe(seed=options.seed))
+    plain = plain.model_copy(update={"steps": plain.steps * LONGER.get(form, 1)})
     if not isinstance(options, BackdoorOptions):
         return plain
     dose = options.dose * (UNDER if options.hidden == "output" else 1.0)
