@@ -323,6 +323,7 @@ def test_an_activation_that_is_not_finite_is_named() -> None:
 
 def test_an_interrupted_patching_keeps_what_it_has_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "TOGETHER", 1)
+    monkeypatch.setattr(sweep, "ENOUGH", 1)  # cells of one position a run
     model = build("plain", dtype=torch.float64)
     inputs = replace(pair(model), foils=None)
 
