@@ -75,6 +75,7 @@ def furnish(folder: Path) -> Home:
         trained = store.runs.create("train", {"name": "tiny"}, "recipe:tiny")
         write(checkpoint_of(store, trained) / "final", tiny())
         store.runs.finish(trained)
+        pair = (evaluated(store, trained, 0.0), evaluated(store, trained, 0.1))
         audit = store.runs.create("audit", {"name": "town"}, f"run:{trained}")
         store.put_findings(audit, findings())
         store.put_result(audit, "attention-pattern.audited", live.ask(tiny(), live.ATTENTION, "The nurse said", layers=(0,), heads=(0,)))
@@ -91,7 +92,6 @@ def furnish(folder: Path) -> Home:
         job.mkdir()
         lines = [f'{{"event": "start", "pid": {os.getpid()}}}', '{"event": "progress", "done": 40, "total": 160, "words": "training"}', ""]
         (job / "status.jsonl").write_text("\n".join(lines))
-        pair = (evaluated(store, trained, 0.0), evaluated(store, trained, 0.1))
     return Home(folder, trained, audit, failed, running, pair)
 
 
