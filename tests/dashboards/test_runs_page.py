@@ -32,7 +32,7 @@ def test_without_a_store_the_page_says_how_to_make_one_and_makes_none(tmp_path: 
 def test_every_run_is_listed_newest_first(home: Home) -> None:
     page = runs_page()
     shown = page.dataframe[0].value
-    assert list(shown["run"]) == [home.running, home.failed, home.audit, home.trained]
+    assert list(shown["run"]) == [home.running, home.failed, home.audit, *reversed(home.evaluated), home.trained]
     assert list(shown["status"]) == ["running", "failed", "done", "done"]
     assert shown["findings"].tolist()[2] == phrases.tally_words(
         {verdict: sum(f.verdict == verdict for f in findings()) for verdict in phrases.MARKS}
@@ -44,7 +44,7 @@ def test_every_run_is_listed_newest_first(home: Home) -> None:
 def test_an_address_opens_its_run_and_a_choice_changes_the_address(home: Home) -> None:
     page = runs_page(home.audit)
     assert page.header[0].value == plain(f"Audit of run:{home.trained}")
-    page.selectbox(key="run").select_index(3).run()
+    page.selectbox(key="run").select_index(5).run()
     assert page.header[0].value == "Train of recipe\\:tiny"
     assert page.query_params["run"] in (home.trained, [home.trained])
     assert runs_page(home.audit[:-2]).header[0].value == plain(f"Audit of run:{home.trained}")
