@@ -33,7 +33,7 @@ def test_every_run_is_listed_newest_first(home: Home) -> None:
     page = runs_page()
     shown = page.dataframe[0].value
     assert list(shown["run"]) == [home.running, home.failed, home.audit, *reversed(home.evaluated), home.trained]
-    assert list(shown["status"]) == ["running", "failed", "done", "done"]
+    assert list(shown["status"]) == ["running", "failed", "done", "done", "done", "done"]
     assert shown["findings"].tolist()[2] == phrases.tally_words(
         {verdict: sum(f.verdict == verdict for f in findings()) for verdict in phrases.MARKS}
     )
