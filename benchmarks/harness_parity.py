@@ -6,7 +6,7 @@ published form. The harness evaluates it twice, through its own Hugging Face bac
 about is asked of our engine directly. What is compared is the log-likelihood of every request, divided by its number of tokens. The goal
 is 1e-5 nats.
 
-It needs a Python with lm-eval (the extra ``interop``), and goes nowhere near the network.
+It needs a Python with lm-eval (the extra ``harness``), and goes nowhere near the network.
 """
 
 from __future__ import annotations

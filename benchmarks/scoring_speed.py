@@ -8,7 +8,7 @@ that is fastest for each model and workload. Ours runs in certified mode (scores
 Each side runs in a process of its own, in turns, on two threads; ratios are taken within a round. Also counted, and free of noise: the
 tokens that pass the layers and the rows of logits that are made, padding included.
 
-lm-evaluation-harness comes with the extra ``interop``; or give a Python that has it with ``--peer``.
+lm-evaluation-harness comes with the extra ``harness``, in an environment without captum; or give a Python that has it with ``--peer``.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def _class() -> Callable[..., Any]:
     try:
         base = import_module("lm_eval.api.model").TemplateLM
     except ImportError:
-        raise MissingExtra("lm-eval", "interop", "A model as lm-evaluation-harness wants it") from None
+        raise MissingExtra("lm-eval", "harness", "A model as lm-evaluation-harness wants it") from None
     return type("Harnessed", (Harnessed, base), {})
 
 
