@@ -15,7 +15,7 @@ from workbench.data.json_lines import objects
 
 KINDS = (".csv", ".tsv", ".jsonl", ".json")
 GIVE = "Give csv, tsv, jsonl or json files, one row an item."
-csv.field_size_limit(10_000_000)
+LONGEST_CELL = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,16 @@ def _json_rows(file: Path, text: str) -> Iterator[Row]:
     yield from (Row(one, file, number) for number, one in enumerate(found, start=1))
 
 
-def _csv_rows(file: Path, text: str, columns: Sequence[str]) -> Iterator[Row]:
+def _csv_rows(file: Path, text: str, columns: Sequence[str]) -> list[Row]:
+    """All rows at once: the limit of a cell holds for the whole process, so it is put back before anything else reads."""
+    before = csv.field_size_limit(LONGEST_CELL)
+    try:
+        return list(_cells(file, text, columns))
+    finally:
+        csv.field_size_limit(before)
+
+
+def _cells(file: Path, text: str, columns: Sequence[str]) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if file.suffix == ".tsv" else ",", strict=True, skipinitialspace=True)
     header = list(columns)
     try:

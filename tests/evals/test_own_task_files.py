@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,13 @@ def test_a_folder_stands_for_its_files(tmp_path: Path) -> None:
         ("a.jsonl line 1", {"q": "x"}), ("a.jsonl line 3", {"q": "y"}), ("b.csv line 2", {"q": 'one, "two"', "a": "1"}),
         ("b.csv line 4", {"q": "three", "a": "2"}), ("c.json line 1", {"q": 1}), ("d.tsv line 2", {"q": "z", "a": "9"}),
     ]  # fmt: skip
+
+
+def test_a_long_cell_is_read_and_other_readers_keep_their_limit(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    (tmp_path / "a.csv").write_text("q\n" + "x" * 200_000 + "\n")
+    assert len(rows_of([tmp_path / "a.csv"])[0].columns["q"]) == 200_000
+    assert csv.field_size_limit() == before
 
 
 @pytest.mark.parametrize(

@@ -134,8 +134,8 @@ def _difference(value: str, pairs: Sequence[tuple[Record, Record]], level: float
         try:
             bounds = (-1.0, 1.0) if binary else None
             interval = paired_bootstrap(y, x, clusters=clusters, level=level, bounds=bounds).interval
-        except BadValue as error:
-            note = f"no interval: {error}"
+        except BadValue:
+            note = "no interval: every cluster differs by the same amount, so nothing says how far others would"
     return Difference(value, *means, means[1] - means[0], interval, p, len(pairs), units, note)
 
 
