@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 
 from workbench.core.errors import UnknownName
 from workbench.core.finding import Denominators, Interval
+from workbench.core.measure import Generate, Loglikelihood, Moments, Request, Rolling, Sampled
 from workbench.core.stats.intervals import mean_interval, wilson
 from workbench.lab import samples
 from workbench.lab.compare import Comparison, Difference, drawn, means
@@ -80,6 +82,22 @@ def test_pairs_that_differ_most_stand_first_and_equal_ones_nowhere(store: Store)
     found = samples.discordant(store, (first, second), "trigger", "p")
     assert found["sample"].tolist() == ["s2", "s0"]
     assert found["difference"].tolist() == pytest.approx([-0.8, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("request_", "shown", "prompt"),
+    [
+        (Generate("say"), [("prompt, to be continued", "say")], "say"),
+        (Sampled("say", 3), [("prompt, to be continued", "say")], "say"),
+        (Rolling("text", "before"), [("context", "before"), ("text, scored whole", "text")], "before"),
+        (Moments("text"), [("text, scored whole", "text")], "text"),
+        (Loglikelihood("", ("a", "b")), [("continuation 1", "a"), ("continuation 2", "b")], "a"),
+    ],
+)
+def test_every_kind_of_request_can_be_shown(request_: Request, shown: list[tuple[str, str]], prompt: str) -> None:
+    assert samples._parts(request_) == shown
+    assert samples._prompt([request_]) == prompt
+    assert len(get_args(Request)) == 5, "a new kind of request is shown too"
 
 
 def test_a_mask_says_how_long_and_nothing_else() -> None:

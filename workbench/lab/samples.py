@@ -19,7 +19,7 @@ import pandas as pd
 from evals import SUITES
 from workbench.core.charts.lines import forest
 from workbench.core.errors import BadValue, UnknownName
-from workbench.core.measure import Generate, Loglikelihood, Request, Rolling, Suite
+from workbench.core.measure import Generate, Moments, Request, Rolling, Sampled, Suite
 from workbench.core.spec import Spec, canonical_json
 from workbench.core.stats.intervals import mean_interval, wilson
 from workbench.data import sources
@@ -183,11 +183,10 @@ def _samples(kind: str, spec_as_json: str) -> dict[str, Any]:
 
 
 def _parts(request: Request) -> list[tuple[str, str]]:
-    if isinstance(request, Generate):
+    if isinstance(request, Generate | Sampled):
         return [("prompt, to be continued", request.prompt)]
-    if isinstance(request, Rolling):
+    if isinstance(request, Rolling | Moments):
         return [*([("context", request.context)] if request.context else []), ("text, scored whole", request.text)]
-    assert isinstance(request, Loglikelihood)
     choices = [(f"continuation {i + 1}", text) for i, text in enumerate(request.continuations)]
     return [*([("context", request.context)] if request.context else []), *choices]
 
@@ -195,9 +194,9 @@ def _parts(request: Request) -> list[tuple[str, str]]:
 def _prompt(asked: Sequence[Request]) -> str:
     """A prompt that shows the sample in the lab: the context, else the beginning of the text."""
     first = asked[0]
-    if isinstance(first, Generate):
+    if isinstance(first, Generate | Sampled):
         return first.prompt
-    if isinstance(first, Rolling):
+    if isinstance(first, Rolling | Moments):
         return first.context or first.text
     return first.context or first.continuations[0]
 
