@@ -75,8 +75,9 @@ def by_kind(result: Result, reference: Result | None = None) -> dict[str, Findin
 def test_an_overfitted_model_leaks_and_its_twin_does_not() -> None:
     """The twin read the others instead: what is alike in both splits cancels, and the same texts are members of neither's opposite."""
     members, _ = texts_of(SPEC)
-    strangers = [Town(WORLD).document(i, "train").text for i in range(100, 140)]
-    assert not set(strangers) & set(members)
+    known = set(members)
+    strangers = [text for i in range(100, 300) if (text := Town(WORLD).document(i, "train").text) not in known][:40]
+    assert len(strangers) == 40
     leaking, clean = (run_suite(SUITE, overfitted(texts, 1), SPEC) for texts in (members, strangers))
     leak, null = by_kind(leaking, clean), by_kind(clean)
     assert {leak[kind].verdict for kind in ("loss", "min-k", "min-k++", "reference")} == {Verdict.DETECTED}

@@ -44,6 +44,8 @@ VISIBLE = ("hook_pattern", "hook_attn_scores")
 BY_HEAD = ("hook_result", "hook_q_input", "hook_k_input", "hook_v_input")
 ASIDE = (*VISIBLE, *BY_HEAD, "hook_normalized", "hook_scale")
 """Sites whose edits take a layer off its fast path, or that cannot be edited together: cells of one run agree in them."""
+BESIDE = "modulation."
+"""Sites made beside the stream whenever a layer begins, so that a run which stops where the layer begins makes them again, unedited."""
 
 Cell = Edit | Sequence[Edit]
 Metric = Callable[[Tensor], Tensor]
@@ -64,7 +66,7 @@ class Planned:
     @property
     def aside(self) -> tuple[str | None, ...]:
         """The edited sites that only cells which edit them too, and start where it does, may share a run with."""
-        names = sorted({site.name for _, site in self.edits if site.tensor in ASIDE})
+        names = sorted({site.name for _, site in self.edits if site.tensor in ASIDE or BESIDE in site.name})
         return (self.start, *names) if names else ()
 
 
