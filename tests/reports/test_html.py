@@ -216,3 +216,16 @@ def test_a_page_that_is_too_large_names_what_is_largest() -> None:
     ):
         html.render(report)
     assert len(html.render(sample()).encode()) < 100_000
+
+
+def test_a_page_does_not_depend_on_the_order_of_details() -> None:
+    """What is read back from JSON has its fields in alphabetical order, at every depth."""
+    whole = sample()
+    first, *rest = whole.findings
+    fields = {"n": 2, "ties": 0, "share": 0.5}
+    pages = []
+    for names in (list(fields), sorted(fields)):
+        details = {"by_group": {"a": {name: fields[name] for name in names}}, "one": {name: fields[name] for name in names}}
+        pages.append(html.render(whole.model_copy(update={"findings": (first.model_copy(update={"details": details}), *rest)})))
+    assert "share 0.5" in pages[0]
+    assert pages[0] == pages[1]

@@ -175,7 +175,8 @@ MOST_PARTS = 12
 def _detail(value: Any, language: str) -> str:
     """A detail in words: numbers as everywhere, lists and short mappings part by part."""
     if isinstance(value, Mapping):
-        parts = [f"{name} {_detail(part, language)}" for name, part in value.items()]
+        ordered = sorted(value.items(), key=lambda item: str(item[0]))  # as it is when read back
+        parts = [f"{name} {_detail(part, language)}" for name, part in ordered]
     elif isinstance(value, list | tuple):
         parts = [_detail(part, language) for part in value]
     else:
