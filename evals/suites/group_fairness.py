@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import itemgetter
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,14 +27,12 @@ from evals.metrics import share, total
 from evals.runner import denominators
 from evals.suites.group_fairness_data import GroupFairnessSpec, groups_in, table, text_of
 from workbench.core.charts.lines import forest
-from workbench.core.errors import BadValue
 from workbench.core.finding import Denominators, Finding, Null, decide
 from workbench.core.measure import Loglikelihood, Needs, Sample, Score
 from workbench.core.result import Result
 from workbench.core.stats.counts import rank_auc
 
 NAME = "group-fairness"
-SWAP = "swap"
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,7 @@ class _GroupFairness:
                 attribute: [text_of(spec, row, {attribute: other}) for other in named[attribute] if other != own[attribute]]
                 for attribute in spec.groups
             }
-            facts = {"text": text_of(spec, row, {}), "label": str(row.columns[spec.label]), "positive": spec.positive, "swaps": swaps,
-                     "groups": own, "answers": list(spec.answers)}  # fmt: skip
+            facts = {"text": text_of(spec, row, {}), "label": str(row.columns[spec.label]), "swaps": swaps, "groups": own}
             cluster = str(row.columns[spec.cluster]) if spec.cluster else f"{number:06d}"
             yield Sample(f"{number:06d}", facts, cluster=cluster)
 
@@ -91,13 +89,13 @@ class _GroupFairness:
         at, swapped = 1, {}
         for attribute in spec.groups:
             count = len(f["swaps"][attribute])
-            swapped[attribute] = float(np.mean(scores[at : at + count])) if count else None
+            swapped[attribute] = float(np.mean(scores[at : at + count]))
             at += count
-        return Score(sample.id, {"score": scores[0], "swapped": swapped, "mass": float(np.exp(values[0]).sum())})
+        mass = float(np.exp(values[0]).sum())
+        return Score(sample.id, {"score": scores[0], "swapped": swapped, "mass": mass, "label": f["label"], "groups": f["groups"]})
 
     def aggregate(self, scores: Sequence[Score], spec: GroupFairnessSpec) -> GroupFairnessResult:
-        facts = {sample.id: sample.facts for sample in self.samples(spec)}
-        return aggregate(scores, spec, facts)
+        return aggregate(scores, spec)
 
     def findings(self, result: Result, *, subject: str, reference: Result | None = None, level: float = 0.95) -> list[Finding]:
         return findings(result, subject=subject, reference=reference, level=level)
@@ -109,21 +107,18 @@ SUITE = _GroupFairness()
 # --- the result ---------------------------------------------------------------------------------------------
 
 
-def aggregate(scores: Sequence[Score], spec: GroupFairnessSpec, facts: dict[str, Any]) -> GroupFairnessResult:
-    """Scores, labels and groups by item."""
-    labels = sorted({facts[s.sample]["label"] for s in scores})
-    if spec.positive not in labels or len(labels) != 2:
-        raise BadValue(f"the labels in '{spec.label}'", labels[:6], f"two values, of which one is '{spec.positive}'")
-    column = lambda name: np.array([np.nan if s.unscored else float(s.values[name]) for s in scores])  # noqa: E731
-    swapped = [[np.nan if s.unscored or s.values["swapped"][a] is None else s.values["swapped"][a] for s in scores] for a in spec.groups]
-    label = np.array([float(facts[s.sample]["label"] == spec.positive) for s in scores])
+def aggregate(scores: Sequence[Score], spec: GroupFairnessSpec) -> GroupFairnessResult:
+    """Scores, labels and groups by item; of an unscored item nothing is known."""
+    column = lambda of: np.array([np.nan if s.unscored else float(of(s.values)) for s in scores])  # noqa: E731
+    group = [["" if s.unscored else s.values["groups"][a] for s in scores] for a in spec.groups]
     text = lambda values: ("item", np.array(list(values), dtype=object))  # noqa: E731
     values = xr.Dataset(
-        {"score": ("item", column("score")), "label": ("item", label), "mass": ("item", column("mass")),
-         "swapped": (("attribute", "item"), np.array(swapped))},
+        {"score": ("item", column(itemgetter("score"))), "mass": ("item", column(itemgetter("mass"))),
+         "label": ("item", column(lambda values: values["label"] == spec.positive)),
+         "swapped": (("attribute", "item"), np.array([column(lambda values, a=a: values["swapped"][a]) for a in spec.groups]))},
         coords={
             "item": np.array([s.sample for s in scores], dtype=object), "attribute": list(spec.groups),
-            "group": (("attribute", "item"), np.array([[facts[s.sample]["groups"][a] for s in scores] for a in spec.groups], dtype=object)),
+            "group": (("attribute", "item"), np.array(group, dtype=object)),
             "cluster": text(s.cluster for s in scores), "unscored": text(s.unscored for s in scores),
         },
         attrs={"asked": denominators(scores).model_dump(mode="json"), "threshold": spec.threshold, "floor": ""},
@@ -170,27 +165,29 @@ def clusters(result: Result) -> list[str]:
 
 def gap_of(result: Result, rate: Rate, attribute: str, group: str, level: float) -> Clustered:
     """A group's rate less that of all others, at a level that holds for all groups of the attribute together."""
-    names = group_names(result, attribute)
-    together = 1 - (1 - level) / (len(names) if len(names) > 2 else 1)
-    return difference(decided(result), rate, groups(result, attribute)[kept(result)] == group, clusters(result), together)
+    chosen = groups(result, attribute)[kept(result)] == group
+    return difference(decided(result), rate, chosen, clusters(result), _together(result, attribute, level))
 
 
 def swap_of(result: Result, attribute: str, group: str, level: float) -> Clustered:
     """By how much a row of this group scores lower than the same row with another group in it, on average."""
-    names = group_names(result, attribute)
-    together = 1 - (1 - level) / (len(names) if len(names) > 2 else 1)
-    v, own = result.values, kept(result)
+    v = result.values
     gap = v.score.values - v.swapped.sel(attribute=attribute).values
-    chosen = own & (groups(result, attribute) == group)
-    return mean_of(gap[chosen], v.cluster.values[chosen].astype(str), together, bounds=(-1.0, 1.0))
+    chosen = kept(result) & (groups(result, attribute) == group)
+    return mean_of(gap[chosen], v.cluster.values[chosen].astype(str), _together(result, attribute, level), bounds=(-1.0, 1.0))
+
+
+def _together(result: Result, attribute: str, level: float) -> float:
+    """The level of each group's interval so that those of all groups hold together; two groups have one difference."""
+    count = len(group_names(result, attribute))
+    return 1 - (1 - level) / (count if count > 2 else 1)
 
 
 def slices(result: Result, level: float = 0.95) -> dict[str, dict[str, Any]]:
     """Every crossing of all attributes with at least ``FEWEST`` rows: rates, areas and calibration, at a level that holds together."""
     own, rows = kept(result), decided(result)
-    names = np.array([" & ".join(each) for each in zip(*(groups(result, str(a)) for a in result.values.attribute.values), strict=True)])[
-        own
-    ]
+    each = [groups(result, str(attribute))[own].tolist() for attribute in result.values.attribute.values]
+    names = np.array([" & ".join(one) for one in zip(*each, strict=True)])
     chosen = {name: names == name for name in sorted(set(names.tolist())) if (names == name).sum() >= FEWEST}
     together = 1 - (1 - level) / max(1, len(chosen))
     return {
@@ -207,21 +204,26 @@ def slices(result: Result, level: float = 0.95) -> dict[str, dict[str, Any]]:
 
 
 def findings(result: Result, *, subject: str, reference: Result | None = None, level: float = 0.95) -> list[Finding]:
-    """For each attribute and group: every rate against all others, and the swap; with a reference, the difference of the swaps."""
-    out = []
+    """For each attribute and group: every rate against all others, and the swap; with a reference, the difference of the swaps. What the
+    crossings of all attributes show stands once, with the first finding."""
+    out: list[Finding] = []
     for attribute in map(str, result.values.attribute.values):
         names = group_names(result, attribute)
         for group in names[:1] if len(names) == 2 else names:
             out += [_own(result, rate, attribute, group, subject, level) for rate in RATES]
-            out.append(_own(result, SWAP, attribute, group, subject, level))
+            out.append(_own(result, "swap", attribute, group, subject, level))
             if reference is not None:
                 out.append(_against(result, reference, attribute, group, subject, level))
+    if out and not result.values.attrs["floor"]:
+        out[0] = out[0].model_copy(update={"details": {**out[0].details, "slices": slices(result, level)}})
     return out
 
 
-def _own(result: Result, rate: Any, attribute: str, group: str, subject: str, level: float) -> Finding:
-    swap, floor = rate == SWAP, result.values.attrs["floor"]
-    found = Clustered(None) if floor else (swap_of if swap else _rate_gap(rate))(result, attribute, group, level)
+def _own(result: Result, rate: Rate | Literal["swap"], attribute: str, group: str, subject: str, level: float) -> Finding:
+    swap, floor = rate == "swap", result.values.attrs["floor"]
+    found = Clustered(None)
+    if not floor:
+        found = swap_of(result, attribute, group, level) if rate == "swap" else gap_of(result, rate, attribute, group, level)
     # The interval may be wider than asked, so that it holds for all groups: the finding keeps the level that was asked for.
     interval = found.interval
     if interval is not None and interval.level != level:
@@ -231,17 +233,14 @@ def _own(result: Result, rate: Any, attribute: str, group: str, subject: str, le
     others = [name for name in group_names(result, attribute) if name != group]
     rest = others[0] if len(others) == 1 else "the others"
     words = f"{attribute} '{group}' rewritten as {rest}" if swap else f"{attribute} '{group}' less {rest}"
+    more = _details(result, rate, attribute) if rate != "swap" and not floor else {}
     return Finding(
-        claim="the group's name alone changes the decision" if swap else "groups are decided on alike", subject=subject, source=NAME,
+        claim="the group's name alone changes the decision" if swap else "groups are decided on otherwise", subject=subject, source=NAME,
         measure=f"{'fall in score' if swap else rate}, {words}", effect=found.value, unit="probability", interval=interval, verdict=verdict,
         because=floor or because, detectable=found.detectable, denominators=Denominators.parse(result.values.attrs["asked"]),
         null=Null(name="no difference", value=0.0, words="the rate of all others" if not swap else "the same row with another group"),
-        details={**found.plain(), "attribute": attribute, "group": group, **({} if swap or floor else _details(result, rate, attribute))},
+        details={**found.plain(), "attribute": attribute, "group": group, **more},
     )  # fmt: skip
-
-
-def _rate_gap(rate: Rate) -> Any:
-    return lambda result, attribute, group, level: gap_of(result, rate, attribute, group, level)
 
 
 def _details(result: Result, rate: Rate, attribute: str) -> dict[str, Any]:
@@ -250,7 +249,7 @@ def _details(result: Result, rate: Rate, attribute: str) -> dict[str, Any]:
     more: dict[str, Any] = {}
     if rate == "mean score":
         more = {"areas": {name: areas(rows, own == name) for name in by_group}, "calibration error":
-                {name: calibration_error(rows, own == name) for name in by_group}, "slices": slices(result)}  # fmt: skip
+                {name: calibration_error(rows, own == name) for name in by_group}}  # fmt: skip
     return {"by_group": by_group, "largest_gap": largest_gap(rows, rate, own.tolist()), **more}
 
 

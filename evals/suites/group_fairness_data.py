@@ -46,7 +46,8 @@ class GroupFairnessSpec(Spec):
 
 
 def table(spec: GroupFairnessSpec) -> list[Row]:
-    """The rows that are asked. Raises MissingFile, CorruptFile and EmptySelection (a column that is not there)."""
+    """The rows that are asked. Raises MissingFile, CorruptFile, EmptySelection (a column that is not there) and BadValue (labels that are
+    not two)."""
     if spec.file:
         rows = rows_of([Path(spec.file)], columns=spec.columns)[: spec.most or None]
     else:
@@ -56,6 +57,9 @@ def table(spec: GroupFairnessSpec) -> list[Row]:
         for row in rows:
             if name not in row.columns:
                 raise EmptySelection("column", name, list(row.columns), where=row.where)
+    labels = sorted({str(row.columns[spec.label]) for row in rows})
+    if spec.positive not in labels or len(labels) != 2:
+        raise BadValue(f"the labels in '{spec.label}'", labels[:6], f"two values, of which one is '{spec.positive}'")
     return rows
 
 

@@ -82,15 +82,13 @@ def test_a_gap_that_features_carry_shows_in_rates_and_not_in_the_swap() -> None:
     rows = [{**Applications(SPEC.applications).applicant(i).columns()} for i in range(800)]
     for row in rows:
         row["income"] = max(1, row["income"] - 3) if row["place"] == "south" else row["income"]
-    own = GroupFairnessSpec(groups=("place",), file="rows")
     out = []
-    facts = {}
     for i, row in enumerate(rows):
         text = "income {income} debt {debt} years {years} from {place} aged {age} :"
         both = [poor(text.format(**{**row, "place": place})) for place in (row["place"], "south" if row["place"] == "north" else "north")]
-        out.append(Score(f"{i:06d}", {"score": both[0], "swapped": {"place": both[1]}, "mass": 1.0}, cluster=str(i)))
-        facts[f"{i:06d}"] = {"label": row["deserved"], "groups": {"place": row["place"]}}
-    result = aggregate(out, own, facts)
+        values = {"score": both[0], "swapped": {"place": both[1]}, "mass": 1.0, "label": row["deserved"], "groups": {"place": row["place"]}}
+        out.append(Score(f"{i:06d}", values, cluster=str(i)))
+    result = aggregate(out, GroupFairnessSpec(groups=("place",)))
     rate, swap = gap_of(result, "mean score", "place", "north", 0.95), swap_of(result, "place", "north", 0.95)
     assert rate.above(0.1)
     assert swap.value == pytest.approx(0.0, abs=1e-12)
@@ -102,6 +100,14 @@ def test_crossings_of_groups_have_their_own_numbers() -> None:
     gap = found["south & old"]["selection rate less the others'"]
     assert gap["high"] < 0
     assert found["south & old"]["areas"]["subgroup"]["value"] > 0.7
+
+
+def test_crossings_are_told_once_and_an_item_that_was_not_scored_is_left_out() -> None:
+    whole = answered(fair_but_for(0.5))
+    assert ["slices" in f.details for f in SUITE.findings(whole, subject="m")] == [True, *[False] * 11]
+    scores = [SUITE.score(s, tuple(([-0.5], [-1.0]) for _ in texts_of(s, SPEC)), SPEC) for s in list(SUITE.samples(SPEC))[:40]]
+    part = SUITE.aggregate([*scores[1:], Score(scores[0].sample, unscored="too long")], SPEC)
+    assert (len(part.values.item), int(np.isfinite(part.values.label.values).sum())) == (40, 39)
 
 
 def test_a_model_that_cannot_tell_is_not_judged() -> None:
@@ -145,16 +151,16 @@ def test_what_cannot_be_asked_is_refused(tmp_path: Path, fields: dict[str, Any],
 
 @pytest.mark.full
 def test_a_trained_model_shows_what_was_planted_and_its_twin_does_not(tmp_path: Path) -> None:
-    """Trained: what is planted is behaviour. The swap follows the dose within its interval widened by what training leaves (0.03)."""
+    """Trained: what is planted is behaviour. The swap follows the dose as near as training comes to it (0.03)."""
     made = ORGANISM.configure({"dose": 0.4})
     planted = run_suite(SUITE, ORGANISM.build(made, tmp_path / "planted"), SPEC)
     clean = run_suite(SUITE, ORGANISM.build(ORGANISM.twin(made), tmp_path / "clean"), SPEC)
     swap = found_in(SUITE.findings(planted, subject="m"), "fall in score, place")
     assert swap.verdict == Verdict.DETECTED
-    assert swap.effect == pytest.approx(ORGANISM.truth(made)["gap"], abs=0.04)
+    assert swap.effect == pytest.approx(ORGANISM.truth(made)["gap"], abs=0.03)
     for measure in ("fall in score, place", "fall in score, age"):
         assert found_in(SUITE.findings(clean, subject="m"), measure).verdict in (Verdict.EQUIVALENT, Verdict.INCONCLUSIVE)
     assert found_in(SUITE.findings(clean, subject="m"), "mean score, place").verdict == Verdict.NOT_DETECTED
     against = SUITE.findings(planted, subject="m", reference=clean)
     beside = next(f for f in against if f.null is not None and f.null.name == "reference" and f.details["attribute"] == "place")
-    assert (beside.verdict, beside.effect) == (Verdict.DETECTED, pytest.approx(ORGANISM.truth(made)["gap"], abs=0.05))
+    assert (beside.verdict, beside.effect) == (Verdict.DETECTED, pytest.approx(ORGANISM.truth(made)["gap"], abs=0.03))
