@@ -115,7 +115,8 @@ def texts_of(spec: MembershipSpec) -> tuple[list[str], list[str]]:
     if bool(spec.members) != bool(spec.others):
         raise BadValue("members and others", "one file", "both files, or neither for the town's own documents")
     if not spec.members:
-        return _of_town(spec.world, spec.count)
+        members, others = _of_town(spec.world.canonical(), spec.count)
+        return list(members), list(others)
     found = [list(Lines(Path(file)))[: spec.count] for file in (spec.members, spec.others)]
     for file, texts in zip((spec.members, spec.others), found, strict=True):
         if len(texts) < FEWEST:
@@ -125,9 +126,12 @@ def texts_of(spec: MembershipSpec) -> tuple[list[str], list[str]]:
     return found[0], found[1]
 
 
-def _of_town(world: TownSpec, count: int) -> tuple[list[str], list[str]]:
+@lru_cache(maxsize=4)
+def _of_town(of: str, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Training documents of the town, and of the same town drawn with other seeds until there are as many that are not in it: its test
-    split has other words and no secrets, so it would be told apart without any model."""
+    split has other words and no secrets, so it would be told apart without any model. ``of``: the town's spec as JSON, which can be
+    remembered: all of its documents are written to know them."""
+    world = TownSpec.model_validate_json(of)
     town = Town(world)
     known = {town.document(i, "train").text for i in range(town.size("train"))}
     members = list(dict.fromkeys(town.document(i, "train").text for i in range(min(count, town.size("train")))))
@@ -137,7 +141,7 @@ def _of_town(world: TownSpec, count: int) -> tuple[list[str], list[str]]:
         for i in range(min(2 * count, other.size("train"))):
             if len(others) < len(members) and (text := other.document(i, "train").text) not in known:
                 others[text] = None
-    return members, list(others)
+    return tuple(members), tuple(others)
 
 
 def scores_of(
