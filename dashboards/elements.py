@@ -17,6 +17,7 @@ from workbench.core.spec import digest_of
 from workbench.reports.phrases import visible
 
 if TYPE_CHECKING:  # it would import torch, which the first page has no use for
+    from dashboards.shelf import Standing
     from workbench.lab.live import Choice
 
 NO_MODEL = "There is no trained model in this store yet. `workbench audit` or `workbench train` makes one; a folder can be typed above."
@@ -58,6 +59,17 @@ def chart_of(drawn: Mapping[str, Any], alt: str) -> None:
     """A chart that was written out before, as ``chart`` shows one: what is shown again and again need not be built each time."""
     picture = {**drawn, "config": theme(dark=st.context.theme.type == "dark"), "autosize": "pad"}
     st.vega_lite_chart(picture, theme=None, width="content", alt=None if drawn.get("description") else alt)
+
+
+def progress_of(now: Standing) -> None:
+    """How what runs stands: its jobs with their shares, the samples so far, what happened last."""
+    for job, status in now.jobs.items():
+        share = status.done / status.total if status.total else 0.0
+        st.progress(min(share, 1.0), text=plain(f"{job}: {status.state}, {status.done:,} of {status.total:,}. {status.words}"))
+    if now.samples:
+        st.caption(plain("Samples so far: " + ", ".join(f"{suite} {count:,}" for suite, count in now.samples.items())))
+    for event in now.events:
+        st.caption(plain(f"{event.time} {event.name} " + ", ".join(f"{k} {v}" for k, v in event.details.items())))
 
 
 def which_model(choices: Sequence[Choice]) -> str | None:

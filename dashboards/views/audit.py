@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from dashboards import audits, reads, shelf
-from dashboards.elements import kept, link, plain, told
+from dashboards.elements import kept, link, plain, progress_of, told
 from workbench.core.errors import StoreError
 from workbench.core.finding import Plan
 from workbench.store.records import RunRecord
@@ -130,13 +130,7 @@ def follow(name: str) -> None:
             st.rerun()
         now = shelf.standing(name)
         st.info("It runs in the background. You can close this page and come back.")
-        for job, status in now.jobs.items():
-            share = status.done / status.total if status.total else 0.0
-            st.progress(min(share, 1.0), text=plain(f"{job}: {status.state}, {status.done:,} of {status.total:,}. {status.words}"))
-        if now.samples:
-            st.caption(plain("Samples so far: " + ", ".join(f"{suite} {count:,}" for suite, count in now.samples.items())))
-        for event in now.events:
-            st.caption(plain(f"{event.time} {event.name} " + ", ".join(f"{k} {v}" for k, v in event.details.items())))
+        progress_of(now)
         if audits.can_stop(record) and st.button("Stop it; what it has done is kept", key="stop"):
             audits.stop(record)
             st.toast("It was asked to stop. It ends after the step it is in.")

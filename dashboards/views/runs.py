@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboards import reads
-from dashboards.elements import chart, plain, told
+from dashboards.elements import chart, plain, progress_of, told
 from workbench.core.errors import StoreError
 from workbench.core.finding import Finding
 from workbench.reports import phrases
@@ -65,13 +65,7 @@ def follow(name: str) -> None:
     if reads.run(name).status != "running":
         st.rerun()
     now = reads.standing(name)
-    for job, status in now.jobs.items():
-        share = status.done / status.total if status.total else 0.0
-        st.progress(min(share, 1.0), text=plain(f"{job}: {status.state}, {status.done:,} of {status.total:,}. {status.words}"))
-    if now.samples:
-        st.caption(plain("Samples so far: " + ", ".join(f"{suite} {count:,}" for suite, count in now.samples.items())))
-    for event in now.events:
-        st.caption(plain(f"{event.time} {event.name} " + ", ".join(f"{k} {v}" for k, v in event.details.items())))
+    progress_of(now)
     if not (now.jobs or now.samples or now.events):
         st.caption("Running; nothing is committed yet.")
 
