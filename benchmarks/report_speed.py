@@ -2,7 +2,7 @@
 
 ``python benchmarks/report_speed.py`` makes a report of 20 suites with made-up scores (no model is asked): for each suite a subgroup
 table, the samples' scores (of which a report shows the first 200), a forest plot drawn anew, and six findings. Each size runs in a
-process of its own; the clock starts when the scores are there and stops when all forms are written. The goal is the issue's: 10,000
+process of its own; the clock starts when the scores are there and stops when all forms are written. The goal: 10,000
 samples in under 10 seconds, HTML under 2 MB, PDF under 3 MB, and with ten times the samples no more memory than the scores themselves.
 """
 
