@@ -1,5 +1,8 @@
 """The digest of a tool's code: a changed number changes it, a changed comment does not."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from workbench.calibration import code
@@ -34,18 +37,112 @@ def test_remarks_do_not_count_and_numbers_do() -> None:
     assert 'word = "a # that is no remark"' in plain
 
 
+@pytest.fixture
+def anew() -> Iterator[None]:
+    """What was read of sources is forgotten, before and after."""
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    code._digest.cache_clear()
+    code.module_of.cache_clear()
+
+
+def changed(monkeypatch: pytest.MonkeyPatch, beginning: str) -> set[str]:
+    """The tools whose digest changes with the definition that begins so."""
+    tools = ("saliency", "occlusion", "crows-pairs", "bbq", "toxicity-continuations", "membership")
+    before, real = {tool: code.code_digest(tool) for tool in tools}, code.bare
+    forget()
+    with monkeypatch.context() as patched:
+        patched.setattr(code, "bare", lambda source: real(source) + ("  # else" if beginning in source else ""))
+        after = {tool: code.code_digest(tool) for tool in tools}
+    forget()
+    return {tool for tool in tools if before[tool] != after[tool]}
+
+
+@pytest.mark.usefixtures("anew")
 def test_what_a_tool_imports_of_its_package_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     before = code.code_digest("saliency")
     assert before == code.code_digest("saliency") != code.code_digest("occlusion")
     real = code.bare
     monkeypatch.setattr(code, "bare", lambda source: real(source).replace("class Target", "class Aim"))
-    code._digest.cache_clear()
-    try:
-        assert code.code_digest("saliency") != before  # Target is defined in a module that saliency imports
-    finally:
-        code._digest.cache_clear()
+    forget()
+    assert code.code_digest("saliency") != before  # Target is defined in a module that saliency imports
     with pytest.raises(UnknownName, match="no instrument or suite 'saliencey'"):
         code.code_digest("saliencey")
+
+
+@pytest.mark.usefixtures("anew")
+def test_of_the_runner_counts_what_asks_and_scores_a_suite(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert changed(monkeypatch, "def _ask_loglikelihoods") == {"crows-pairs", "bbq", "membership"}
+    assert changed(monkeypatch, "def _ask_sampled") == {"toxicity-continuations"}
+    assert changed(monkeypatch, "def _scored") == {"crows-pairs", "bbq", "toxicity-continuations", "membership"}
+    assert changed(monkeypatch, "def denominators") == {"crows-pairs", "bbq", "toxicity-continuations", "membership"}
+    for idle in ("def run_suite", "class MemorySink", "def _record", "def _scoring"):
+        assert changed(monkeypatch, idle) == set(), "how a run is kept, shown and checked"
+    runner = code.module_of("evals.runner")
+    assert runner is not None
+    assert {name for name in runner.defined if name.startswith("_ask_")} == {*code.ASKED_BY.values(), "_ask_in_text"}
+    assert code.SCORED_BY in runner.defined
+
+
+FILES = {
+    "tool": """
+from made_up import tables
+from made_up.sums import used
+
+class Tool:
+    def __call__(self):
+        return used(tables.T)
+""",
+    "sums": """
+import made_up.lists as lists
+
+def used(x):
+    return deep(x)
+
+def deep(x):
+    return x + 1
+
+def idle(x):
+    return x
+""",
+    "tables": "T, U = 1, 2\nV = 3\n",
+    "lists": "W = 4\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "was", "becomes", "counts"),
+    [
+        ("sums", "x + 1", "x + 2", True),
+        ("sums", "return x\n", "return -x\n", False),
+        ("sums", "def used", "used = print\n\ndef used", True),
+        ("sums", "def idle", "print(1)\n\ndef idle", True),  # what acts on import may change anything
+        ("sums", "def deep(x):\n    return x + 1\n", "from made_up.moved import deep\n", False),
+        ("tables", "V = 3", "V = 5", True),  # the module is used as a whole
+        ("lists", "W = 4", "W = 5", False),
+        ("tool", "used(tables.T)", "used(1)", True),
+    ],
+)
+@pytest.mark.usefixtures("anew")
+def test_what_is_named_counts_and_what_is_not_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, was: str, becomes: str, counts: bool
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = tmp_path / "made_up"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "moved.py").write_text("def deep(x):\n    return x + 1\n")
+    for name, source in FILES.items():
+        (folder / f"{name}.py").write_text(source)
+    before = code._digest("made_up.tool:Tool", False)
+    assert was in FILES[file]
+    (folder / f"{file}.py").write_text(FILES[file].replace(was, becomes))
+    forget()
+    assert (code._digest("made_up.tool:Tool", False) != before) == counts
 
 
 def test_a_card_is_stale_once_its_code_has_changed() -> None:

@@ -1,8 +1,10 @@
 """Whether a tool's code is what it was when its card was measured.
 
-The digest is over the source of the tool's module and of every module of its package that it imports, directly or through others, without
-comments, docstrings and empty lines; it is the same under every version of Python. What lies below (engine, blocks) is held to its own
-contracts.
+The digest is over the definitions (functions, classes, assignments) of the tool's package that the tool's own object reaches by name,
+directly or through others, without comments, docstrings and empty lines; of a suite also over those that ask its kinds of request and
+score what comes back. In which file a definition stands does not count, nor does one that nothing of the tool names; a module used as a
+whole counts as a whole. The digest is the same under every version of Python. How answers are dealt out, kept and shown, and what lies
+below (engine, blocks), is held to its own contracts.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import hashlib
 import importlib.util
 import io
 import tokenize
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -19,63 +23,157 @@ from evals import SUITES
 from probes import INSTRUMENTS
 from workbench.core.errors import UnknownName
 
+RUNNER = "evals.runner"
+SCORED_BY = "_scored"
+ASKED_BY = {
+    "Loglikelihood": "_ask_loglikelihoods", "Rolling": "_ask_rolling", "Moments": "_ask_moments", "Generate": "_ask_generations",
+    "Sampled": "_ask_sampled",
+}  # fmt: skip
+"""What of the runner asks each kind of request."""
+WHOLE = ""
+"""In the place of a name: everything in a module."""
+
 
 def code_digest(tool: str) -> str:
     """sha256 (hex) of an instrument's or suite's code. Raises UnknownName for neither."""
     for catalog in (INSTRUMENTS, SUITES):
         if tool in catalog:
-            return _digest(catalog[tool].target.partition(":")[0])
+            return _digest(catalog[tool].target, catalog is SUITES)
     raise UnknownName("instrument or suite", tool, [*INSTRUMENTS, *SUITES])
 
 
 @cache
-def _digest(module: str) -> str:
-    package = module.partition(".")[0]
-    found: dict[str, str] = {}
-    waiting = [module]
+def _digest(target: str, asks: bool) -> str:
+    module, _, name = target.partition(":")
+    pieces = reached([(module, name)])
+    if asks:
+        kinds = sorted({word for piece in pieces for word in piece.words} & set(ASKED_BY))
+        pieces |= reached([(RUNNER, SCORED_BY), *((RUNNER, ASKED_BY[kind]) for kind in kinds)])
+    return hashlib.sha256("\0".join(sorted(piece.text for piece in pieces)).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A top-level statement, bare, and the names that stand in it."""
+
+    text: str
+    words: frozenset[str]
+
+
+@dataclass
+class Module:
+    """A module's statements by the name they define; those that define none (they act when it is imported); what it imports: local name →
+    (module, name there or ``WHOLE``)."""
+
+    defined: dict[str, list[Piece]] = field(default_factory=dict)
+    acts: list[Piece] = field(default_factory=list)
+    imported: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def named(self, name: str) -> list[Piece]:
+        """What defines ``name``, and what acts anyway."""
+        chosen = self.defined.get(name, []) if name != WHOLE else [piece for pieces in self.defined.values() for piece in pieces]
+        return [*self.acts, *chosen]
+
+
+def reached(roots: Iterable[tuple[str, str]]) -> set[Piece]:
+    """Everything that (module, name) pairs reach within their packages."""
+    found: set[Piece] = set()
+    waiting, seen = list(roots), set()
     while waiting:
-        name = waiting.pop()
-        if name in found or (path := _file(name)) is None:
+        asked = waiting.pop()
+        if asked in seen or (module := module_of(asked[0])) is None:
             continue
-        source = path.read_text(encoding="utf-8")
-        waiting += [one for one in _imported(ast.parse(source)) if one.partition(".")[0] == package and one != package]
-        found[name] = bare(source)
-    whole = hashlib.sha256()
-    for name in sorted(found):
-        whole.update(f"{name}\0{found[name]}\0".encode())
-    return whole.hexdigest()
+        seen.add(asked)
+        pieces = module.named(asked[1])
+        found.update(pieces)
+        for word in sorted({word for piece in pieces for word in piece.words}):
+            if word in module.defined:
+                waiting.append((asked[0], word))
+            elif word in module.imported and (there := module.imported[word])[0].partition(".")[0] == asked[0].partition(".")[0]:
+                waiting.append(_where(*there))
+    return found
 
 
-def _file(name: str) -> Path | None:
-    found = importlib.util.find_spec(name)
-    return Path(found.origin) if found is not None and found.origin and found.origin.endswith(".py") else None
+def _where(module: str, name: str) -> tuple[str, str]:
+    """An imported name as (module, name): a module of that name, or a definition; what is neither is looked for in the whole module."""
+    there = module_of(module)
+    if name == WHOLE or (there is not None and (name in there.defined or name in there.imported)):
+        return module, name
+    return (f"{module}.{name}", WHOLE) if module_of(f"{module}.{name}") is not None else (module, WHOLE)
 
 
-def _imported(tree: ast.AST) -> list[str]:
-    """The modules a source names; of ``from a import b`` both ``a`` and ``a.b``, which may be a module too."""
-    out: list[str] = []
+@cache
+def module_of(name: str) -> Module | None:
+    """A module read from its source; None for what has none (a folder, a package that only lists)."""
+    path = _file(name)
+    if path is None:
+        return None
+    source = path.read_text(encoding="utf-8")
+    lines, tree, out = source.splitlines(), ast.parse(source), Module()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            out += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            out += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names if _is_module(node.module, alias.name))]
+        out.imported.update(_bound(node))
+    for node in tree.body:
+        if not isinstance(node, ast.Import | ast.ImportFrom) and not _is_text(node):
+            _add(out, node, Piece(bare("\n".join(_own(lines, node))), _words(node)))
     return out
 
 
-def _is_module(package: str, name: str) -> bool:
-    try:
-        return importlib.util.find_spec(f"{package}.{name}") is not None
-    except (ImportError, ValueError):
-        return False
+def _file(name: str) -> Path | None:
+    """Where a module of a package lies; found without importing anything. A package itself only lists what it has."""
+    package, *below = name.split(".")
+    root = next(iter(getattr(importlib.util.find_spec(package), "submodule_search_locations", None) or ()), None)
+    if root is None or not below:
+        return None
+    place = Path(root, *below)
+    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+
+
+def _bound(node: ast.AST) -> dict[str, tuple[str, str]]:
+    """What an import binds. Of ``import a.b`` the name is ``a``, and all of ``a.b`` is meant."""
+    if isinstance(node, ast.Import):
+        return {alias.asname or alias.name.partition(".")[0]: (alias.name, WHOLE) for alias in node.names}
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        return {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
+    return {}
+
+
+def _add(module: Module, node: ast.stmt, piece: Piece) -> None:
+    names = _defines(node)
+    for name in names:
+        module.defined.setdefault(name, []).append(piece)
+    if not names:
+        module.acts.append(piece)
+
+
+def _defines(node: ast.stmt) -> list[str]:
+    """The names that a statement gives a meaning to, where that is all it does."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    targets: Sequence[ast.expr] = node.targets if isinstance(node, ast.Assign) else ()
+    if isinstance(node, ast.AnnAssign | ast.AugAssign):
+        targets = [node.target]
+    leaves = [leaf for target in targets for leaf in (target.elts if isinstance(target, ast.Tuple | ast.List) else [target])]
+    return [leaf.id for leaf in leaves if isinstance(leaf, ast.Name)] if all(isinstance(leaf, ast.Name) for leaf in leaves) else []
+
+
+def _words(node: ast.AST) -> frozenset[str]:
+    return frozenset(part.id for part in ast.walk(node) if isinstance(part, ast.Name))
+
+
+def _own(lines: Sequence[str], node: ast.stmt) -> Sequence[str]:
+    """The lines of a statement, its decorators among them."""
+    first = min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", ()))])
+    return lines[first - 1 : node.end_lineno]
 
 
 def bare(source: str) -> str:
     """A source without its comments, docstrings and empty lines."""
     lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
-        body = getattr(node, "body", None)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and body and _is_text(first := body[0]):
-            lines[first.lineno - 1 : first.end_lineno] = [""] * (first.end_lineno - first.lineno + 1)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            for one in node.body:
+                if _is_text(one) and one.lineno > getattr(node, "lineno", 0):
+                    lines[one.lineno - 1 : one.end_lineno] = [""] * ((one.end_lineno or one.lineno) - one.lineno + 1)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT and (row := token.start[0] - 1) < len(lines) and lines[row]:
             lines[row] = lines[row][: token.start[1]]
