@@ -14,7 +14,9 @@ import numpy as np
 
 from probes import INSTRUMENTS
 from probes.attribution import AttributionResult
+from probes.explanation_quality import ExplanationQualitySpec
 from workbench.calibration.exam import Exam, Grid, Reading
+from workbench.calibration.exams import explanations
 from workbench.calibration.ranking import Standing, reading
 from workbench.core.protocol import silent
 from workbench.organisms.shortcut import ask, followed
@@ -24,6 +26,8 @@ ATTRIBUTIONS = (
     "integrated-gradients", "input-x-gradient", "saliency", "smooth-grad", "gradient-shap", "occlusion", "shapley",
 )  # fmt: skip
 READING = ("attention-pattern", "value-norms")
+JUDGED = ("bert", "gpt", "vit")
+"""The families in which made-up explanations are judged: one of each kind of input."""
 UNIT = "how often the planted part decides the answer (0 to 1)"
 DOSES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 STATISTIC = "planted part above a silent one"
@@ -31,15 +35,17 @@ STATISTIC = "planted part above a silent one"
 
 def tools(family: str) -> tuple[str, ...]:
     """What can be asked about places of this family."""
-    return ATTRIBUTIONS + (READING if FORMS[family].reads else ())
+    return ATTRIBUTIONS + (READING if FORMS[family].reads else ()) + ((explanations.NAME,) if family in JUDGED else ())
 
 
 def strengths(tool: str, model: Any, asked: Asked, form: Any) -> np.ndarray:
     """What ``tool`` gives each position of each item ``[item, pos]``, larger for what matters more."""
     instrument = INSTRUMENTS.load(tool)
     fields = instrument.spec.model_fields
-    wanted = asked.settings if tool in ATTRIBUTIONS else form.reads
+    wanted = form.reads if tool in READING else asked.settings
     spec = instrument.spec.parse({name: value for name, value in wanted.items() if name in fields and name != "query"})
+    if isinstance(spec, ExplanationQualitySpec):
+        return explanations.comprehensiveness(model, asked.inputs, spec)
     result = instrument(model, asked.inputs, spec, progress=silent)
     if isinstance(result, AttributionResult):
         return np.abs(result.values.attribution.values)
