@@ -2,12 +2,14 @@
 
 One shard holds a fixed range of items, and nothing outside that range decides its bytes: an interrupted harvest goes on where it
 stopped and ends in the same files, and several processes may make different shards of one folder. Within a shard items of like
-length share a pass; rows are kept in the order of items and positions, and padding is not kept. What is in memory is one shard.
+length share a pass; rows are kept in the order of items and positions, and padding is not kept. A shard is hashed and written while the
+next one is made, so two of them are in memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -65,19 +67,38 @@ def harvest(
     sites = model.sites().select(spec.sites)
     head = _head(model, corpus, sites, spec)
     done = _begun(folder, head)
-    for shard in range(head["shards"]):
-        start = shard * spec.items_a_shard
-        stop = min(len(corpus), start + spec.items_a_shard)
-        if shard in done and file_of(folder, shard).exists():
-            checked(file_of(folder, shard), done[shard])
-        elif shard % part[1] == part[0]:
-            rows, kept, tensors, cut = _shard(model, corpus, range(start, stop), sites, spec)
-            size, digest = put_tensors(file_of(folder, shard), tensors)
-            put_receipt(folder, Receipt(shard, start, stop, rows, kept, cut, size, digest, mark_of(head)))
-        else:
-            continue
-        progress(stop, len(corpus), "items")
+    writing: tuple[Future[None], int] | None = None
+    with ThreadPoolExecutor(1) as pool:  # whatever ends the loop, a shard that is made is written
+        for shard in range(head["shards"]):
+            start = shard * spec.items_a_shard
+            stop = min(len(corpus), start + spec.items_a_shard)
+            there = shard in done and file_of(folder, shard).exists()
+            if not there and shard % part[1] != part[0]:
+                continue
+            made = None if there else _shard(model, corpus, range(start, stop), sites, spec)
+            _finished(writing, len(corpus), progress)
+            writing = None
+            if made is None:
+                checked(file_of(folder, shard), done[shard])
+                progress(stop, len(corpus), "items")
+            else:
+                writing = pool.submit(_write, folder, (shard, start, stop), made, mark_of(head)), stop
+        _finished(writing, len(corpus), progress)
     return folder
+
+
+def _write(folder: Path, which: tuple[int, int, int], made: Made, mark: str) -> None:
+    """A shard and then its receipt."""
+    (shard, start, stop), (rows, kept, tensors, cut) = which, made
+    size, digest = put_tensors(file_of(folder, shard), tensors)
+    put_receipt(folder, Receipt(shard, start, stop, rows, kept, cut, size, digest, mark))
+
+
+def _finished(writing: tuple[Future[None], int] | None, count: int, progress: Progress) -> None:
+    """Wait until the shard before is on disk; raises what kept it from that."""
+    if writing is not None:
+        writing[0].result()
+        progress(writing[1], count, "items")
 
 
 # --- beginning ------------------------------------------------------------------------------------------------
@@ -121,6 +142,9 @@ def _begun(folder: Path, head: dict[str, Any]) -> dict[int, Receipt]:
 
 # --- one shard ------------------------------------------------------------------------------------------------
 
+Made = tuple[dict[str, int], dict[str, Kept], dict[str, Tensor], int]
+"""The number of rows by kind, how each site is kept, the tensors, and how many items were cut."""
+
 
 def _passes(lengths: Sequence[int], items: range, tokens: int) -> Iterator[list[int]]:
     """Items of like length together, as many as ``tokens`` allow; ties in order, so that the cut is always the same."""
@@ -135,9 +159,7 @@ def _passes(lengths: Sequence[int], items: range, tokens: int) -> Iterator[list[
         yield batch
 
 
-def _shard(
-    model: HookedModel, corpus: Corpus, items: range, sites: Sequence[Site], spec: HarvestSpec
-) -> tuple[dict[str, int], dict[str, Kept], dict[str, Tensor], int]:
+def _shard(model: HookedModel, corpus: Corpus, items: range, sites: Sequence[Site], spec: HarvestSpec) -> Made:
     pieces: dict[str, list[Tensor]] = {}
     device = next((weight.device for weight in getattr(model, "parameters", tuple)()), torch.device("cpu"))
     cut = 0
@@ -181,10 +203,12 @@ def _places(rows: str, site: Site, given: Given, chosen: Sequence[int], value: T
 def _rows(value: Tensor, rows: str, places: tuple[Tensor, dict[str, Tensor]], site: Site, dtype: str) -> Tensor:
     """The kept rows, as they are stored. Raises BadValue where one is not finite."""
     real, columns = places
-    taken = value if bool(real.all()) and rows == ITEM else value.flatten(0, 1) if bool(real.all()) else value[real.to(value.device)]
+    whole = value if rows == ITEM else value.flatten(0, 1)
+    taken = whole if len(columns["item"]) == len(whole) else whole.index_select(0, real.flatten().nonzero()[:, 0].to(value.device))
     if dtype:
         taken = taken.to(getattr(torch, dtype))
-    if not bool(torch.isfinite(taken).all()):
+    # One pass without a copy says that all is well; only a sum that is not finite is looked into.
+    if not bool(torch.isfinite(taken.sum(dtype=torch.float64))) and not bool(torch.isfinite(taken).all()):
         wrong = int((~torch.isfinite(taken).flatten(1).all(1)).nonzero()[0])
         item, pos = int(columns["item"][wrong]), int(columns["pos"][wrong])
         why = "The weights are broken." if not bool(torch.isfinite(value).all()) else f"It does not fit {dtype}: store it as float32."
@@ -212,5 +236,13 @@ def _in_order(pieces: dict[str, list[Tensor]], sites: Sequence[Site]) -> tuple[d
 
 
 def _placed(parts: list[Tensor], order: Tensor | None) -> Tensor:
-    whole = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return whole if order is None else whole[order]
+    """The parts one after another, or each row of them straight to its place."""
+    if order is None:
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order))
+    whole, at = parts[0].new_empty((len(order), *parts[0].shape[1:])), 0
+    for part in parts:
+        whole.index_copy_(0, place[at : at + len(part)], part)
+        at += len(part)
+    return whole
