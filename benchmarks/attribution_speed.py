@@ -295,6 +295,25 @@ def ours(folder: Path, told: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
+def reference(folder: Path, told: dict[str, Any]) -> dict[str, Any]:
+    """Integrated gradients in float64 with steps doubled until no attribution moves by more than a thousandth of the largest."""
+    from probes import INSTRUMENTS
+    from workbench.adapters import hf
+    from workbench.core.protocol import Inputs
+
+    model = hf.load(folder / TRAINED).double()
+    ids, targets = items(folder / TRAINED, told)
+    tool = INSTRUMENTS.load("integrated-gradients")
+    steps, before = 128, None
+    while True:
+        spec = tool.spec.parse({"steps": steps, "max_steps": steps, "tolerance": 1e-9})
+        found = tool(model, Inputs(ids, targets=targets), spec).values.attribution.values
+        moved = float("inf") if before is None else float(np.abs(found - before).max() / np.abs(found).max())
+        if moved < 1e-3 or steps >= 4096:
+            return {"values": found.tolist(), "steps": steps, "moved": moved}
+        steps, before = 2 * steps, found
+
+
 # --- side by side -------------------------------------------------------------------------------------------------
 
 
@@ -335,6 +354,13 @@ def report(rounds: list[tuple[dict[str, Any], dict[str, Any]]], told: dict[str, 
     )
     if any(side["integrated gradients"]["gap"] > 1.01 * told["tolerance"] for _, side in rounds):
         print("    VOID: ours did not reach the gap asked for, so its ratio compares unlike work")
+    whole = np.array(told["reference"]["values"])
+    for side, one in zip(("theirs", "ours"), gaps, strict=True):
+        found = np.array(one["values"])
+        far = np.linalg.norm(found - whole) / np.linalg.norm(whole)
+        alike = np.corrcoef(found.ravel(), whole.ravel())[0, 1]
+        print(f"    {side}: {far:.3f} from the converged attributions (relative, Euclidean), correlation {alike:.3f}")
+    print(f"    converged: float64, {told['reference']['steps']} steps, moved by {told['reference']['moved']:.1e} in the last doubling")
     print(f"antithetic orders make the variance {rounds[0][1]['antithetic']:.1f} times smaller at the same cost")
     print(f"the digest of the weights adds {statistics.median(b['digest'] for _, b in rounds):.2f} s a result")
 
@@ -346,12 +372,12 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=32)
     parser.add_argument("--small", action="store_true", help="a model of 2 layers, to try the script")
     parser.add_argument("--threads", type=int, default=THREADS)
-    parser.add_argument("--part", choices=["chosen", "theirs", "ours"], help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=["chosen", "reference", "theirs", "ours"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     if given.part:
-        parts: dict[str, Callable[[Path, dict[str, Any]], Any]] = {"chosen": chosen, "theirs": theirs, "ours": ours}
+        parts: dict[str, Callable[[Path, dict[str, Any]], Any]] = {"chosen": chosen, "reference": reference, "theirs": theirs, "ours": ours}
         print(json.dumps(parts[given.part](given.folder, json.load(sys.stdin))))
         return
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "captum", "transformers"))
@@ -363,6 +389,7 @@ def main() -> None:
         weights(folder, SMALL if given.small else SHAPE)
         trained(folder / TRAINED, given.length)
         told |= alone("chosen", folder, told)
+        told["reference"] = alone("reference", folder, told)
         forward = ", ".join(f"{way} {1000 * seconds:.1f} ms" for way, seconds in told["forward"].items())
         print(
             f"captum's best: a pass {forward}; {told['versions']} versions a pass; steps and gap {told['needed']}, {told['size']} rows",
