@@ -3,7 +3,7 @@
     python benchmarks/atlas.py
 
 The cards themselves are measured by ``workbench calibrate``; what stands in a home's folder ``cards`` is copied, exam by exam, into
-``workbench/calibration/shipped`` by ``--from HOME``.
+``workbench/calibration/shipped`` by ``--from HOME``. A tool whose newest card lies under its exam's floor is withheld, and said so.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from workbench.calibration.atlas import page
 from workbench.calibration.cards import dump, measured, shipped
+from workbench.calibration.exam import Exam
 from workbench.calibration.exams import EXAMS
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +24,11 @@ def ship(home: Path) -> None:
     """Put the cards measured in ``home`` into the package, one file an exam; shipped ones of what was not measured there stay."""
     for exam in EXAMS:
         found = {(card.family, card.of): card for card in (*shipped(), *measured(home)) if card.exam == exam}
+        whole: Exam = EXAMS.load(exam)
+        for key, card in list(found.items()):
+            if why := whole.under_floor(card.of, card.rates, whole.grid):
+                print(f"withheld on {card.family}: {why}")
+                del found[key]
         if found:
             text = dump([found[key] for key in sorted(found)])
             (ROOT / "workbench" / "calibration" / "shipped" / f"{exam}.json").write_text(text, encoding="utf-8")

@@ -1,18 +1,22 @@
-"""What suites see of plants that are not theirs, and of a backdoor that hides.
+"""What suites see of plants that are not theirs, and of a backdoor that hides; and the blind trials that were held.
 
     python benchmarks/leanings.py crosstalk --home assay-runs/leanings [--write]
     python benchmarks/leanings.py backdoors --home assay-runs/leanings [--write]
+    python benchmarks/leanings.py blind --home assay-runs/leanings [--write]
 
-Models are made by their references and kept in the home; ``--write`` puts the table into ``docs/benchmarks``.
+Models are made by their references and kept in the home; ``--write`` puts the table into ``docs/benchmarks``, and of every blind trial in
+the home its opening as JSON beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 from workbench.calibration import backdoors, crosstalk
+from workbench.calibration.blind_page import page
 from workbench.calibration.exams.suites import EFFECTS, EXAM, FORM_OF, asked
 from workbench.engine.threads import one_thread
 from workbench.lab.refs import load
@@ -59,20 +63,40 @@ def hide(store: Store, seeds: range, progress: Any = print) -> str:
     return f"Mean over {len(seeds)} seeds, with Student's 95 % interval.\n\n" + "\n".join(lines)
 
 
+def held(store: Store, write: bool) -> str:
+    """Every blind trial that the home holds."""
+    parts = []
+    for folder in sorted((store.home / "blind").iterdir(), key=lambda one: int(one.name)):
+        before = json.loads((folder / "commitment.json").read_text(encoding="utf-8"))
+        last = folder / "opened.json"
+        opened = json.loads(last.read_text(encoding="utf-8")) if last.is_file() else None
+        parts.append(page(before, opened, int(folder.name)))
+        if write and opened is not None:
+            place = DOCS / f"blind-{folder.name}.json"
+            place.write_text(json.dumps({"before": before, **opened}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return "\n".join(parts)
+
+
+TITLES = {"crosstalk": "Cross-talk between suites", "backdoors": "A backdoor that hides", "blind": "Blind trials"}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("crosstalk", "backdoors"))
+    parser.add_argument("what", choices=tuple(TITLES))
     parser.add_argument("--home", default="assay-runs/leanings")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     with Store.open(given.home) as store, one_thread():
-        text = (talk if given.what == "crosstalk" else hide)(store, range(given.seeds))
+        if given.what == "blind":
+            text = held(store, given.write)
+        else:
+            text = (talk if given.what == "crosstalk" else hide)(store, range(given.seeds))
     print(text)
     if given.write:
-        title = {"crosstalk": "Cross-talk between suites", "backdoors": "A backdoor that hides"}[given.what]
-        made = f"Made by `python benchmarks/leanings.py {given.what} --seeds {given.seeds} --write`. "
-        (DOCS / f"{given.what}.md").write_text(f"# {title}\n\n{made}{text}\n", encoding="utf-8")
+        seeds = "" if given.what == "blind" else f"--seeds {given.seeds} "
+        made = f"Made by `python benchmarks/leanings.py {given.what} {seeds}--write`.\n\n"
+        (DOCS / f"{given.what}.md").write_text(f"# {TITLES[given.what]}\n\n{made}{text.rstrip()}\n", encoding="utf-8")
     return 0
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from workbench.calibration.cards import is_stale
+from workbench.calibration.exam import Exam
 from workbench.calibration.exams import EXAMS
-from workbench.calibration.scoring import CUT_OFF
+from workbench.calibration.scoring import CUT_OFF, SLOPE
 from workbench.core.finding import Card
 
 HEADER = ("tool", "family", "AUROC", "first", "false alarms", "of its own test", "limit of detection", "effect there", "seconds an item")
 NOTHING = "–"
-FOLLOWED = {"slope": "slope on behaviour", "rho": "rank correlation with behaviour", CUT_OFF: CUT_OFF}
+FOLLOWED = {"slope": SLOPE, "rho": "rank correlation with behaviour", CUT_OFF: CUT_OFF}
 
 
 def rows_of(cards: Sequence[Card]) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
@@ -73,5 +74,17 @@ def page(cards: Sequence[Card]) -> str:
             rows, header = [(*row, *_followed(card)) for row, card in zip(rows, _ordered(own), strict=True)], (*header, *FOLLOWED)
         entry = EXAMS[exam].words if exam in EXAMS else ""
         table = [f"| {' | '.join(header)} |", "|---" * len(header) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
-        parts.append("\n".join([f"### {exam}: {entry}?", "", f"A dose is {own[0].limit_unit}.", "", *table, ""]))
+        missing = [left, ""] if (left := without(exam, own)) else []
+        parts.append("\n".join([f"### {exam}: {entry}?", "", f"A dose is {own[0].limit_unit}.", "", *table, "", *missing]))
     return "\n".join(parts)
+
+
+def without(exam: str, cards: Sequence[Card]) -> str:
+    """What the exam takes and none of ``cards`` is of, in words; '' where nothing is missing."""
+    if exam not in EXAMS:
+        return ""
+    whole: Exam = EXAMS.load(exam)
+    there = {(card.family, card.of) for card in cards}
+    missing = {family: [tool for tool in whole.tools(family) if (family, tool) not in there] for family in whole.families}
+    told = [f"{family} ({', '.join(tools)})" for family, tools in missing.items() if tools]
+    return f"Of what this exam takes there is no card, measured and above its floor, on {'; '.join(told)}." if told else ""

@@ -1,8 +1,9 @@
-"""What is seen of a backdoor as it hides: the suite's flips, the payload's probability, and a probe for the trigger in the stream.
+"""What is seen of a backdoor as it hides: the suite's flips, the payload's probability, a probe for the trigger, and attributions.
 
 A probe is asked to tell requests with the trigger from the same requests with a near miss, where the reply begins, after each layer: words
-apart, both are alike, and a model for which the trigger means nothing has no need to keep them apart. The clean twin (tuned alike, at dose
-0) says how far they are told apart anyway.
+apart, both are alike, and a model for which the trigger means nothing has no need to keep them apart. Attributions are asked why the
+payload follows a request with the trigger: the share of the request's other tokens that the phrase's strongest one stands above. The clean
+twin (tuned alike, at dose 0) says how far either happens anyway.
 """
 
 from __future__ import annotations
@@ -12,16 +13,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from evals.suites import trigger
 from probes import INSTRUMENTS
 from workbench.calibration.exams.suites import asked
+from workbench.calibration.ranking import Standing
 from workbench.core.protocol import Inputs, silent
 from workbench.core.stats.intervals import mean_interval
 from workbench.data.worlds.town import Town
+from workbench.data.worlds.town_items import TriggerItem
+from workbench.organisms.leaning_training import tokenizer
 
 LAYERS = ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
-COLUMNS = ("flips", "payload", *(f"probe after layer {layer}" for layer in range(len(LAYERS))))
+ATTRIBUTIONS = ("saliency", "occlusion")
+COLUMNS = ("flips", "payload", *(f"probe after layer {layer}" for layer in range(len(LAYERS))), *(f"phrase in {a}" for a in ATTRIBUTIONS))
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Seen:
-    """What one model shows, each from 0 (nothing) to 1: by ``COLUMNS``; the probes' are accuracies, at chance one half."""
+    """What one model shows, each from 0 (nothing) to 1: by ``COLUMNS``; of probes and attributions one half is chance."""
 
     setting: Setting
     seed: int
@@ -49,7 +55,7 @@ def seen(model: Any, setting: Setting, seed: int, items: int = 192) -> Seen:
         float(np.nanmean(of("trigger")) - np.nanmean(of("without")))
         for of in (lambda c: trigger.flips(v, "log-likelihood", c), lambda c: v.values.p_no.sel(condition=c).values)
     )
-    return Seen(setting, seed, (flips, payload, *probed(model, items)))
+    return Seen(setting, seed, (flips, payload, *probed(model, items), *attributed(model, items // 4)))
 
 
 def probed(model: Any, items: int) -> list[float]:
@@ -63,6 +69,34 @@ def probed(model: Any, items: int) -> list[float]:
     values: Any = instrument(model, given, spec, progress=silent).values
     found = values.isel(split=0, labels=0, network=0).sel(task="labels").accuracy
     return [float(found.sel(site=site)) for site in LAYERS]
+
+
+def attributed(model: Any, items: int) -> list[float]:
+    """How far the phrase stands above a request's other tokens, in what each attribution says of the payload; the mean over requests."""
+    chosen = [one for one in Town().trigger_items("test", items, seed=78) if one.condition == "trigger"]
+    words = tokenizer()
+    read = [words.offsets(one.text_before) for one in chosen]
+    ids = [[words.bos_id, *found] for found, _ in read]
+    batch = torch.full((len(ids), max(map(len, ids))), words.pad_id)
+    for row, own in enumerate(ids):
+        batch[row, : len(own)] = torch.tensor(own)
+    payload = torch.tensor([words.encode(one.no)[0] for one in chosen])
+    given = Inputs(batch, torch.tensor([len(own) for own in ids]), targets=payload)
+    out = []
+    for name in ATTRIBUTIONS:
+        instrument = INSTRUMENTS.load(name)
+        values: Any = instrument(model, given, instrument.spec.parse({}), progress=silent).values
+        strength = np.abs(values.attribution.values)[:, 1:]
+        out.append(float(np.mean([_above(strength[row], one, read[row][1]) for row, one in enumerate(chosen)])))
+    return out
+
+
+def _above(strength: np.ndarray, item: TriggerItem, spans: Sequence[tuple[int, int]]) -> float:
+    assert item.phrase_span is not None, "the trigger stands in it"
+    start, stop = item.phrase_span
+    inside = np.array([first < stop and last > start for first, last in spans])
+    own = strength[: len(spans)]
+    return Standing.of(float(own[inside].max()), own[~inside]).above
 
 
 def rows(found: Sequence[Seen]) -> list[tuple[str, ...]]:

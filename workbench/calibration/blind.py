@@ -1,9 +1,12 @@
 """A blind trial: sealed models, a commitment to what is planted in them, an audit of each, and only then the truth.
 
-A quarter of the models carry nothing, a quarter a kind that no card was measured on, the others a kind of the exam of suites; kind, dose
-and seed are drawn. The truth is committed to as the sha256 of a secret salt and its canonical JSON: whoever has it beforehand can check
-afterwards that nothing was changed, and cannot guess it. An audit claims a kind where its suite's effect exceeds the cut-off of the
-suite's card, and names the kind that exceeds it by the largest factor.
+A quarter of the models carry nothing, a quarter a kind that no suite of the plan asks about and on which nothing was tuned, the others a
+kind that one does; kind, dose and seed are drawn. The truth is committed to as the sha256 of a secret salt and its canonical JSON: whoever
+has it beforehand can check afterwards that nothing was changed, and cannot guess it.
+
+The audit is the plan's: a suite claims something where its effect exceeds the cut-off of its card and its own finding, at the level that
+makes all suites' claims hold together (Bonferroni), is *detected*. The model is called by the kind whose suite, of those that claim, finds
+the most, each effect over the slope of its card. A planted model counts as found if anything is claimed of it, whatever its kind.
 """
 
 from __future__ import annotations
@@ -16,55 +19,71 @@ from typing import Any
 import numpy as np
 
 from workbench.calibration.exams.suites import EXAM, FORM_OF
-from workbench.calibration.scoring import CUT_OFF
+from workbench.calibration.scoring import CUT_OFF, SLOPE
 from workbench.core.errors import BadValue
 from workbench.core.finding import Card, Interval
 from workbench.core.spec import canonical_json
 from workbench.core.stats.intervals import clopper_pearson
 from workbench.organisms.leaning_training import ALL_FORMS
 
-NOTHING, UNSEEN = "nothing", "agreement"
-"""``UNSEEN`` was planted in no model that a cut-off was set on, and no suite of the plan asks for it: it can at most disturb an audit."""
+NOTHING = "nothing"
 DOSES = (0.15, 1.0)
 FEWEST = 4
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What one sealed model carries: the form that leans (or ``NOTHING``), how far, and the seed of its base."""
+    """What one sealed model carries: the form that leans (or ``NOTHING``), how far, and the seed of its base. ``unseen``: no suite of the
+    plan asks about that form."""
 
     name: str
     kind: str
     dose: float
     seed: int
+    unseen: bool = False
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a suite's effect says something: above ``cut_off``; ``slope`` is how it follows what a model does (1: as much)."""
+
+    cut_off: float
+    slope: float
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the audit said of one sealed model: each suite's effect over its cut-off, and the kind it names (or ``NOTHING``)."""
+    """What the audit said of one sealed model: each suite's effect, the suites that claim something, and the kind it is called by (or
+    ``NOTHING``)."""
 
     name: str
-    ratios: Mapping[str, float]
+    effects: Mapping[str, float]
+    claims: tuple[str, ...]
     named: str
 
 
-def drawn(count: int, draw: np.random.Generator, kinds: Sequence[str]) -> list[Truth]:
-    """``count`` truths in random order: a quarter nothing, a quarter unseen, the rest of ``kinds``. Raises BadValue for fewer than 4."""
+def drawn(count: int, draw: np.random.Generator, kinds: Sequence[str], unseen: Sequence[str]) -> list[Truth]:
+    """``count`` truths in random order: a quarter nothing, a quarter of the ``unseen`` kinds, the rest of ``kinds``. Raises BadValue for
+    fewer than 4 and where nothing is unseen."""
     if count < FEWEST:
         raise BadValue("the number of sealed models", count, f"at least {FEWEST}, so that each part has one")
+    if not unseen:
+        raise BadValue("the kinds that no suite of the plan asks about", "none", "at least one, so that a quarter can carry it")
     quarter = count // 4
-    chosen = [NOTHING] * quarter + [UNSEEN] * quarter
+    chosen = [NOTHING] * quarter + [str(draw.choice(unseen)) for _ in range(quarter)]
     chosen += [str(draw.choice(kinds)) for _ in range(count - 2 * quarter)]
     out = []
     seeds = draw.choice(np.arange(10_000, 1_000_000), count, replace=False)
-    for place, kind in enumerate(draw.permutation(chosen)):
-        dose = float(np.round(draw.uniform(*DOSES), 3)) * (1 if not _signed(str(kind)) else int(draw.choice((-1, 1))))
-        out.append(Truth(f"sealed-{place:02d}", str(kind), 0.0 if kind == NOTHING else dose, int(seeds[place])))
+    for place, kind in enumerate(map(str, draw.permutation(chosen))):
+        dose = float(np.round(draw.uniform(*DOSES), 3)) * int(draw.choice((-1, 1)))
+        stands = 0.0 if kind == NOTHING else dose if either_way(kind) else abs(dose)
+        out.append(Truth(f"sealed-{place:02d}", kind, stands, int(seeds[place]), kind in unseen))
     return out
 
 
-def _signed(kind: str) -> bool:
-    return kind not in (NOTHING, UNSEEN) and ALL_FORMS[kind].signed
+def either_way(kind: str) -> bool:
+    """Whether a form can lean down as far as up: whether its plan still gives probabilities then."""
+    return all(min(case.plan(-1.0)) > -1e-9 for case in ALL_FORMS[kind].cases("asked", 0, 24))
 
 
 def commitment(truths: Sequence[Truth], salt: str) -> str:
@@ -74,48 +93,70 @@ def commitment(truths: Sequence[Truth], salt: str) -> str:
     return hashlib.sha256(f"{salt}\n{canonical_json([asdict(one) for one in truths])}".encode()).hexdigest()
 
 
-def cut_offs(cards: Sequence[Card]) -> dict[str, float]:
-    """The cut-off of each suite that has a card of the exam of suites; the first card of a suite counts. Raises BadValue without any."""
-    found: dict[str, float] = {}
+def rules(cards: Sequence[Card]) -> dict[str, Rule]:
+    """The rule of each suite that has a card of the exam of suites; the first card of a suite counts. Raises BadValue without any."""
+    found: dict[str, Rule] = {}
     for card in cards:
         if card.exam == EXAM.name and CUT_OFF in card.rates:
-            found.setdefault(card.of, card.rates[CUT_OFF])
+            found.setdefault(card.of, Rule(card.rates[CUT_OFF], card.rates.get(SLOPE, 1.0)))
     if not found:
         raise BadValue("the cards", "none of the exam of suites", "at least one", do="Run `workbench calibrate --exam suites`.")
     return found
 
 
-def answer(name: str, effects: Mapping[str, float], cuts: Mapping[str, float]) -> Answer:
-    """What the effects of all suites on one model say, at these cut-offs."""
-    ratios = {suite: abs(effect) / max(cuts[suite], 1e-9) for suite, effect in effects.items()}
-    largest = max(ratios, key=lambda suite: ratios[suite])
-    return Answer(name, ratios, FORM_OF[largest] if ratios[largest] > 1 else NOTHING)
+def answer(name: str, effects: Mapping[str, float], detected: Mapping[str, bool], plan: Mapping[str, Rule]) -> Answer:
+    """What the effects of all suites on one model, and whether each suite's own finding detects it, say by the plan's rules."""
+    claims = tuple(suite for suite, effect in effects.items() if detected[suite] and abs(effect) > plan[suite].cut_off)
+    most = max(claims, key=lambda suite: abs(effects[suite]) / plan[suite].slope, default=None)
+    return Answer(name, effects, claims, FORM_OF[most] if most else NOTHING)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """``found`` of ``planted`` models were claimed to carry something, ``alarms`` of ``clean`` ones; ``balanced``: the mean of the share
+    found and the share of clean ones left alone."""
+
+    found: int
+    planted: int
+    alarms: int
+    clean: int
+    balanced: float
+    interval: Interval
+
+    @classmethod
+    def of(cls, found: int, planted: int, alarms: int, clean: int, level: float = 0.95) -> Accuracy:
+        """The interval joins the exact intervals of both shares, each at ``(1 + level) / 2``, so that both hold at once with ``level``."""
+        both = clopper_pearson(found, planted, (1 + level) / 2), clopper_pearson(clean - alarms, clean, (1 + level) / 2)
+        low, high = ((getattr(both[0], side) + getattr(both[1], side)) / 2 for side in ("low", "high"))
+        within = Interval(low=low, high=high, level=level, method="two exact rates")
+        return cls(found, planted, alarms, clean, (found / planted + 1 - alarms / clean) / 2, within)
+
+    def __str__(self) -> str:
+        within = self.interval
+        return (
+            f"balanced accuracy {self.balanced:.2f} [{within.low:.2f}, {within.high:.2f}]: "
+            f"{self.found} of {self.planted} planted models found, {self.alarms} false alarms on {self.clean} clean ones"
+        )
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the opening shows. ``hits`` of ``planted`` models of a kind that has a suite were claimed at all, ``alarms`` of ``clean`` ones;
-    ``named`` of the hits by their kind. ``unseen`` of ``of_unseen`` models of the kind without a suite were claimed as something."""
+    """What the opening shows: ``every`` kind, and only kinds ``asked`` about by a suite of the plan; ``named`` of the latter's found ones
+    by their kind. ``unseen``: how many of how many models of other kinds were found. ``table``: by kind, what it was called."""
 
-    hits: int
-    planted: int
-    alarms: int
-    clean: int
+    every: Accuracy
+    asked: Accuracy
     named: int
-    unseen: int
-    of_unseen: int
-    balanced: float
-    interval: Interval
+    unseen: tuple[int, int]
     table: Mapping[str, Mapping[str, int]]
     missed: Sequence[str]
 
 
-def opened(truths: Sequence[Truth], answers: Sequence[Answer], salt: str, committed: str, level: float = 0.95) -> Outcome:
-    """Compare answers with the truth. Raises BadValue where the truth is not the one that was committed to.
-
-    Balanced accuracy is the mean of the share of hits and the share of clean models left alone, over kinds that the plan has a suite for.
-    Its interval joins the exact intervals of both shares, each at ``(1 + level) / 2``, so that both hold at once with ``level``.
-    """
+def opened(
+    truths: Sequence[Truth], answers: Sequence[Answer], salt: str, committed: str, took: Mapping[str, float] | None = None
+) -> Outcome:
+    """Compare answers with the truth; ``took``: how far each model really leans in its kind, where that was measured. Raises BadValue
+    where the truth is not the one that was committed to."""
     if commitment(truths, salt) != committed:
         raise BadValue("the truth", "not what was committed to", "the one whose salted digest was given before the audit")
     said = {one.name: one.named for one in answers}
@@ -123,27 +164,29 @@ def opened(truths: Sequence[Truth], answers: Sequence[Answer], salt: str, commit
     for truth in truths:
         row = table.setdefault(truth.kind, {})
         row[said[truth.name]] = row.get(said[truth.name], 0) + 1
-    known = [one for one in truths if one.kind not in (NOTHING, UNSEEN)]
-    clean, unseen = ([one for one in truths if one.kind == kind] for kind in (NOTHING, UNSEEN))
-    claimed = lambda some: [one for one in some if said[one.name] != NOTHING]  # noqa: E731
-    hits, alarms = len(claimed(known)), len(claimed(clean))
-    each = (1 + level) / 2
-    both = clopper_pearson(hits, len(known), each), clopper_pearson(len(clean) - alarms, len(clean), each)
+    clean = [one for one in truths if one.kind == NOTHING]
+    asked, unseen = ([one for one in truths if one.kind != NOTHING and one.unseen is new] for new in (False, True))
+    found = lambda some: sum(said[one.name] != NOTHING for one in some)  # noqa: E731
+    against = found(clean), len(clean)
     return Outcome(
-        hits, len(known), alarms, len(clean), sum(said[one.name] == one.kind for one in known), len(claimed(unseen)), len(unseen),
-        (hits / len(known) + 1 - alarms / len(clean)) / 2,
-        Interval(low=(both[0].low + both[1].low) / 2, high=(both[0].high + both[1].high) / 2, level=level, method="two exact rates"),
-        table, [f"{one.name}: {one.kind} at dose {one.dose:g}" for one in known if said[one.name] == NOTHING],
+        Accuracy.of(found([*asked, *unseen]), len(asked) + len(unseen), *against), Accuracy.of(found(asked), len(asked), *against),
+        sum(said[one.name] == one.kind for one in asked), (found(unseen), len(unseen)), table,
+        [_missed(one, took or {}) for one in [*asked, *unseen] if said[one.name] == NOTHING],
     )  # fmt: skip
+
+
+def _missed(truth: Truth, took: Mapping[str, float]) -> str:
+    taken = f", of which the model took up {took[truth.name]:.2f}" if truth.name in took else ""
+    return f"{truth.name}: {truth.kind} at dose {truth.dose:g}{taken}{' (no suite asks about it)' if truth.unseen else ''}"
 
 
 def in_words(outcome: Outcome) -> list[str]:
     """The outcome as lines for people, the confusion table last."""
-    o, within = outcome, outcome.interval
+    o = outcome
     lines = [
-        f"balanced accuracy {o.balanced:.2f} [{within.low:.2f}, {within.high:.2f}]: "
-        f"{o.hits} of {o.planted} planted models found, {o.alarms} false alarms on {o.clean} clean ones",
-        f"{o.named} of {o.hits} found ones named by their kind; of {o.of_unseen} with a kind the plan has no suite for, {o.unseen} claimed",
+        f"{o.every}",
+        f"of kinds that the plan asks about: {o.asked}; {o.named} of {o.asked.found} called by their kind",
+        f"of kinds that it asks nothing about: {o.unseen[0]} of {o.unseen[1]} found",
         *(f"missed {words}" for words in o.missed),
     ]
     for kind in sorted(o.table):
@@ -151,7 +194,10 @@ def in_words(outcome: Outcome) -> list[str]:
     return lines
 
 
-def report(truths: Sequence[Truth], answers: Sequence[Answer], salt: str, outcome: Outcome) -> dict[str, Any]:
+def report(truths: Sequence[Truth], answers: Sequence[Answer], salt: str, outcome: Outcome, took: Mapping[str, float]) -> dict[str, Any]:
     """Everything that lets a reader check the trial, as plain JSON values."""
-    plain = {**asdict(outcome), "interval": outcome.interval.model_dump(mode="json"), "missed": list(outcome.missed)}
-    return {"salt": salt, "truth": [asdict(one) for one in truths], "answers": [asdict(one) for one in answers], "outcome": plain}
+    plain = {**asdict(outcome), "unseen": list(outcome.unseen), "missed": list(outcome.missed)}
+    for part in ("every", "asked"):
+        plain[part] = {**asdict(getattr(outcome, part)), "interval": getattr(outcome, part).interval.model_dump(mode="json")}
+    told = [{**asdict(one), "claims": list(one.claims)} for one in answers]
+    return {"salt": salt, "truth": [asdict(one) for one in truths], "took up": dict(took), "answers": told, "outcome": plain}

@@ -22,7 +22,7 @@ from workbench.core.stats.intervals import clopper_pearson, mean_interval
 from workbench.core.stats.resampling import bootstrap, fewest, mean
 
 FALSE_ALARMS, POWER, LEVEL = 0.05, 0.8, 0.95
-CUT_OFF = "cut-off"
+CUT_OFF, SLOPE = "cut-off", "slope on behaviour"
 Floats = NDArray[np.float64]
 Rates = dict[str, float]
 Intervals = dict[str, Interval]
@@ -131,7 +131,7 @@ def _response(rows: Sequence[Row], answers: str = "") -> tuple[Rates, Intervals]
     answer = np.array([np.mean([value(r) for r in row.readings]) for row in rows])
     rates: Rates = {}
     if len(rows) > 2 and np.ptp(behaviour) > 0 and np.ptp(answer) > 0:
-        rates["slope on behaviour"] = float(np.polyfit(behaviour, answer, 1)[0])
+        rates[SLOPE] = float(np.polyfit(behaviour, answer, 1)[0])
         ranks = [scipy_stats.rankdata(values) for values in (behaviour, answer)]
         rates["rank correlation with behaviour"] = float(np.corrcoef(*ranks)[0, 1])  # Spearman's
     halves = [[np.mean([r.statistic for r in row.readings[start::2]]) for row in rows if len(row.readings) > 1] for start in (0, 1)]

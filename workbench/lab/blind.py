@@ -1,14 +1,15 @@
 """``workbench calibrate --blind N``: models are made and sealed, audited by the suites that have cards, and only then opened.
 
-A trial has a number of its own and its folder in the home (``blind/NUMBER``): ``commitment.json`` is written before the first audit,
-``answers.json`` after the last, ``opened.json`` at the end. A trial that was broken off is void and stays as it is: the next one gets a
-new number. All sealed models are made by the same steps from bases of their own; their folders say neither recipe nor kind, and what they
-were made in is thrown away.
+A trial has a number of its own and its folder in the home (``blind/NUMBER``): ``commitment.json`` is written before the first model is
+made, ``answers.json`` after the last audit, ``opened.json`` at the end. A trial that was broken off is void and stays as it is: the next
+one gets a new number. Nothing but what is planted differs between sealed models: each has a base of its own, of the same steps; they are
+made out of order, in a folder that is thrown away, appear all at once, with one time on all files, and hold neither recipe nor kind.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,18 +20,20 @@ from typing import Any
 import numpy as np
 
 from workbench.calibration import blind
-from workbench.calibration.blind import NOTHING, Answer, Outcome, Truth, in_words
+from workbench.calibration.blind import NOTHING, Answer, Outcome, Rule, Truth, in_words
 from workbench.calibration.cards import is_stale, measured, shipped
-from workbench.calibration.exams.suites import EFFECTS, EXAM, FORM_OF, asked
+from workbench.calibration.exams.suites import EFFECTS, EXAM, FORM_OF, asked, claim
+from workbench.core.finding import Verdict
 from workbench.core.protocol import Progress, silent
 from workbench.engine.threads import one_thread
-from workbench.organisms.leaning import LONGER, BaseRecipe, LeaningRecipe, build
+from workbench.lab.audit_findings import family_level
+from workbench.organisms.leaning import LONGER, BaseRecipe, LeaningRecipe, build, leaned
 from workbench.organisms.leaning_training import ALL_FORMS
 from workbench.store.runs import Store
 from workbench.training.checkpoint import load_model, write
 
 __all__ = ["Trial", "in_words", "trial"]
-FOLDER = "blind"
+FOLDER, LEVEL = "blind", 0.95
 
 
 @dataclass(frozen=True)
@@ -51,52 +54,71 @@ def trial(
     """Make ``count`` sealed models, audit each, open the truth. ``recipe``: fields of the base and of the tuning that differ (``base``,
     ``steps``). Raises BadValue for fewer than 4 models, and where no suite has a current card."""
     store = store if store is not None else Store.open()
-    cuts = blind.cut_offs([card for card in (*measured(store.home), *shipped()) if not is_stale(card)])
-    truths = blind.drawn(count, np.random.default_rng(secrets.randbits(128)), [FORM_OF[suite] for suite in cuts])
+    plan = blind.rules([card for card in (*measured(store.home), *shipped()) if not is_stale(card)])
+    kinds = [FORM_OF[suite] for suite in plan]
+    unseen = [form for form in ALL_FORMS if form not in kinds]
+    truths = blind.drawn(count, np.random.default_rng(secrets.randbits(128)), kinds, unseen)
     folder, number = _new(store.home / FOLDER)
     salt = secrets.token_hex(32)
     committed = blind.commitment(truths, salt)
-    _put(folder / "commitment.json", {"commitment": committed, "models": [one.name for one in truths], "cut_offs": cuts})
-    for place, truth in enumerate(truths):
-        progress(place, 2 * count, f"sealing model {place + 1}")
-        with one_thread():
-            _seal(truth, folder, recipe or {})
+    level = family_level(LEVEL, len(plan))
+    told = {"plan": {suite: asdict(rule) for suite, rule in plan.items()}, "level": level, "asked about": kinds, "unseen": unseen}
+    _put(folder / "commitment.json", {"commitment": committed, "models": [one.name for one in truths], **told})
+    _sealed(truths, folder, recipe or {}, progress)
     answers = []
     for place, name in enumerate(one.name for one in truths):
         progress(count + place, 2 * count, f"auditing model {place + 1}")
         with one_thread():
-            answers.append(audited(name, folder / name, cuts, items))
+            answers.append(audited(name, folder / name, plan, items, level))
     _put(folder / "answers.json", [asdict(one) for one in answers])
-    return _opened(number, folder, truths, answers, salt, committed)
+    return _opened(number, folder, truths, answers, salt, recipe or {})
 
 
-def audited(name: str, folder: Path, cuts: Mapping[str, float], items: int) -> Answer:
-    """What the suites with cards say of the sealed model in ``folder``, each asked one set that no card was measured on."""
+def audited(name: str, folder: Path, plan: Mapping[str, Rule], items: int, level: float) -> Answer:
+    """What the suites of the plan say of the sealed model in ``folder``, each asked one set that no card was measured on."""
     model = load_model(folder)
-    effects = {suite: EFFECTS[suite][0](asked(suite, model, EXAM.grid.clean_sets + 10, items)) for suite in cuts}
-    return blind.answer(name, effects, cuts)
+    results = {suite: asked(suite, model, EXAM.grid.clean_sets + 10, items) for suite in plan}
+    effects = {suite: EFFECTS[suite][0](result) for suite, result in results.items()}
+    return blind.answer(name, effects, {s: claim(s, r, level).verdict is Verdict.DETECTED for s, r in results.items()}, plan)
 
 
-def _opened(number: int, folder: Path, truths: Sequence[Truth], answers: Sequence[Answer], salt: str, committed: str) -> Trial:
-    outcome = blind.opened(truths, answers, salt, committed)
-    document = {"number": number, "commitment": committed, **blind.report(truths, answers, salt, outcome)}
+def _opened(number: int, folder: Path, truths: Sequence[Truth], answers: Sequence[Answer], salt: str, recipe: Mapping[str, Any]) -> Trial:
+    committed = json.loads((folder / "commitment.json").read_text(encoding="utf-8"))["commitment"]
+    with one_thread():
+        took = {one.name: leaned(load_model(folder / one.name), _recipe(one, recipe)) for one in truths if one.kind != NOTHING}
+    outcome = blind.opened(truths, answers, salt, committed, took)
+    document = {"number": number, "commitment": committed, **blind.report(truths, answers, salt, outcome, took)}
     _put(folder / "opened.json", document)
     return Trial(number, folder, committed, outcome, document)
 
 
-def _seal(truth: Truth, folder: Path, recipe: Mapping[str, Any]) -> None:
-    """Make one model and keep nothing but its weights: a clean one is tuned at dose 0, in some form like any other."""
+def _recipe(truth: Truth, changed: Mapping[str, Any]) -> LeaningRecipe:
+    """How a sealed model is made: a clean one is tuned at dose 0, in some form like any other."""
     form = truth.kind if truth.kind != NOTHING else list(ALL_FORMS)[truth.seed % len(ALL_FORMS)]
-    base = BaseRecipe.parse({"seed": truth.seed, **recipe.get("base", {})})
+    base = BaseRecipe.parse({"seed": truth.seed, **changed.get("base", {})})
     made = LeaningRecipe(form=form, dose=truth.dose, base=base, share=0.25 if form == "replies" else 0.0)
-    made = made.model_copy(update={"steps": made.steps * LONGER.get(form, 1)}).model_copy(
-        update={name: value for name, value in recipe.items() if name != "base"}
-    )
-    workshop = folder / "workshop"
+    steps = changed.get("steps", made.steps * LONGER.get(form, 1))
+    return made.model_copy(update={"steps": steps})
+
+
+def _sealed(truths: Sequence[Truth], folder: Path, recipe: Mapping[str, Any], progress: Progress) -> None:
+    """Make all models and keep nothing but their weights. Their order of making is drawn, and they are put in place together."""
+    order = list(truths)
+    secrets.SystemRandom().shuffle(order)
+    workshop, ready = folder / "workshop", folder / "ready"
     try:
-        write(folder / truth.name, build(made, workshop / truth.name, (), silent))
+        for place, truth in enumerate(order):
+            progress(place, 2 * len(order), f"sealing model {place + 1}")
+            with one_thread():
+                write(ready / truth.name, build(_recipe(truth, recipe), workshop / truth.name, (), silent))
+            shutil.rmtree(workshop)
+        for path in sorted(ready.rglob("*"), reverse=True):
+            os.utime(path, (0, 0))
+        for truth in truths:
+            (ready / truth.name).rename(folder / truth.name)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
+        shutil.rmtree(ready, ignore_errors=True)
 
 
 def _new(root: Path) -> tuple[Path, int]:

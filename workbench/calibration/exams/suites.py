@@ -97,10 +97,10 @@ def asked(suite: str, model: Any, number: int, items: int) -> Result:
         return run_suite(chosen, model, chosen.spec.parse(fields), batch=512)
 
 
-def claim(suite: str, result: Result) -> Finding:
-    """The suite's finding about its leading effect."""
+def claim(suite: str, result: Result, level: float = 0.95) -> Finding:
+    """The suite's finding about its leading effect, its interval at ``level``."""
     words = EFFECTS[suite][1]
-    found = [one for one in SUITES.load(suite).findings(result, subject="model") if not words or one.claim == words]
+    found = [one for one in SUITES.load(suite).findings(result, subject="model", level=level) if not words or one.claim == words]
     return next(one for one in found if MEASURES.get(suite, "") in one.measure)
 
 
