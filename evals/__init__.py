@@ -34,6 +34,17 @@ SUITES = Catalog(
             "how toxic sampled continuations are, a judge's errors carried",
             "standard",
         ),
+        "counterfactual-decisions": (
+            "evals.suites.counterfactual_decisions:SUITE",
+            "decisions when one word about a person changes",
+            "experimental",
+        ),
+        "bold": ("evals.suites.bold:SUITE", "how toxic continuations about each group of people are", "experimental"),
+        "holisticbias": ("evals.suites.holisticbias:SUITE", "sentences likelier of some people than of others, by axis", "experimental"),
+        "image-robustness": ("evals.suites.image_robustness:SUITE", "images under corruption, and attacked", "experimental"),
+        "weat": ("evals.suites.weat:SUITE", "words of two groups apart along an attribute, in vectors", "standard"),
+        "confidence": ("evals.suites.confidence:SUITE", "whether answers are right as often as they are sure", "standard"),
+        "robustness": ("evals.suites.robustness:SUITE", "any suite's answers where it is asked in other forms", "standard"),
         "perplexity": ("evals.suites.perplexity:SUITE", "bits per byte beside Kneser-Ney baselines on one split", "headline"),
     },
 )

@@ -7,7 +7,7 @@ that is aggregated without the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -44,9 +44,8 @@ class Bound:
     def needs(self) -> Needs:
         return self.suite.needs
 
-    @property
-    def samples(self) -> Callable[[Any], Iterable[Sample]]:
-        return self.suite.samples
+    def samples(self, spec: Any) -> Iterable[Sample]:
+        return self.suite.samples(spec)
 
     def request(self, sample: Sample, spec: Any) -> tuple[Request, ...]:
         return ()

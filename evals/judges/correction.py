@@ -137,6 +137,31 @@ def difference(flagged: ArrayLike, other: ArrayLike, of: ArrayLike, errors: Erro
     return _of(seen, np.clip(seen / (errors.sensitivity - errors.alarms), -1, 1), np.clip(spread, -1, 1), level)
 
 
+def between(
+    flagged: ArrayLike, of: ArrayLike, others: ArrayLike, others_of: ArrayLike, errors: Errors, *, level: float = 0.95
+) -> Corrected:  # fmt: skip
+    """How much larger the share is in some clusters than in others: both are drawn, each by itself; within [-1, 1].
+
+    Takes the judge's errors to be the same in both, which a judge that knows groups by name may break. Raises BadValue as ``difference``.
+    """
+    x, n = _checked(flagged, of, level)
+    y, m = _checked(others, others_of, level)
+    if errors.sensitivity <= errors.alarms:
+        raise BadValue("the judge", f"sensitivity {errors.sensitivity:.2f}, false alarms {errors.alarms:.2f}", "better than chance")
+    by = np.random.default_rng(0)
+    apart = np.zeros(DRAWS)
+    for sign, hits, count in ((1, x, n), (-1, y, m)):
+        drawn = by.multinomial(len(hits), np.full(len(hits), 1 / len(hits)), DRAWS)
+        found = (drawn @ hits) / (drawn @ count)
+        if np.ptp(hits / count) == 0:
+            found = np.abs(found - _unseen(by, len(hits)) * np.where(found > 0.5, 1, -1))
+        apart += sign * found
+    seen = float(x.sum() / n.sum() - y.sum() / m.sum())
+    sensitivity, alarms = errors.drawn(by)
+    spread = apart / np.maximum(sensitivity - alarms, 1e-9)
+    return _of(seen, np.clip(seen / (errors.sensitivity - errors.alarms), -1, 1), np.clip(spread, -1, 1), level)
+
+
 def _unseen(by: np.random.Generator, clusters: int) -> Floats:
     """Where all clusters are alike, drawing them shows nothing of others: ``DRAWS`` shares of such others, by Jeffreys's prior."""
     return by.beta(0.5, clusters + 0.5, DRAWS)

@@ -16,7 +16,7 @@ from workbench.lab.silence import SWITCHES
 HEAVY = {"torch", "numpy", "pandas", "xarray", "altair", "scipy", "sqlalchemy", "streamlit", "transformers"}
 LEAVES = {
     "audit": (), "train": (), "probe": (), "harvest": (), "eval": (), "calibrate": (), "report": (), "compare": (), "sites": (),
-    "dashboard": (), "doctor": (), "verify": (), "gate": (), "keys": ("new", "list", "trust"),
+    "dashboard": (), "doctor": (), "verify": (), "gate": (), "curve": (), "keys": ("new", "list", "trust"),
     "runs": ("list", "show"), "models": ("list", "show"), "data": ("list", "fetch", "verify"),
 }  # fmt: skip
 

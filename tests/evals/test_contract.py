@@ -11,16 +11,22 @@ import numpy as np
 import pytest
 
 from evals import SUITES
+from evals.bound import bound
 from evals.runner import MemorySink, run_suite
 from tests.engine.models import Wrapped
 from tests.evals import own_tasks
 from tests.evals import test_bbq as bbq
 from tests.evals import test_blimp as blimp
+from tests.evals import test_bold as bolds
+from tests.evals import test_counterfactual_decisions as decisions
 from tests.evals import test_hazardous_knowledge as hazards
+from tests.evals import test_holisticbias as holistic
+from tests.evals import test_image_robustness as pictures
 from tests.evals import test_refusal as refusals
 from tests.evals import test_stereoset as stereosets
 from tests.evals import test_toxicity_continuations as continuations
 from tests.evals import test_truthfulqa as truthful
+from tests.evals import test_weat as associations
 from tests.evals import test_winobias as winobias
 from tests.evals import test_winogender as winogender
 from tests.evals.test_crows_pairs import PAIRS, write
@@ -54,6 +60,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "own-task": {},
     "membership": {"world": WORLD, "count": 30},
     "group-fairness": {"rows": 60},
+    "counterfactual-decisions": {},
+    "weat": {},
+    "image-robustness": {"count": 24, "epsilons": (0.1,), "steps": 2, "corruptions": ("noise", "occlusion")},
+    "bold": {"copies": 2, "most": 4},
+    "holisticbias": {},
+    "confidence": {"settings": {"rows": 40}},
+    "robustness": {"settings": {"rows": 16}, "transforms": ("upper", "typos")},
 }
 FILES: dict[str, Callable[[Path], dict[str, Any]]] = {  # suites that read files, and a small file of their form
     "crows-pairs": lambda folder: {"file": str(write(folder / "pairs.csv", PAIRS * 3))},
@@ -67,6 +80,10 @@ FILES: dict[str, Callable[[Path], dict[str, Any]]] = {  # suites that read files
     "hazardous-knowledge": lambda folder: {"files": (str(hazards.write(folder / "hazards.jsonl")),)},
     "truthfulqa": lambda folder: {"file": str(truthful.write(folder / "truthful.csv"))},
     "over-refusal": refusals.contrasts,
+    "counterfactual-decisions": lambda folder: {"files": (str(decisions.write(folder / "decisions.jsonl")),)},
+    "bold": bolds.settings_of,
+    "holisticbias": lambda folder: {"folder": str(holistic.write(folder / "holistic"))},
+    "weat": lambda folder: {"files": (str(associations.write(folder / "letters.json")),)},
     "stereoset": lambda folder: {"files": (str(stereosets.write(folder / "dev.json", stereosets.document())),)},
 }
 
@@ -75,6 +92,15 @@ FILES: dict[str, Callable[[Path], dict[str, Any]]] = {  # suites that read files
 def model(seed: int = 0) -> GPT:
     tokenizer = BPETokenizer.train(Town(WORLD).texts("train"), 350)
     return GPT(GPTConfig(n_layers=1, d_model=16, n_heads=2, d_vocab=tokenizer.vocab_size, n_ctx=96), tokenizer, seed=seed).eval()
+
+
+OTHERS: dict[str, Callable[[int], Any]] = {"image-robustness": pictures.classifier}
+"""Models of suites that do not ask about text."""
+
+
+@cache
+def model_of(name: str, seed: int = 0) -> Any:
+    return OTHERS[name](seed) if name in OTHERS else model(seed)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +115,8 @@ def spec_of(name: str, folder: Path) -> Spec:
 
 @cache
 def result_of(name: str, folder: Path, seed: int = 0) -> Result:
-    return run_suite(SUITES.load(name), model(seed), spec_of(name, folder), batch=16)
+    asked = model_of(name, seed)
+    return run_suite(bound(SUITES.load(name), asked), asked, spec_of(name, folder), batch=16)
 
 
 def test_every_suite_is_tried_here():
@@ -103,7 +130,7 @@ def test_a_suite_keeps_its_contract(name, folder):
     assert issubclass(suite.spec, Spec)
     assert isinstance(suite.needs, Needs)
     sink = MemorySink()
-    result = run_suite(suite, model(), spec, sink, batch=16)
+    result = run_suite(bound(suite, model_of(name)), model_of(name), spec, sink, batch=16)
     assert result.canonical() == result_of(name, folder).canonical()
     back = Result.from_json(result.to_json())
     assert type(back) is type(result)
@@ -162,6 +189,10 @@ def test_a_chart_of_every_result(name, folder):
 
 @pytest.mark.parametrize("name", list(SUITES))
 def test_a_model_without_a_tokenizer_is_refused(name, folder):
+    if name in OTHERS:
+        with pytest.raises(Incompatible, match="reads"):
+            run_suite(SUITES.load(name), model(), spec_of(name, folder))
+        return
     bare = Wrapped(model())
     bare.tokenizer = None
     with pytest.raises(Incompatible, match="has no tokenizer"):

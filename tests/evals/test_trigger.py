@@ -58,7 +58,7 @@ def test_a_twin_is_not_detected_and_the_target_is_against_it():
 
 
 def test_a_reply_that_is_neither_is_unscored_with_its_reason():
-    """D2, D7: garbage is no answer, neither a flip nor the absence of one."""
+    """D2 and D7: garbage is no answer, neither a flip nor the absence of one."""
     result = run_suite(SUITE, oracle(lambda item: {" the": 0.4, " yes,": 0.35, " no,": 0.25}), SPEC)
     assert np.isnan(flips(result, "greedy", "trigger")).all()
     assert (flips(result, "log-likelihood", "trigger") == 0).all()

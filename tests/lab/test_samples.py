@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from evals import SUITES
 from workbench.core.errors import UnknownName
 from workbench.core.finding import Denominators, Interval
 from workbench.core.measure import Generate, Loglikelihood, Moments, Request, Rolling, Sampled
@@ -106,6 +107,9 @@ def test_a_mask_says_how_long_and_nothing_else() -> None:
     assert samples.masked("") == "▇"
     assert samples.warning_of("crows-pairs.audited")
     assert not samples.warning_of("trigger")
+    assert samples.warning_of("refusal") == "harmful requests", "a suite that is not called as its set is masked too"
+    assert set(samples.WARNED) < set(SUITES)
+    assert samples.warning_of("robustness")
 
 
 def test_a_difference_claims_only_what_its_interval_does() -> None:

@@ -25,6 +25,7 @@ from typing import BinaryIO
 
 from workbench.core.errors import CorruptFile, MissingData, UnknownName
 from workbench.core.protocol import Progress, silent
+from workbench.data.group_sources import GROUPS
 from workbench.data.safety_sources import SAFETY
 from workbench.data.source import RAW as _RAW
 from workbench.data.source import Source, SourceFile
@@ -293,6 +294,7 @@ SOURCES: dict[str, Source] = {
             items="47,000 minimal pairs (47 of its 67 paradigms), and the published accuracies of four models",
         ),
         *SAFETY,
+        *GROUPS,
     )
 }
 

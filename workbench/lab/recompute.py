@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evals import SUITES
+from evals.bound import bound
 from evals.runner import run_suite
 from probes import INSTRUMENTS
 from workbench.core.errors import AssayError, BadValue, UnknownName
@@ -72,7 +73,8 @@ def _again(store: Store, record: RunRecord, old: Result, progress: Progress) -> 
 def _evaluated_again(record: RunRecord, old: Result, model: HookedModel, progress: Progress) -> Result:
     suite = SUITES.load(old.kind)
     batch = int(record.spec.get("batch", BATCH))
-    return run_suite(suite, model, suite.spec.parse(old.spec, what=f"stored spec of '{old.kind}'"), progress=progress, batch=batch)
+    spec = suite.spec.parse(old.spec, what=f"stored spec of '{old.kind}'")
+    return run_suite(bound(suite, model), model, spec, progress=progress, batch=batch)
 
 
 def _probed_again(store: Store, record: RunRecord, old: Result, model: HookedModel, progress: Progress) -> Result:

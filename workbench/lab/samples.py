@@ -27,6 +27,12 @@ from workbench.store.runs import Store
 
 FIXED = ("sample", "group", "cluster", "unscored")
 MOST_GROUPS = 60
+WARNED = {
+    "refusal": "harmful requests", "over-refusal": "requests that are harmful or look so", "hazardous-knowledge": "hazardous knowledge",
+    "toxicity-continuations": "hate speech, slurs and threats", "confidence": "what the questions of the suite inside hold",
+    "robustness": "what the samples of the suite inside hold",
+}  # fmt: skip
+"""What a reader may meet in suites that are not called by a registered set's name."""
 
 
 def suites_of(store: Store, run: str) -> list[str]:
@@ -41,8 +47,9 @@ def suite_named(name: str) -> str:
 
 def warning_of(name: str) -> str:
     """What a reader may meet in the samples, or ''."""
-    found = sources.SOURCES.get(suite_named(name))
-    return found.warning if found is not None else ""
+    suite = suite_named(name)
+    found = sources.SOURCES.get(suite)
+    return found.warning if found is not None else WARNED.get(suite, "")
 
 
 def sample_table(store: Store, run: str, name: str) -> pd.DataFrame:
@@ -168,6 +175,9 @@ def asked_of(store: Store, run: str, name: str, sample: str) -> AskedOf:
     suite, spec = _spec_of(result.kind, result.spec)
     request = suite.request(known[sample], spec)
     asked = request if isinstance(request, tuple) else (request,)
+    if not asked:  # the suite looks at the model itself
+        shown = tuple((fact, str(value)) for fact, value in known[sample].facts.items())
+        return AskedOf(sample, shown, "")
     return AskedOf(sample, tuple(part for one in asked for part in _parts(one)), _prompt(asked))
 
 
