@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evals.sampling import sampled
 from workbench.core.errors import AssayError, BadValue, EmptySelection, Incompatible, StoreError
 from workbench.core.finding import Denominators
-from workbench.core.measure import Answering, Generate, Loglikelihood, Moments, Request, Rolling, Sample, Sampled, Score, Suite
+from workbench.core.measure import Answering, Generate, Loglikelihood, Moments, Request, Rolling, Sample, Sampled, Score, Suite, needs_of
 from workbench.core.protocol import HookedModel, Progress, Sink, silent
 from workbench.core.result import Provenance, Result
 from workbench.core.spec import Spec, digest_of
@@ -57,20 +57,21 @@ def run_suite(
     progress: Progress = silent,
     batch: int = 64,
     check: float = 0.0,
+    spread: Spread | None = None,
 ) -> Result:
     """The suite's result on ``model``; answers already in ``sink`` are not asked again.
 
     ``batch`` samples are computed and committed together: a kill loses at most those. Use one value for one sink; with
     another, numbers of a model that is not certified (``engine.score.standing``) may differ in the last bits, since other
     samples share a pass. ``check`` is the share of samples (at most ``CHECKED``) whose log-likelihoods are asked again,
-    naively and alone; how far they were off stands in the provenance, beside the times. Raises Incompatible, EmptySelection (a
-    suite without samples), StoreError (a sink with another run's records).
+    naively and alone; how far they were off stands in the provenance, beside the times. ``spread`` asks the chunks elsewhere. Raises
+    Incompatible, EmptySelection (a suite without samples), StoreError (a sink with another run's records).
     """
     spec = suite.spec() if spec is None else spec
     sink = MemorySink() if sink is None else sink
     if batch < 1:
         raise BadValue("batch", batch, "at least 1")
-    if reasons := suite.needs.objections(model):
+    if reasons := needs_of(suite, spec).objections(model):
         raise Incompatible(suite.name, f"this {model.family} model", reasons)
     samples = _distinct(suite, suite.samples(spec))
     identity = _Identity.of(suite, model, spec, samples)
@@ -78,11 +79,13 @@ def run_suite(
     done = sink.done()
     step = min(batch, getattr(suite, "most_at_once", batch))
     chunks = [samples[first : first + step] for first in range(0, len(samples), step)]
-    finished = 0
-    for chunk in chunks:
-        if not all((sample.id, 0) in done for sample in chunk):
-            sink.put([_record(answer, identity.label()) for answer in answers(suite, model, spec, chunk)])
-        finished += len(chunk)
+    waiting = [chunk for chunk in chunks if not all((sample.id, 0) in done for sample in chunk)]
+    if finished := len(samples) - sum(map(len, waiting)):
+        progress(finished, len(samples), suite.name)
+    here = (answers(suite, model, spec, chunk) for chunk in waiting)
+    for asked in here if spread is None else spread(suite, spec, waiting):
+        sink.put([_record(answer, identity.label()) for answer in asked])
+        finished += len(asked)
         progress(finished, len(samples), suite.name)
     found = _finish(suite, spec, samples, sink.read(), identity)
     if not (said := _scoring(suite, model, spec, samples, check)):
@@ -120,6 +123,10 @@ class Answer:
 
     score: Score
     apart: int = 0
+
+
+Spread = Callable[[Suite, Spec, Sequence[Sequence[Sample]]], Iterator[Sequence[Answer]]]
+"""Asks chunks of samples on models elsewhere that are this one, and gives each chunk's answers, whole, as they come."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ SPLITS = ("test_split", "validation_split", "training_split")
 
 
 class TaskFile(Spec):
-    """A task, read. ``data`` and ``fewshot_data`` are absolute paths; ``shots`` are the first so many rows of the latter."""
+    """A task, read. ``data`` and ``fewshot_data`` are absolute paths; ``shots`` are the first so many rows of the latter; where
+    both are the same, the first so many other rows."""
 
     task: str = Field(min_length=1, max_length=200)
     output_type: Output = "multiple_choice"
@@ -86,8 +87,10 @@ def read(path: Path) -> TaskFile:
     output = str(values.get("output_type", "multiple_choice"))
     if output not in METRICS:
         raise UnknownName("output_type", output, METRICS)
+    pool = _pool(values)
     made = {
-        **_sources(values, path, where), **_shots(values, path, where), **_metrics(values, output, where), **_generation(values, where),
+        **_sources(values, path, where), **_shots(values, path, where, pool), **_metrics(values, output, where),
+        **_generation(values, where),
         "output_type": output,
     }  # fmt: skip
     choice = values.get("doc_to_choice")
@@ -153,11 +156,25 @@ def _paths(value: Any, path: Path, field: str) -> tuple[str, ...]:
     return tuple(str((path.parent / name).resolve()) for name in names)
 
 
-def _shots(values: dict[str, Any], path: Path, where: str) -> dict[str, Any]:
-    """Answered examples before each question: the first rows of a file of their own."""
+def _pool(values: Mapping[str, Any]) -> Any:
+    """The files of the split that examples come from: the one that is named, else the first of training, validation and test that a task
+    has, as in lm-evaluation-harness. None where the rows are in no splits."""
+    kwargs = values.get("dataset_kwargs")
+    files = kwargs.get("data_files") if isinstance(kwargs, Mapping) else None
+    named = (values.get("fewshot_split"), *(values.get(name) for name in reversed(SPLITS)))
+    split = next((name for name in named if name), None)
+    if not isinstance(files, Mapping) or not values.get("num_fewshot"):
+        return files
+    if split not in files:
+        raise UnknownName("split", str(split), [str(name) for name in files], hint="Examples come from fewshot_split.")
+    return files[split]
+
+
+def _shots(values: dict[str, Any], path: Path, where: str, pool: Any) -> dict[str, Any]:
+    """Answered examples before each question: the first rows of a file of their own, or of a split."""
     count, how = values.pop("num_fewshot", 0) or 0, values.pop("fewshot_config", None) or {}
     values.pop("fewshot_split", None)
-    given = values.pop("fewshot_data", None)
+    given = values.pop("fewshot_data", None) or pool
     if not count:
         return {}
     if how.get("sampler") != "first_n":
@@ -165,7 +182,9 @@ def _shots(values: dict[str, Any], path: Path, where: str) -> dict[str, Any]:
             f"fewshot_config.sampler of {where}", how.get("sampler", "default"), "first_n: another program's draw is not repeated"
         )
     if given is None:
-        raise BadValue(f"fewshot_data of {where}", None, "a file of the examples, apart from the rows that are asked")
+        raise BadValue(
+            f"fewshot_data of {where}", None, "a file of the examples, apart from the rows that are asked, or a split of data_files"
+        )
     return {"shots": count, "fewshot_data": _paths(given, path, f"fewshot_data of {where}")}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from evals.own_task.file import TaskFile
@@ -46,8 +47,11 @@ def question_of(row: Row, task: TaskFile, before: str = "") -> Question:
 
 
 def examples(rows: list[Row], task: TaskFile) -> str:
-    """The description and the answered examples, as they stand before every question. Raises BadValue for an example without an answer."""
+    """The description and the answered examples, as they stand before every question. Raises BadValue for an example without an answer, and
+    for fewer rows than examples."""
     out = task.description
+    if len(rows) < task.shots:
+        raise BadValue("num_fewshot", task.shots, f"at most {len(rows)}, the rows that examples can come from")
     for row in rows[: task.shots]:
         found = question_of(row, task)
         if found.unscored:
@@ -55,6 +59,11 @@ def examples(rows: list[Row], task: TaskFile) -> str:
         answer = found.choices[found.right[0]] if found.choices else found.target
         out += found.context + task.target_delimiter + answer + task.fewshot_delimiter
     return out
+
+
+def others(rows: list[Row], row: Row, count: int) -> list[Row]:
+    """The first ``count`` of the rows that hold something else than ``row``: no question stands among its own examples, answered."""
+    return list(islice((one for one in rows if one.columns != row.columns), count))
 
 
 def _read(field: str, template: str | int, row: Row, task: TaskFile) -> Any:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from pydantic import Field
 from evals.clustered import Clustered, mean_of, statistic_of, sums_by
 from evals.metrics import LN2, best, total
 from evals.own_task.file import TaskFile, read
-from evals.own_task.questions import examples, question_of
+from evals.own_task.questions import examples, others, question_of
 from evals.own_task.rows import rows_of
 from evals.runner import denominators
 from workbench.core.charts.lines import forest
@@ -81,10 +81,17 @@ class _OwnTask:
     spec = OwnTaskSpec
     needs = Needs(abilities=frozenset({"logprobs"}), inputs=(), tokenizer=True)
 
+    def needs_for(self, spec: OwnTaskSpec) -> Needs:
+        """A task that only has texts written asks for no log-probabilities."""
+        writes = task_of(spec).output_type == "generate_until"
+        return Needs(abilities=frozenset({"generate" if writes else "logprobs"}), inputs=(), tokenizer=True)
+
     def samples(self, spec: OwnTaskSpec) -> Iterator[Sample]:
         task = task_of(spec)
         rows = rows_of([Path(place) for place in task.data])
-        before = examples(rows_of([Path(place) for place in task.fewshot_data]), task) if task.shots else task.description
+        pool = rows_of([Path(place) for place in task.fewshot_data]) if task.shots else []
+        among = bool(task.shots) and task.fewshot_data == task.data
+        before = task.description if among else examples(pool, task)
         how = {"task": task.model_dump(mode="json", include={"output_type", "until", "most", "ignore_case", "ignore_punctuation",
                                                              "target_delimiter"})}  # fmt: skip
         for number, row in enumerate(rows[: spec.most or None]):
@@ -92,7 +99,8 @@ class _OwnTask:
                 if name and name not in row.columns:
                     raise EmptySelection("column", name, list(row.columns), where=row.where)
             cluster, group = (str(row.columns[name]) if name else "" for name in (task.cluster, task.subgroup))
-            facts = {**question_of(row, task, before).facts(), **how}
+            shown = examples(others(pool, row, task.shots), task) if among else before
+            facts = {**question_of(row, task, shown).facts(), **how}
             yield Sample(f"{number:06d}", facts, cluster=cluster or f"{number:06d}", group=group)
 
     def request(self, sample: Sample, spec: OwnTaskSpec) -> Request:
@@ -112,6 +120,15 @@ class _OwnTask:
 
     def aggregate(self, scores: Sequence[Score], spec: OwnTaskSpec) -> OwnTaskResult:
         return aggregate(scores, task_of(spec))
+
+    def told(self, spec: OwnTaskSpec) -> dict[str, Any]:
+        """The task file, which alone says what its answers are worth together; its tables by name, for they stay where they are."""
+        task = task_of(spec).model_dump(mode="json")
+        return {**task, **{name: [Path(place).name for place in task[name]] for name in ("data", "fewshot_data")}}
+
+    def aggregate_told(self, scores: Sequence[Score], spec: OwnTaskSpec, told: Mapping[str, Any]) -> OwnTaskResult:
+        """The same as ``aggregate`` by what was ``told``, without the file."""
+        return aggregate(scores, TaskFile.parse(told, what="the task file that was kept"))
 
     def findings(self, result: Result, *, subject: str, reference: Result | None = None, level: float = 0.95) -> list[Finding]:
         return findings(result, subject=subject, reference=reference, level=level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from evals.runner import MemorySink, run_suite
 from evals.suites.own_task import SUITE, OwnTaskSpec, chance, overall
 from tests.evals.own_tasks import CHOICE, ROWS, write
 from tests.evals.test_contract import model
-from workbench.core.errors import BadValue, EmptySelection
+from workbench.core.errors import BadValue, EmptySelection, UnknownName
 from workbench.core.finding import Verdict
 from workbench.core.measure import Loglikelihood, Rolling, Sample
 from workbench.core.result import Result
@@ -147,3 +148,50 @@ def test_what_a_row_lacks_is_named_with_its_line(tmp_path: Path, task: str, erro
 def test_a_task_must_be_named() -> None:
     with pytest.raises(BadValue, match="--set file=my-task.yaml"):
         list(SUITE.samples(OwnTaskSpec()))
+
+
+SPLITS = """
+task: trades
+dataset_path: json
+dataset_kwargs: {data_files: {train: shots.jsonl, test: rows.jsonl}}
+test_split: test
+doc_to_text: "Q: who is {{who}}?\\nA:"
+doc_to_choice: options
+doc_to_target: "{{answer}}"
+num_fewshot: 2
+fewshot_config: {sampler: first_n}
+"""
+
+
+def contexts(file: str) -> list[str]:
+    return [sample.facts["context"] for sample in SUITE.samples(OwnTaskSpec(file=file))]
+
+
+@pytest.mark.parametrize("named", ["training_split: train\n", "fewshot_split: train\n", "fewshot_split: train\ntraining_split: test\n"])
+def test_examples_come_from_the_split_that_the_task_names(tmp_path: Path, named: str) -> None:
+    shots = [{"who": name, "options": ["a spy", "a cook"], "answer": 1} for name in ("Zed", "Yan", "Xia")]
+    (tmp_path / "shots.jsonl").write_text("".join(json.dumps(row) + "\n" for row in shots))
+    found = contexts(write(tmp_path, SPLITS + named))
+    before = "Q: who is Zed?\nA: a cook\n\nQ: who is Yan?\nA: a cook\n\n"
+    assert found == [f"{before}Q: who is {row['who']}?\nA:" for row in ROWS]
+
+
+def test_no_question_stands_among_its_own_examples(tmp_path: Path) -> None:
+    """Where the examples are of the rows that are asked, each question is left out of its own."""
+    found = contexts(write(tmp_path, SPLITS + "fewshot_split: test\n"))
+    shown = [[line.split()[3].rstrip("?") for line in context.split("\n") if line.startswith("Q:")] for context in found]
+    assert shown[:4] == [["Bob", "Cid", "Ann"], ["Ann", "Cid", "Bob"], ["Ann", "Bob", "Cid"], ["Ann", "Bob", "Dot"]]
+    assert all(len(set(names)) == 3 for names in shown)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "said"),
+    [
+        ("fewshot_split: test", "fewshot_split: dev", UnknownName, "There is no split 'dev'"),
+        ("num_fewshot: 2", "num_fewshot: 9", BadValue, "num_fewshot is 9, but it must be at most 8"),
+        ("first_n", "default", BadValue, "first_n"),
+    ],
+)
+def test_a_split_that_gives_no_examples_is_named(tmp_path: Path, old: str, new: str, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        contexts(write(tmp_path, (SPLITS + "fewshot_split: test\n").replace(old, new)))

@@ -23,6 +23,7 @@ def evaluate(
     settings: Settings = [],  # noqa: B006 - the parser makes a list of its own
     resume: Resume = "",
     batch: Annotated[int, typer.Option(min=1, help="Samples computed and committed together.")] = 64,
+    engine: Annotated[str, typer.Option(metavar="ENGINE", help="local, or ray:N for N worker processes: the same numbers.")] = "local",
     listing: Annotated[bool, typer.Option("--list", help="List the suites and stop.")] = False,
 ) -> None:
     """Run one or more SUITEs on a model and store every sample. With several, settings are written --set SUITE.field=value."""
@@ -47,7 +48,7 @@ def evaluate(
         if not resume and (waiting := unfinished_evaluation(suites, model, store=store, batch=batch, **fields)):
             note(f"Run {waiting} of these suites was not finished; `--resume {waiting}` goes on with it. This is a new run.")
         with bar() as progress:
-            done = run_suites(suites, model, store=store, progress=progress, resume=resume, batch=batch, **fields)
+            done = run_suites(suites, model, store=store, progress=progress, resume=resume, batch=batch, engine=engine, **fields)
         digests = store.result_digests(done.run)
     results = {name: {"summary": one.summary(), "digest": digests[name], "notes": list(one.notes)} for name, one in done.results.items()}
     findings = [finding.model_dump(mode="json") for finding in done.findings]

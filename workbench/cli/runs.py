@@ -10,7 +10,7 @@ from workbench.cli.group import new_app
 from workbench.cli.output import show, table
 from workbench.core.errors import StoreError
 
-app = new_app("List runs, show one, draw its results.")
+app = new_app("List runs, show one, draw its results; write it for other programs, and read what they wrote.")
 _FACTS = ("id", "kind", "ref", "status", "note", "created", "finished", "parent", "folder")
 
 
@@ -77,3 +77,53 @@ def plot_run(
         name, found = result_of(store, run, result)
     draw(found, place)
     show({"result": name, "digest": found.digest(), "file": str(place)}, f"{place}  {name}")
+
+
+@app.command("export")
+def export_run(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="An evaluation, audit or import: its id, the beginning of it, or 'last'.")],
+    to: Annotated[
+        str,
+        typer.Option(metavar="FORMAT", help="lm-eval, inspect, every-eval-ever, model-index, junit, sarif, openmetrics or csv."),
+    ] = "",
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="Where the files go (default: exports in the run's folder).")] = "",
+    texts: Annotated[bool, typer.Option("--texts", help="Show texts that are masked for what they hold.")] = False,
+    policy: Annotated[str, typer.Option(metavar="FILE", help="With junit or sarif: what may pass, as `workbench gate` reads it.")] = "",
+) -> None:
+    """Write a finished run as another program reads it. Neither model nor network is needed."""
+    from workbench.core.errors import UsageError
+    from workbench.lab.exporting import FORMATS, export
+    from workbench.store.runs import Store
+
+    if not to:
+        raise UsageError(f"Which format? There are {', '.join(FORMATS)}: `workbench runs export {run} --to csv`.")
+    with Store.open(create=False) as store:
+        written = export(run, to, out, store=store, texts=texts, policy=policy)
+    places = [str(place) for place in written.places]
+    show({"format": to, "files": places, "notes": list(written.notes)}, [*places, *written.notes])
+
+
+@app.command("import")
+def import_run(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE…", help="Samples of lm-evaluation-harness (.jsonl), or logs of Inspect (.eval, .json).")
+    ],
+    model: Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="What the model is called, where the files do not say.")] = "",
+    cluster: Annotated[str, typer.Option(metavar="FIELD", help="A field of the samples: those that share it are drawn together.")] = "",
+    group: Annotated[str, typer.Option(metavar="FIELD", help="A field of the samples by which they are told apart.")] = "",
+) -> None:
+    """Keep what another program asked and scored as a run, with our statistics; `workbench compare` then pairs two of them."""
+    from workbench.lab.importing.run import import_files
+    from workbench.store.runs import Store
+
+    with Store.open() as store:
+        made = import_files(files, store=store, model=model, cluster=cluster, group=group)
+        digests = store.result_digests(made.run)
+    results = {name: {"summary": one.summary(), "digest": digests[name]} for name, one in made.results.items()}
+    findings = [finding.model_dump(mode="json") for finding in made.findings]
+    lines = [
+        *(one.summary() for one in made.results.values()),
+        *made.notes,
+        f"run {made.run}" + (f" of {made.model}" if made.model else ""),
+    ]
+    show({"run": made.run, "model": made.model, "results": results, "findings": findings, "notes": list(made.notes)}, lines)

@@ -25,7 +25,8 @@ class Needs:
     may read what comes after it; ``one_stack`` where all layers must be of one stack; ``families`` restricts (empty: any). ``unless``: an
     input that is not needed where a field of the spec has some value, ``{"targets": ("quantity", "kl")}``. ``reference``: what
     ``Inputs.reference`` holds where it is asked for in words: another text for each (``texts``), other ``models``, or what the model was
-    trained on (``training``); '' leaves it to the spec's fields. ``trees``: labels are the head of every word.
+    trained on (``training``); '' leaves it to the spec's fields. ``trees``: labels are the head of every word. ``whole``: labels are one an
+    item.
     """
 
     abilities: frozenset[str] = frozenset()
@@ -40,6 +41,7 @@ class Needs:
     unless: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
     reference: Literal["", "texts", "models", "training"] = ""
     trees: bool = False
+    whole: bool = False
 
     def given(self, spec: Spec) -> tuple[str, ...]:
         """The fields of ``Inputs`` that must be given under ``spec``."""
@@ -235,3 +237,15 @@ class Suite(Protocol):
     def score(self, sample: Sample, response: Any, spec: Any) -> Score: ...
     def aggregate(self, scores: Sequence[Score], spec: Any) -> Result: ...
     def findings(self, result: Result, *, subject: str, reference: Result | None = None, level: float = 0.95) -> list[Any]: ...
+
+
+@runtime_checkable
+class Various(Protocol):
+    """A suite that needs more or less of a model by its spec."""
+
+    def needs_for(self, spec: Any) -> Needs: ...
+
+
+def needs_of(suite: Suite, spec: Spec) -> Needs:
+    """What ``suite`` needs of a model under ``spec``; without one that it says, what it needs under any."""
+    return suite.needs_for(spec) if isinstance(suite, Various) else suite.needs

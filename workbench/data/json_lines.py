@@ -15,7 +15,7 @@ def objects(name: str, content: bytes, *, do: str) -> Iterator[tuple[int, dict[s
     Raises CorruptFile for bytes that are not UTF-8, a line that holds no object, and a file without any.
     """
     try:
-        lines = content.decode("utf-8-sig").splitlines()
+        lines = content.decode("utf-8-sig").split("\n")  # splitlines would also cut at separators that stand inside a text
     except UnicodeDecodeError as error:
         raise CorruptFile(name, "UTF-8 text", f"byte {error.start} is not", do=do) from None
     found = False
@@ -24,8 +24,9 @@ def objects(name: str, content: bytes, *, do: str) -> Iterator[tuple[int, dict[s
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise CorruptFile(name, "a json object a line", f"line {number} is not ({error.msg})", do=do) from None
+        except (ValueError, RecursionError) as error:  # no json, a number of thousands of digits, or thousands of brackets
+            why = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+            raise CorruptFile(name, "a json object a line", f"line {number} is not ({why})", do=do) from None
         if not isinstance(row, dict):
             raise CorruptFile(name, "a json object a line", f"line {number} is not one", do=do)
         found = True

@@ -13,16 +13,20 @@ from typing import Any
 import pandas as pd
 
 from evals import SUITES
+from evals.imported import SUITE as IMPORTED
+from evals.imported import ImportedResult
 from workbench.core.charts.lines import forest
 from workbench.core.errors import BadValue, UnknownName, UsageError
 from workbench.core.finding import Denominators, Finding, Interval
 from workbench.core.measure import Suite
+from workbench.core.result import Result
 from workbench.core.stats.counts import mcnemar_exact
 from workbench.core.stats.resampling import fewest, paired_bootstrap
 from workbench.store.runs import Store
 
 Record = Mapping[str, Any]
 Key = tuple[str, int]
+DIFFERENTLY = "asked differently in the two runs"
 
 
 @dataclass(frozen=True)
@@ -60,14 +64,27 @@ def compare(first: str, second: str, suite: str = "", *, store: Store | None = N
     store = store if store is not None else Store.open(create=False)
     runs = [store.runs.get(run).id for run in (first, second)]
     name = _suite(store, runs, suite)
-    results = [store.result(run, name).result for run in runs]
-    asked = SUITES.load(results[0].kind)
-    a, b = ({(str(r["sample"]), int(r["epoch"])): r for r in store.sink(run, name).read()} for run in runs)
-    asked_a, asked_b = (requests(asked, result.spec) for result in results)
+    return compared(store, (runs[0], name), (runs[1], name), level=level)
+
+
+def compared(store: Store, first: tuple[str, str], second: tuple[str, str], *, level: float = 0.95) -> Comparison:
+    """The samples that two runs keep, each by (run, name): of one suite, but under names that may differ, as in an audit."""
+    results = [store.result(*one).result for one in (first, second)]
+    if results[0].kind != results[1].kind:
+        raise UsageError(f"Run {first[0]} asked '{results[0].kind}' and run {second[0]} '{results[1].kind}': their samples are no pairs.")
+    asked = IMPORTED if results[0].kind == IMPORTED.name else SUITES.load(results[0].kind)
+    a, b = (records(store, *one) for one in (first, second))
+    asked_a, asked_b = asked_of_both(asked, *results)
     pairs, denominators = paired(a, b, asked_a, asked_b)
     differences = tuple(_difference(value, pairs, level) for value in _values(pairs))
-    drawn = asked.findings(results[1], subject=results[1].provenance.model, reference=results[0], level=level)
-    return Comparison(name, runs[0], runs[1], denominators, differences, tuple(drawn))
+    reference = None if DIFFERENTLY in denominators.unscored else results[0]  # a suite pairs by name alone
+    drawn = asked.findings(results[1], subject=results[1].provenance.model, reference=reference, level=level)
+    return Comparison(first[1], first[0], second[0], denominators, differences, tuple(drawn))
+
+
+def records(store: Store, run: str, name: str) -> dict[Key, Record]:
+    """What a run keeps of each sample of a suite, by sample and epoch."""
+    return {(str(r["sample"]), int(r["epoch"])): r for r in store.sink(run, name).read()}
 
 
 def _suite(store: Store, runs: Sequence[str], asked: str) -> str:
@@ -80,6 +97,16 @@ def _suite(store: Store, runs: Sequence[str], asked: str) -> str:
         words = f"they share {', '.join(both)}" if both else "they share none"
         raise UsageError(f"Runs {' and '.join(runs)} do not have exactly one suite in common: {words}. Name one that both have.")
     return both[0]
+
+
+def asked_of_both(suite: Suite, a: Result, b: Result) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What was asked about each sample for two results; the data are not needed where both were asked the same of the same data."""
+    of = a.provenance.data_digest
+    if of and of == b.provenance.data_digest and dict(a.spec) == dict(b.spec):
+        return {}, {}
+    if isinstance(a, ImportedResult) and isinstance(b, ImportedResult):
+        return a.asked(), b.asked()
+    return requests(suite, a.spec), requests(suite, b.spec)
 
 
 def requests(suite: Suite, spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,7 +124,7 @@ def paired(
         if where not in a or where not in b:
             reason = "in one run only"
         elif asked_a.get(where[0]) != asked_b.get(where[0]):
-            reason = "asked differently in the two runs"
+            reason = DIFFERENTLY
         else:
             reason = a[where]["unscored"] or b[where]["unscored"]
         if reason:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from evals import SUITES
+from evals.bound import bound
 from evals.runner import run_suite
 from probes import INSTRUMENTS
 from workbench.calibration.cards import card_for, measured, profile_of, shipped
 from workbench.core.errors import Incompatible, UsageError
 from workbench.core.finding import Finding
-from workbench.core.measure import Suite
+from workbench.core.measure import Suite, needs_of
 from workbench.core.protocol import Callback, HookedModel, Inputs, Progress, silent
 from workbench.core.result import Result
 from workbench.core.spec import Spec
@@ -26,6 +27,8 @@ from workbench.lab.going_on import PHASES, go_back, named
 from workbench.lab.history import HISTORY, training_result
 from workbench.lab.inputs import InputsSpec, default_inputs, digest_of_inputs, make_inputs
 from workbench.lab.measures import MEASURES, MeasuresResult, measures_result
+from workbench.lab.rays import parse as check_engine
+from workbench.lab.rays import rays
 from workbench.lab.recipe import OrganismRecipe, Recipe, TaskRecipe, plan_of, read, training_of
 from workbench.lab.record import Interrupted, recorded, unfinished
 from workbench.lab.refs import checkpoint_of, domain_of, load, organism_of, reference_of, task_of, world_of
@@ -69,27 +72,37 @@ def evaluate(
     resume: str = "",
     parent: str = "",
     batch: int = BATCH,
+    engine: str = "local",
     **spec: Any,
 ) -> Evaluation:
     """Run suites on a model. ``spec`` are a suite's fields (one suite), or ``suite={field: value}`` for each of several.
 
     A suite with a ``world`` gets the one its model was trained on, where that is known. ``batch`` samples are computed and committed
-    together. ``resume`` goes on with an interrupted run (``auto``: the newest with this spec). Raises UsageError, Incompatible (all
-    suites are checked before the first runs), MissingData, and Interrupted on Ctrl-C.
+    together. ``resume`` goes on with an interrupted run (``auto``: the newest with this spec), by whichever ``engine`` (``lab.rays``): the
+    numbers are the same. Raises UsageError, Incompatible (all suites are checked before the first runs), MissingData, and Interrupted on
+    Ctrl-C.
     """
     store = store if store is not None else Store.open()
     ref = reference_of(model, store)
+    check_engine(engine)
     chosen, specs, plan = _planned(suites, ref, spec, store, batch)
     loaded = load(model, store=store, progress=progress)
     for name, suite in chosen.items():
-        if reasons := suite.needs.objections(loaded):
+        if reasons := needs_of(suite, specs[name]).objections(loaded):
             raise Incompatible(name, f"'{ref}'", reasons)
-    with recorded(store, "eval", plan, ref, resume=resume, parent=parent, provenance={"model_digest": loaded.digest()}) as run:
+    origin = {"model_digest": loaded.digest()}
+    with (
+        rays(engine, ref, loaded, store) as spread,
+        recorded(store, "eval", plan, ref, resume=resume, parent=parent, provenance=origin) as run,
+    ):
         results: dict[str, Result] = {}
         for name, suite in chosen.items():
-            found = run_suite(suite, loaded, specs[name], store.sink(run, name), progress=progress, batch=batch, check=CHECK)
+            asked = bound(suite, loaded)
+            found = run_suite(asked, loaded, specs[name], store.sink(run, name), progress=progress, batch=batch, check=CHECK, spread=spread)
             store.put_result(run, name, found)
             results[name] = found
+        if spread is not None:
+            store.event(run, "spread", engine=engine, lost=spread.lost)
         findings = tuple(one for name, suite in chosen.items() for one in suite.findings(results[name], subject=ref))
         store.put_findings(run, findings)
     return Evaluation(run, results, findings)

@@ -66,13 +66,14 @@ def metadata(report: Report) -> dict[str, Any]:
         out |= {"license": known} if named else {"license": "other", "license_name": _line(identity.licence)}
     if identity.training_data:
         out["datasets"] = [_line(data.name) for data in identity.training_data]
-    results = [_result(f) for f in report.all_findings() if f.effect is not None and f.subject == identity.name]
+    results = [index_entry(f) for f in report.all_findings() if f.effect is not None and f.subject == identity.name]
     if results:
         out["model-index"] = [{"name": _line(identity.name), "results": results}]
     return out
 
 
-def _result(finding: Finding) -> dict[str, Any]:
+def index_entry(finding: Finding) -> dict[str, Any]:
+    """A finding that has a value, as an entry of a ``model-index``."""
     args: dict[str, Any] = {"verdict": finding.verdict.value, "unit": _line(finding.unit), "status": finding.status}
     if finding.interval is not None:
         low, high, level = finding.interval.low, finding.interval.high, finding.interval.level
@@ -111,7 +112,7 @@ def _findings(seen: View, say: Words) -> Iterable[str]:
         return
     names = ("no", "finding", "effect", "interval", "null", "scored", "verdict")
     rows = [
-        (str(f["number"]), f"{f['claim']} ({f['subject']})", f["effect"], f["bounds"] or "–", f["null_value"], f["scored"], f["verdict"])
+        (str(f["number"]), f"{f['claim']} ({f['subject']})", f["effect"], f["bounds"] or "–", f["null_value"], f["scored"], _decided(f))
         for f in seen["findings"]
     ]
     yield plain(say("card.results_caption"))
@@ -120,10 +121,15 @@ def _findings(seen: View, say: Words) -> Iterable[str]:
         unit = f" {f['unit']}" if f["unit"] and f["known"] else ""
         method = f" ({f['method']})" if f["method"] else ""
         yield f"### {plain(say('finding.number', number=f['number']))}: {plain(f['claim'])}"
-        yield plain(f"{f['verdict']}. {f['because']}".strip())
+        yield plain(f"{_decided(f)}. {f['because']}".strip())
         yield plain(f"{f['effect']}{unit}, {f['interval']}{method}")
         pairs = [*((label, text) for label, text, _ in f["facts"]), *f["details"]]
         yield "\n".join(f"- {plain(label)}: {plain(text)}" for label, text in pairs)
+
+
+def _decided(f: View) -> str:
+    """The verdict, with its badge where it has one."""
+    return f"{f['verdict']} ({f['badge']})" if f["badge"] else str(f["verdict"])
 
 
 def _tables(part: str, seen: View, say: Words) -> Iterable[str]:

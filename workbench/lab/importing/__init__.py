@@ -1,0 +1,1 @@
+"""Samples that other programs asked and scored, read into the store as runs."""
