@@ -174,5 +174,5 @@ def test_the_report_has_a_section_of_it_and_a_plan_names_only_what_can_be_locate
     assert "head 0.1 carry it; without them" in said.text[0]
     assert read_plan("quickstart").internals == ("occupation-pronoun",)
     with pytest.raises(UnknownName, match="whose failure can be located"):
-        read_plan("town", {"internals": ["trigger"]})
+        read_plan("town", {"internals": ["exposure"]})
     assert "internals" not in Plan(name="p", model="m").model_dump(mode="json")

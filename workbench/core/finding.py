@@ -202,13 +202,23 @@ class Slice(Spec):
     value: str
 
 
+class Mitigation(Spec):
+    """Something that a plan does about a failure of suite ``of``, after which the audited model is asked everything again. ``settings`` are
+    the method's own (``lab.mitigation.methods``)."""
+
+    of: str
+    method: Literal["erasure", "steering", "counterfactual-augmentation"]
+    settings: Mapping[str, Any] = Field(default_factory=dict)
+
+
 class Plan(Spec):
     """What an audit will do, written down before it is done. ``about`` states what is known of the audited model: licence, intended use,
     lineage, training data (the fields of ``reports.parts.Identity``).
 
     ``margins`` and ``floors`` by suite are its ``margin`` and ``floor`` (``suite.field``: another field of its spec). ``claims`` are the
     family: what they cover has intervals that hold together at ``level``, all else on the audited model is exploratory. ``internals`` names
-    suites whose failure, if they find one, is looked for in the parts of the audited model. ``added`` names suites and instruments asked
+    suites whose failure, if they find one, is looked for in the parts of the audited model; ``mitigations`` are what is then done about
+    failures, each on its own. ``added`` names suites and instruments asked
     for beyond the plan, ``changed`` the fields in which a plan differs from the file it came from, and ``file`` is that file's digest.
     """
 
@@ -226,6 +236,7 @@ class Plan(Spec):
     claims: tuple[Claim, ...] = later(())
     slices: tuple[Slice, ...] = later(())
     internals: tuple[str, ...] = later(())
+    mitigations: tuple[Mitigation, ...] = later(())
     added: tuple[str, ...] = later(())
     changed: tuple[str, ...] = later(())
     file: str = later("")

@@ -21,6 +21,8 @@ from workbench.lab.audit_subject import AUDITED, REFERENCE, Subject
 from workbench.lab.internals import InternalsResult
 from workbench.lab.internals_findings import PREFIX
 from workbench.lab.internals_findings import findings as internals_findings
+from workbench.lab.mitigation.outcome import PART, MitigationResult
+from workbench.lab.mitigation.outcome import findings as mitigation_findings
 from workbench.lab.refs import domain_of
 from workbench.lab.slices import Read, Sliced, sliced
 from workbench.store.runs import Store
@@ -81,12 +83,15 @@ def gathered(
 ) -> Gathered:  # fmt: skip
     """Results by part and name, and the findings drawn from them, each beside its card: suites first, the audited model's beside its
     reference. ``stored`` are the results by ``name.part``; with ``read``, which gives the samples behind them, also the plan's slices."""
+    mended = {f"{PART}{number}": one for number, one in enumerate(plan.mitigations, start=1)}
     out = Gathered({s.part: {} for s in subjects}, [], list(left_out))
+    out.results |= {part: {} for part in mended if any(label.endswith(f".{part}") for label in stored)}
     for label in sorted(stored):
         name, _, part = label.rpartition(".")
         out.results[part][name] = stored[label]
     found = _family(plan, lambda level: _drawn(plan, subjects, out.results, level))
     profiles = {s.ref: s.profile() for s in subjects}
+    profiles |= {mended_name(plan, part): subjects[0].profile() for part in mended}  # of the same shape, and of the same size
     for finding in found:
         card, words = card_for(finding.source, profiles[finding.subject], cards)
         out.findings.append(finding.model_copy(update={"card": card, "card_words": words}))
@@ -146,6 +151,28 @@ def _drawn(plan: Plan, subjects: Sequence[Described], results: Mapping[str, Mapp
             located = results[subject.part].get(f"{PREFIX}{name}")
             if isinstance(located, InternalsResult):
                 found += internals_findings(located, subject.ref, level)
+    return found + _mended(plan, results, level)
+
+
+def mended_name(plan: Plan, part: str) -> str:
+    """What findings call the audited model after the mitigation of this part."""
+    number = int(part.removeprefix(PART))
+    return f"{plan.model} after {plan.mitigations[number - 1].method} ({part})"
+
+
+def _mended(plan: Plan, results: Mapping[str, Mapping[str, Result]], level: float) -> list[Finding]:
+    """What each mitigation did, and every suite again, paired with the audited model as it was."""
+    found: list[Finding] = []
+    for part in [part for part in results if part.startswith(PART)]:
+        subject = mended_name(plan, part)
+        for result in results[part].values():
+            if isinstance(result, MitigationResult):
+                found += mitigation_findings(result, subject, level)
+        for name in [name for name in plan.suites if name in results[part]]:
+            suite: Suite = SUITES.load(name)
+            before = results[AUDITED].get(name)
+            own = suite.findings(results[part][name], subject=subject, reference=before, level=level)
+            found += [one.model_copy(update={"status": SUITES[name].status}) for one in own]
     return found
 
 

@@ -18,6 +18,7 @@ from workbench.lab.audit_subject import AUDITED, REFERENCE
 from workbench.lab.internals import KIND, InternalsResult
 from workbench.lab.internals_findings import PREFIX
 from workbench.lab.internals_findings import section as internals_section
+from workbench.lab.mitigation.section import mitigation_sections
 from workbench.lab.report_parts import coverage, identities, limits
 from workbench.lab.report_plan import plan_sections
 from workbench.reports.report import Figure, LeftOut, Origin, Report, Section, Table
@@ -37,6 +38,7 @@ def compose(plan: Plan, subjects: Sequence[Described], gathered: Gathered, *, da
         *_suite_sections(plan, subjects, gathered),
         *_instrument_sections(plan, gathered),
         *_internals(plan, gathered),
+        *mitigation_sections(plan, gathered),
         _method(plan),
     ]
     audited = subjects[0]
@@ -149,7 +151,8 @@ def _suite_sections(plan: Plan, subjects: Sequence[Described], gathered: Gathere
         if not asked:
             continue
         text = tuple(f"{s.part}: {gathered.results[s.part][name].summary()}." for s in asked)
-        found = tuple(f for f in gathered.findings if f.source == name)
+        mine = {s.ref for s in asked}
+        found = tuple(f for f in gathered.findings if f.source == name and f.subject in mine)
         yield Section(title=f"Suite: {name}", anchor=f"suite-{name}", lead=f"{SUITES[name].words.capitalize()}.", findings=found, text=text)
 
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from evals import SUITES
+from evals.bound import bound
 from evals.runner import run_suite
 from probes import INSTRUMENTS
 from workbench.core.errors import BadValue, Incompatible, MissingData
-from workbench.core.finding import Plan
+from workbench.core.finding import Mitigation, Plan
 from workbench.core.measure import Instrument, Suite
 from workbench.core.protocol import HookedModel, Progress, silent
 from workbench.core.result import Result
 from workbench.data.worlds.town import Town, TownSpec
 from workbench.lab.audit_measures import Question, ask
-from workbench.lab.failures import FAILURES, has_failed
+from workbench.lab.failures import FAILURES, TEXTS, Asked, has_failed
 from workbench.lab.internals import locate
 from workbench.lab.internals_findings import PREFIX
+from workbench.lab.mitigation.methods import mitigated
+from workbench.lab.mitigation.outcome import PART, outcome
+from workbench.lab.mitigation.outcome import PREFIX as MENDING
 from workbench.lab.refs import load, world_of
 from workbench.lab.run import suite_specs, with_origin
 from workbench.store.runs import Store
@@ -69,6 +74,8 @@ def ask_all(plan: Mapping[str, Any], run: str, part: str, home: str, progress: P
         if part == AUDITED:
             for name in wanted.internals:
                 asker.locate(name)
+            for number, one in enumerate(wanted.mitigations, start=1):
+                asker.mend(number, one)
     return {"left_out": asker.left_out}
 
 
@@ -99,31 +106,68 @@ class _Asker:
         return lambda done, total, _="": self.progress(done, total, f"{name}, {self.subject.part}")
 
     def _suite(self, name: str, suite: Suite) -> None:
-        label = f"{name}.{self.subject.part}"
+        self._asked(name, suite, self.subject.model, self.subject.part)
+
+    def _asked(self, name: str, suite: Suite, model: HookedModel, part: str) -> None:
+        """A suite asked of a model, which is this one or was made of it."""
+        label = f"{name}.{part}"
         if label in self.stored:
             return
         spec = suite_specs({name: suite}, self.subject.ref, {name: self.plan.settings_of(name)}, self.store)[name]
-        found = run_suite(suite, self.subject.model, spec, self.store.sink(self.run, label), progress=self._named(name))
+        found = run_suite(bound(suite, model), model, spec, self.store.sink(self.run, label), progress=self._named(f"{name}, {part}"))
         self._keep(label, found)
 
     def locate(self, name: str) -> None:
         """Where the failure that suite ``name`` found lives in this model, if it found one."""
-        label, result = f"{PREFIX}{name}.{self.subject.part}", f"{name}.{self.subject.part}"
-        what, town = f"internals of {name}", self.subject.town
-        there = self.store.result_digests(self.run)
-        if label in there:
+        label, what = f"{PREFIX}{name}.{self.subject.part}", f"internals of {name}"
+        if label in self.store.result_digests(self.run) or (asked := self._failed(name, what)) is None:
             return
-        if result not in there or town is None:
-            self._leave(what, "its suite was left out" if result not in there else "its training text is not a generated world")
-        elif not has_failed(SUITES.load(name), self.store.result(self.run, result).result, self.subject.ref, self.plan.level):
+        try:
+            found = locate(self.subject.model, FAILURES[name](asked), progress=self._named(what))
+        except (BadValue, Incompatible) as error:
+            self._leave(what, str(error))
+            return
+        self._keep(label, with_origin(found, model=self.subject.ref))
+
+    def mend(self, number: int, wanted: Mitigation) -> None:
+        """This model mended as the plan says, asked every suite again, and what became of the failure; if there is one."""
+        part, what = f"{PART}{number}", f"mitigation {number} ({wanted.method})"
+        label = f"{MENDING}{wanted.of}.{part}"
+        if label in self.store.result_digests(self.run) or (asked := self._failed(wanted.of, what)) is None:
+            return
+        try:
+            made = mitigated(self.subject.model, asked.town, wanted, self._named(what))
+            found = outcome(self.subject.model, made, FAILURES[wanted.of](asked), wanted)
+        except (BadValue, Incompatible) as error:
+            self._leave(what, str(error))
+            return
+        for name in self.plan.suites:
+            if f"{name}.{self.subject.part}" in self.stored or f"{name}.{self.subject.part}" in self.store.result_digests(self.run):
+                self._asked(name, SUITES.load(name), made, part)
+        self._keep(label, found)
+
+    def _failed(self, name: str, what: str) -> Asked | None:
+        """What there is of the failure that suite ``name`` found; None, with the reason noted for ``what``, where it found none."""
+        label = f"{name}.{self.subject.part}"
+        if label not in self.store.result_digests(self.run):
+            self._leave(what, "its suite was left out")
+            return None
+        result = self.store.result(self.run, label).result
+        if not has_failed(SUITES.load(name), result, self.subject.ref, self.plan.level):
             self._leave(what, "its suite found no failure")
-        else:
-            try:
-                found = locate(self.subject.model, FAILURES[name](self.subject.model, town), progress=self._named(what))
-            except (BadValue, Incompatible) as error:
-                self._leave(what, str(error))
-                return
-            self._keep(label, with_origin(found, model=self.subject.ref))
+            return None
+        return Asked(self.subject.model, result, self.subject.town, self._texts())
+
+    def _texts(self) -> list[str]:
+        """Ordinary texts: of the town the model was trained on, else those of the suite perplexity where the plan asks it."""
+        if (town := self.subject.town) is not None:
+            return town.texts("test")[:TEXTS]
+        label = f"perplexity.{self.subject.part}"
+        if label not in self.store.result_digests(self.run):
+            return []
+        suite, result = SUITES.load("perplexity"), self.store.result(self.run, label).result
+        samples = suite.samples(suite.spec.parse(result.spec, what=f"stored spec of '{label}'"))
+        return [str(sample.facts["text"]) for sample in islice(samples, TEXTS)]
 
     def _keep(self, label: str, result: Result) -> None:
         self.store.event(self.run, "asked", label=label, digest=self.store.put_result(self.run, label, result))

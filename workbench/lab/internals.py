@@ -36,6 +36,8 @@ from workbench.core.stats.permutation import paired_permutation
 from workbench.engine.sweep import sweep
 
 KIND = "failure-internals"
+CELLS = 30_000_000
+"""Logits of ordinary texts that are made at a time."""
 
 
 class InternalsSpec(Spec):
@@ -53,18 +55,23 @@ class InternalsSpec(Spec):
 
 @dataclass(frozen=True)
 class Failure:
-    """What fails. ``batch`` [item, pos] token ids, right-padded, of ``lengths`` [item]; ``score(logits, items)`` of the logits
-    [item, d_vocab] at the last token of these items says how much each fails (0: not at all); ``clusters`` one an item; ``ordinary`` texts
-    [text, pos] of ``ordinary_lengths``, on which capability is the log-likelihood of their tokens. ``unit`` is that of the score."""
+    """What fails. ``batch`` [row, pos] token ids, right-padded, of ``lengths`` [row]; ``clusters`` one an item; ``ordinary`` texts
+    [text, pos] of ``ordinary_lengths``, on which capability is the log-likelihood of their tokens. ``unit`` is that of the score.
+
+    How much an item fails (0: not at all) is ``score(logits, items)`` of the logits [item, d_vocab] at the last token, a row an item; or,
+    without one, the sum over its rows of ``weights`` [item, row of it] times the log-likelihood of the row's tokens from ``starts`` [row].
+    """
 
     of: str
     batch: Tensor
     lengths: Tensor
-    score: Callable[[Tensor, Tensor], Tensor]
+    score: Callable[[Tensor, Tensor], Tensor] | None
     clusters: Sequence[str]
     ordinary: Tensor
     ordinary_lengths: Tensor
     unit: str = "log-odds"
+    starts: Tensor | None = None
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -121,10 +128,10 @@ def locate(model: HookedModel, failure: Failure, spec: InternalsSpec | None = No
     here, held = _halves(failure.clusters, clusters_needed(len(parts), spec.alpha), rng)
     seen, unseen = _taken(failure, here), _taken(failure, held)
     means = _means(model, seen, parts)
-    before = _scores(model, seen, [()])[0]
+    before = scores_of(model, seen, [()])[0]
     cells = [[_ablate(part, means[part])] for part in parts]
     cells += [[_shake(part, means[part], spec.seed, c)] for part in parts for c in range(spec.controls)]
-    after = _scores(model, seen, cells, progress)
+    after = scores_of(model, seen, cells, progress)
     effect = before[None] - after[: len(parts)]
     control = before[None] - after[len(parts) :].reshape(len(parts), spec.controls, -1).mean(1)
     p, adjusted = tested(effect, control, seen.clusters, spec)
@@ -132,8 +139,8 @@ def locate(model: HookedModel, failure: Failure, spec: InternalsSpec | None = No
     chosen = _repair(model, seen, [parts[n] for n in carrying[: spec.most]], means, float(before.mean()), spec)
     sets = _random_sets(parts, chosen, carrying, spec, rng)
     edits = [[_ablate(part, means[part]) for part in group] for group in ([*([chosen] if chosen else []), *sets])]
-    held_after = _scores(model, unseen, [(), *edits], progress)
-    nats = np.stack([_nats(model, failure, group) for group in ((), *edits)])
+    held_after = scores_of(model, unseen, [(), *edits], progress)
+    nats = np.stack([nats_of(model, failure, group) for group in ((), *edits)])
     k = 1 if chosen else 0
     values = xr.Dataset(
         {
@@ -182,20 +189,21 @@ def _halves(clusters: Sequence[str], needed: int, rng: random.Random) -> tuple[l
 
 def _taken(failure: Failure, items: Sequence[int]) -> Failure:
     index = torch.tensor(items)
-    score = failure.score
-    return replace(
-        failure, batch=failure.batch[index], lengths=failure.lengths[index], clusters=[failure.clusters[n] for n in items],
-        score=lambda logits, _: score(logits, index),
-    )  # fmt: skip
+    clusters = [failure.clusters[n] for n in items]
+    if (score := failure.score) is not None:
+        of = lambda logits, _: score(logits, index)  # noqa: E731
+        return replace(failure, batch=failure.batch[index], lengths=failure.lengths[index], clusters=clusters, score=of)
+    assert failure.starts is not None, "without a score there are starts"
+    assert failure.weights is not None, "without a score there are weights"
+    per = failure.weights.shape[1]
+    rows = (index[:, None] * per + torch.arange(per)).flatten()
+    return replace(failure, batch=failure.batch[rows], lengths=failure.lengths[rows], clusters=clusters, starts=failure.starts[rows],
+                   weights=failure.weights[index])  # fmt: skip
 
 
-def _scores(model: HookedModel, failure: Failure, cells: Sequence[Sequence[Edit]], progress: Progress = silent) -> np.ndarray:
+def scores_of(model: HookedModel, failure: Failure, cells: Sequence[Sequence[Edit]], progress: Progress = silent) -> np.ndarray:
     """``[cell, item]`` in float64: how much each item fails under each cell's edits; an empty cell is the model as it is."""
-    where, every = (failure.lengths - 1)[:, None], torch.arange(len(failure.batch))
-
-    def read(logits: Tensor) -> Tensor:
-        return failure.score((logits[:, 0] if logits.ndim == 3 else logits).double(), every)
-
+    where, read = _reading(failure)
     out: list[Tensor] = []
     with torch.no_grad():
         for cell in [cell for cell in cells if not cell]:
@@ -206,6 +214,26 @@ def _scores(model: HookedModel, failure: Failure, cells: Sequence[Sequence[Edit]
         if edited:
             out.extend(sweep(model, failure.batch, edited, read, logits=where, progress=progress))
     return torch.stack(out).double().numpy()
+
+
+def _reading(failure: Failure) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The positions ``[row, n]`` whose logits are read, and what they are read as, in float64 an item."""
+    if (score := failure.score) is not None:
+        every = torch.arange(len(failure.batch))
+        return (failure.lengths - 1)[:, None], lambda logits: score((logits[:, 0] if logits.ndim == 3 else logits).double(), every)
+    assert failure.starts is not None, "without a score there are starts"
+    assert failure.weights is not None, "without a score there are weights"
+    starts, weights, last = failure.starts, failure.weights, failure.lengths - 1
+    at = starts[:, None] + torch.arange(int((failure.lengths - starts).max()))
+    real = at <= last[:, None]
+    at = at.minimum(last[:, None])
+    targets = failure.batch.gather(1, at)
+
+    def read(logits: Tensor) -> Tensor:
+        said = logits.double().log_softmax(-1).gather(-1, targets[..., None])[..., 0] * real
+        return (said.sum(1).view(weights.shape) * weights).sum(1)
+
+    return at - 1, read
 
 
 def _means(model: HookedModel, failure: Failure, parts: Sequence[Part]) -> dict[Part, Float[Tensor, " width"]]:
@@ -247,7 +275,7 @@ def _repair(
     if not carrying:
         return []
     cells = [[_ablate(part, means[part]) for part in carrying[: n + 1]] for n in range(len(carrying))]
-    left = _scores(model, seen, cells).mean(1)
+    left = scores_of(model, seen, cells).mean(1)
     enough = [n for n, one in enumerate(left) if before - one >= spec.enough * before]
     return list(carrying[: (enough[0] if enough else int(np.argmin(left))) + 1])
 
@@ -270,11 +298,16 @@ def _random_sets(
     return sets
 
 
-def _nats(model: HookedModel, failure: Failure, edits: Sequence[Edit]) -> np.ndarray:
+def nats_of(model: HookedModel, failure: Failure, edits: Sequence[Edit]) -> np.ndarray:
     """``[text]``: negative log-likelihood a token of the ordinary texts, in nats."""
-    with torch.no_grad():
-        logits = model.run(failure.ordinary, edit=list(edits)).logits
-    assert logits is not None
-    said = logits[:, :-1].double().log_softmax(-1).gather(-1, failure.ordinary[:, 1:, None])[..., 0]
-    real = torch.arange(said.shape[1])[None] < (failure.ordinary_lengths - 1)[:, None]
-    return (-(said * real).sum(1) / real.sum(1)).numpy()
+    step = max(1, CELLS // (failure.ordinary.shape[1] * int(getattr(model.config, "d_vocab", 1))))
+    out = []
+    for first in range(0, len(failure.ordinary), step):
+        ids, lengths = failure.ordinary[first : first + step], failure.ordinary_lengths[first : first + step]
+        with torch.no_grad():
+            logits = model.run(ids, edit=list(edits)).logits
+        assert logits is not None, "logits were asked for"
+        said = logits[:, :-1].double().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+        real = torch.arange(said.shape[1])[None] < (lengths - 1)[:, None]
+        out.append(-(said * real).sum(1) / real.sum(1))
+    return torch.cat(out).numpy()

@@ -14,6 +14,7 @@ from probes import INSTRUMENTS
 from workbench.core.errors import BadValue, CorruptFile, MissingFile, UnknownName
 from workbench.core.finding import Plan
 from workbench.lab.failures import FAILURES
+from workbench.lab.mitigation.methods import MENDABLE, SPECS
 from workbench.lab.settings import overlay
 from workbench.reports.parts import Identity
 
@@ -88,6 +89,11 @@ def _check_family(plan: Plan) -> None:
             raise UnknownName(
                 "suite", name, [one for one in FAILURES if one in plan.suites], where="of this plan whose failure can be located"
             )
+    for one in plan.mitigations:
+        if one.of not in plan.suites or one.of not in MENDABLE:
+            known = [name for name in MENDABLE if name in plan.suites]
+            raise UnknownName("suite", one.of, known, where="of this plan whose failure a mitigation can be tried on")
+        SPECS[one.method].parse(one.settings, what=f"settings of mitigation '{one.method}'")
     for word, stated in (("margin", plan.margins), ("floor", plan.floors)):
         for where in stated:
             of, _, field = where.partition(".")

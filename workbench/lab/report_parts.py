@@ -9,8 +9,9 @@ from evals import SUITES
 from workbench.core.finding import Denominators, Finding, Plan, Verdict
 from workbench.core.result import Result
 from workbench.core.spec import digest_of
-from workbench.lab.audit_findings import Described, Gathered
+from workbench.lab.audit_findings import Described, Gathered, mended_name
 from workbench.lab.audit_subject import AUDITED
+from workbench.lab.mitigation.outcome import PART
 from workbench.reports.parts import Coverage, Identity, TrainingData
 
 REFUSED = "refused"
@@ -63,15 +64,15 @@ def coverage(plan: Plan, gathered: Gathered) -> tuple[Coverage, ...]:
 def _covered(plan: Plan, gathered: Gathered) -> Iterator[Coverage]:
     for name in (*plan.suites, *plan.instruments):
         for part, results in gathered.results.items():
-            ref = plan.model if part == AUDITED else str(plan.reference)
+            ref = plan.model if part == AUDITED else mended_name(plan, part) if part.startswith(PART) else str(plan.reference)
             own = [f for f in gathered.findings if f.source == name and f.subject == ref]
             if name in SUITES and name in results:
-                yield _suite(name, part, results[name], own)
+                yield suite_coverage(name, part, results[name], own)
             elif name not in SUITES and any(label == name or label.startswith(f"{name}.") for label in results):
                 yield _instrument(name, part, own)
 
 
-def _suite(name: str, part: str, result: Result, found: Sequence[Finding]) -> Coverage:
+def suite_coverage(name: str, part: str, result: Result, found: Sequence[Finding]) -> Coverage:
     """The suite's own count of what it asked; without one, that of its findings with most items."""
     stored = result.values.attrs.get("asked")
     counts = Denominators.parse(stored) if stored is not None else _largest(found)
