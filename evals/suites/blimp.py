@@ -12,7 +12,7 @@ Wilson's, over its pairs, which templates and a small vocabulary make more alike
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,8 +97,15 @@ class _BLiMP:
         return Score(sample.id, {"good": total(response[0]), "bad": total(response[1])})
 
     def aggregate(self, scores: Sequence[Score], spec: BLiMPSpec) -> BLiMPResult:
-        terms = {sample.cluster: sample.facts["term"] for sample in self.samples(spec)}
-        return aggregate(scores, terms, published_of(spec))
+        return self.aggregate_told(scores, spec, self.told(spec))
+
+    def told(self, spec: BLiMPSpec) -> dict[str, Any]:
+        """The linguistic term of each paradigm, and the published accuracies."""
+        return {"terms": {sample.cluster: sample.facts["term"] for sample in self.samples(spec)}, "published": published_of(spec)}
+
+    def aggregate_told(self, scores: Sequence[Score], spec: BLiMPSpec, told: Mapping[str, Any]) -> BLiMPResult:
+        """The same as ``aggregate`` by what was ``told``, without the files."""
+        return aggregate(scores, dict(told["terms"]), dict(told["published"]))
 
     def findings(self, result: Result, *, subject: str, reference: Result | None = None, level: float = 0.95) -> list[Finding]:
         return findings(result, subject=subject, reference=reference, level=level)

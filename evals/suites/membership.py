@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -101,7 +101,18 @@ class _Membership:
         return Score(sample.id, scores_of(sample.facts["text"], *response, k=spec.k))
 
     def aggregate(self, scores: Sequence[Score], spec: MembershipSpec) -> MembershipResult:
-        return aggregate(scores, spec)
+        return aggregate(scores, *blind(*map(tuple, texts_of(spec))))
+
+    def told(self, spec: MembershipSpec) -> dict[str, Any]:
+        """Of one's own texts what the blind reader made of each, members first, so that no text is needed; a town writes its own again."""
+        if not spec.members:
+            return {}
+        members, others = map(tuple, texts_of(spec))
+        return {"judged": list(judged(members, others)), "members": len(members)}
+
+    def aggregate_told(self, scores: Sequence[Score], spec: MembershipSpec, told: Mapping[str, Any]) -> MembershipResult:
+        """The same as ``aggregate`` by what was ``told``, without the texts."""
+        return aggregate(scores, *apart(told["judged"], int(told["members"])))
 
     def findings(self, result: Result, *, subject: str, reference: Result | None = None, level: float = 0.95) -> list[Finding]:
         return findings(result, subject=subject, reference=reference, level=level)
@@ -166,8 +177,8 @@ def scores_of(
 
 
 @lru_cache(maxsize=8)
-def blind(members: tuple[str, ...], others: tuple[str, ...]) -> tuple[float, Interval]:
-    """The area under the curve, with its interval, of a reader of words that never saw the model: each text judged by a logistic regression
+def judged(members: tuple[str, ...], others: tuple[str, ...]) -> tuple[float, ...]:
+    """How much each text, members first, looks like a member to a reader of words that never saw the model: judged by a logistic regression
     fitted on the other folds."""
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -175,22 +186,31 @@ def blind(members: tuple[str, ...], others: tuple[str, ...]) -> tuple[float, Int
     texts, labels = [*members, *others], np.repeat([1, 0], [len(members), len(others)])
     fold = np.concatenate([np.arange(len(members)) % FOLDS, np.arange(len(others)) % FOLDS])
     counts: Any = CountVectorizer(token_pattern=r"\S+", ngram_range=(1, 2), min_df=2).fit_transform(texts)
-    judged = np.zeros(len(texts))
+    found = np.zeros(len(texts))
     for one in range(FOLDS):
         made = LogisticRegression(C=0.1, max_iter=300).fit(counts[fold != one], labels[fold != one])
-        judged[fold == one] = made.decision_function(counts[fold == one])
-    found = rank_auc(judged[labels == 1], judged[labels == 0])
-    return found.value, found.interval
+        found[fold == one] = made.decision_function(counts[fold == one])
+    return tuple(found.tolist())
+
+
+def blind(members: tuple[str, ...], others: tuple[str, ...]) -> tuple[float, Interval]:
+    """The area under the curve, with its interval, of that reader."""
+    return apart(judged(members, others), len(members))
+
+
+def apart(found: Sequence[float], members: int) -> tuple[float, Interval]:
+    """The area under the curve, with its interval, of what a reader said of each text, members first."""
+    area = rank_auc(list(found[:members]), list(found[members:]))
+    return area.value, area.interval
 
 
 # --- the result ---------------------------------------------------------------------------------------------
 
 
-def aggregate(scores: Sequence[Score], spec: MembershipSpec) -> MembershipResult:
-    """Scores by kind and item, beside what the blind reader tells."""
+def aggregate(scores: Sequence[Score], value: float, within: Interval) -> MembershipResult:
+    """Scores by kind and item, beside what the blind reader tells: its area under the curve and the interval of that."""
     kinds = [kind for kind in SCORES if any(kind in s.values for s in scores)] or list(SCORES[:1])
     table = [[np.nan if s.unscored else float(s.values[kind]) for s in scores] for kind in kinds]
-    value, within = blind(*map(tuple, texts_of(spec)))
     text = lambda values: ("item", np.array(list(values), dtype=object))  # noqa: E731
     values = xr.Dataset(
         {"score": (("kind", "item"), np.array(table)), "member": ("item", np.array([float(s.group == GROUPS[0]) for s in scores]))},

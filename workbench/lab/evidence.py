@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from evals import SUITES
+from evals.runner import score_of
 from workbench.calibration.cards import measured, shipped
 from workbench.core.errors import AssayError, BadValue, StoreError
 from workbench.core.finding import Card, Plan
+from workbench.core.measure import Sample, Suite
 from workbench.core.result import Result
 from workbench.core.spec import canonical_json, digest_of
 from workbench.data.sources import SOURCES
 from workbench.lab.audit_findings import Described
 from workbench.lab.circumstances import read as read_circumstances
 from workbench.lab.reporting import stored_report
+from workbench.lab.told import told_name, told_of
 from workbench.reports.evidence import keys
 from workbench.reports.evidence.bundle import Evidence, bundle
 from workbench.reports.evidence.samples import Row
@@ -76,18 +79,27 @@ def write_bundle(run: str, out: str | Path, *, key: str = "", store: Store | Non
 def gather(run: str, store: Store) -> Evidence:
     """What the bundle of an audit holds. Nothing is computed anew and no model is loaded."""
     found = stored_report(run, store=store)
+    if found.report.kind != "audit":
+        raise AssayError(f"A {found.report.kind} report has no evidence bundle: bundle the audits that it rests on, one by one.")
     record = store.runs.get(found.run)
     subjects, environment = read_circumstances(store.folder(record.id))
     plan = Plan.parse(record.spec, what=f"the plan of run {record.id}")
     results = store.results(record.id)
-    samples = {label: _rows(store, record.id, label, results[label]) for label in store.sample_counts(record.id) if label in results}
-    told = {"id": record.id, "kind": record.kind, "created": record.created, "spec_digest": record.spec_digest}
+    samples: dict[str, list[Row]] = {}
+    told: dict[str, dict[str, Any]] = {}
+    for label in store.sample_counts(record.id):
+        if label in results:
+            asked = _asked(label, results[label])
+            samples[label] = _rows(store, record.id, label, asked)
+            if (name := told_name(results[label])) not in told:
+                told[name] = told_of(results[label], asked, [score_of(row.record) for row in samples[label]])
+    about = {"id": record.id, "kind": record.kind, "created": record.created, "spec_digest": record.spec_digest}
     return Evidence(
-        run=told, plan=plan, data=_data(results), results=results, samples=samples,
+        run=about, plan=plan, data=_data(results), results=results, samples=samples,
         circumstances=canonical_json({"subjects": [s.model_dump(mode="json") for s in subjects], "environment": dict(environment)}),
         cards=_cards(store, plan), findings=store.findings(record.id), report=found.report,
         events=[{"name": e.name, "time": e.time, "details": dict(e.details)} for e in store.events(record.id)],
-        page=found.html.read_text(encoding="utf-8"), models=_models(subjects),
+        page=found.html.read_text(encoding="utf-8"), models=_models(subjects), told={name: one for name, one in told.items() if one},
     )  # fmt: skip
 
 
@@ -95,9 +107,9 @@ def _models(subjects: Sequence[Described]) -> dict[str, str]:
     return {subject.ref: subject.model_digest for subject in subjects}
 
 
-def _rows(store: Store, run: str, label: str, result: Result) -> list[Row]:
-    """The samples of one suite on one model in the suite's order, each with the digest of what was asked."""
-    suite = SUITES.load(result.kind)
+def _asked(label: str, result: Result) -> list[Sample]:
+    """The samples of one suite in its order. Raises AssayError where the data are not those that were asked."""
+    suite: Suite = SUITES.load(result.kind)
     asked = list(suite.samples(suite.spec.parse(result.spec, what=f"stored spec of '{label}'")))
     found = digest_of([[s.id, dict(s.facts), s.cluster, s.group] for s in asked])
     if found != result.provenance.data_digest:
@@ -105,6 +117,11 @@ def _rows(store: Store, run: str, label: str, result: Result) -> list[Row]:
             f"The data of '{label}' is not what was asked: its digest is {found[:12]}…, and the result is of "
             f"{result.provenance.data_digest[:12]}…. Put back the data set that the audit used."
         )
+    return asked
+
+
+def _rows(store: Store, run: str, label: str, asked: Sequence[Sample]) -> list[Row]:
+    """What the store keeps of each of these samples, with the digest of what was asked."""
     records = {str(record["sample"]): record for record in store.sink(run, label).read()}
     if missing := [s.id for s in asked if s.id not in records]:
         raise StoreError(f"The samples of '{label}' could not be bundled", f"{len(missing)} are not in the store, such as '{missing[0]}'")

@@ -12,14 +12,12 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from evals import SUITES
 from evals.runner import FORMAT, score_of
-from workbench.core.errors import AssayError, MissingData
+from workbench.core.errors import AssayError, MissingData, MissingFile
 from workbench.core.finding import Finding
-from workbench.core.measure import Suite
 from workbench.core.result import Provenance, Result
 from workbench.core.spec import digest_of
 from workbench.data.worlds.town import Town, TownSpec
@@ -29,6 +27,7 @@ from workbench.lab.audit_report import compose
 from workbench.lab.circumstances import environment
 from workbench.lab.inputs import LEAST_LEAN, SENTENCES, pronoun_items
 from workbench.lab.internals import InternalsResult, InternalsSpec, tested
+from workbench.lab.told import aggregated, told_name
 from workbench.reports.evidence import bundle
 from workbench.reports.evidence.container import Fault
 from workbench.reports.evidence.samples import Row
@@ -107,8 +106,8 @@ def _results(content: Content) -> list[Check]:
         rows = content.samples[label]
         faults += _strangers(label, result, rows)
         try:
-            found = aggregated(result, rows)
-        except MissingData as error:
+            found = aggregated(result, [score_of(row.record) for row in rows], content.told.get(told_name(result)))
+        except (MissingData, MissingFile) as error:
             unchecked.append(f"{label} ({str(error).split('. ')[0]})")
             continue
         except (AssayError, KeyError, ValueError, TypeError, IndexError) as error:
@@ -118,6 +117,8 @@ def _results(content: Content) -> list[Check]:
         if differs:
             faults.append(Fault(name, f"its samples give another result: {differs}"))
         again += len(rows)
+    read = {told_name(result) for result in content.results.values()}
+    faults += [Fault(f"told/{name}.json", "no result reads it") for name in sorted({*content.told} - read)]
     faults += [Fault(f"samples/{label}.parquet", "there is no result of it") for label in sorted({*content.samples} - {*content.results})]
     checks = [check("results", faults, f"every suite's result follows from its samples ({again:,} of them)")]
     if unchecked:
@@ -135,13 +136,6 @@ def _located(name: str, result: InternalsResult) -> Iterator[Fault]:
             yield Fault(name, f"its items give another test: {differs}")
     if (v.chosen.values & ~carry).any():
         yield Fault(name, "its repair has a part that does not carry the failure")
-
-
-def aggregated(result: Result, rows: Sequence[Row]) -> Result:
-    """The suite's result from its samples. Raises MissingData where the suite's aggregate reads a set that is not here."""
-    suite: Suite = SUITES.load(result.kind)
-    spec = suite.spec.parse(result.spec, what=f"stored spec of '{result.kind}'")
-    return replace(suite.aggregate([score_of(row.record) for row in rows], spec), kind=result.kind, spec=result.spec)
 
 
 def _values(result: Result) -> Any:

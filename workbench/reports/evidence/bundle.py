@@ -6,6 +6,7 @@
     data.json                  the data of each suite, by digest
     specs/  results/           spec and result of each suite and instrument on each model (`NAME.PART.json`)
     samples/                   every sample of every suite (Parquet)
+    told/                      what a suite's aggregate reads of its data beyond the samples' scores, where it reads anything
     cards/                     the calibration cards that stood to choose from
     findings.json  report.json  report.html
     journal.jsonl              what happened, hash-chained
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.core.errors import StoreError
@@ -49,7 +50,7 @@ data.json names by digest.
 @dataclass(frozen=True)
 class Evidence:
     """The content of a bundle. ``results`` and ``samples`` by ``NAME.PART``; ``circumstances`` as kept beside the report; ``events`` what
-    the run noted, in order; ``page`` the report as HTML."""
+    the run noted, in order; ``page`` the report as HTML; ``told`` what aggregating reads of the data, by its name in ``lab.told``."""
 
     run: Mapping[str, Any]
     plan: Plan
@@ -63,6 +64,7 @@ class Evidence:
     report: Report
     page: str
     models: Mapping[str, str]
+    told: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def entries_of(evidence: Evidence) -> dict[str, bytes]:
@@ -81,6 +83,7 @@ def entries_of(evidence: Evidence) -> dict[str, bytes]:
     for label, result in evidence.results.items():
         texts[f"results/{label}.json"] = result.to_json()
         texts[f"specs/{label}.json"] = canonical_json(dict(result.spec))
+    texts |= {f"told/{name}.json": canonical_json(dict(told)) for name, told in evidence.told.items()}
     texts |= {card_name(number, card): card.canonical() for number, card in enumerate(evidence.cards)}
     packed = {f"samples/{label}.parquet": to_parquet(rows) for label, rows in evidence.samples.items()}
     return {name: text.encode() for name, text in texts.items()} | packed

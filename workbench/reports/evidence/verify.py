@@ -89,6 +89,7 @@ class Content:
     data: Mapping[str, Any] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
     samples: dict[str, list[Row]] = field(default_factory=dict)
+    told: dict[str, dict[str, Any]] = field(default_factory=dict)
     cards: list[Card] = field(default_factory=list)
     findings: tuple[Finding, ...] = ()
     report: Any = None
@@ -196,6 +197,8 @@ def _read(entries: Mapping[str, bytes]) -> tuple[Content, list[Fault]]:
             content.results[file.removesuffix(".json")] = result
         elif folder == "cards" and (card := read(name, lambda text: Card.parse(json.loads(text)), None)) is not None:
             content.cards.append(card)
+        elif folder == "told" and (told := read(name, _mapping, None)) is not None:
+            content.told[file.removesuffix(".json")] = told
         elif folder == "samples":
             try:
                 content.samples[file.removesuffix(".parquet")] = from_parquet(entries[name], name)
