@@ -28,6 +28,8 @@ ONE: dict[str, Callable[[Any], object]] = {
     "paired_bootstrap": lambda v: stats.paired_bootstrap(v, v),
     "paired_permutation": lambda v: stats.paired_permutation(v, v),
     "slope": lambda v: stats.slope(v, v),
+    "unpaired_interval of a": lambda v: stats.unpaired_interval(v, GOOD),
+    "unpaired_interval of b": lambda v: stats.unpaired_interval(GOOD, v),
 }
 TWO: dict[str, Callable[[Any, Any], object]] = {
     "slope": stats.slope,

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workbench.cli.group import new_app
 from workbench.cli.output import show
+from workbench.cli.progress import bar
 from workbench.core.errors import UsageError
 
-app = new_app("Write the report of a finished run.")
+if TYPE_CHECKING:
+    from workbench.lab.audit import Audit
+
+LAST = ["last"]
+app = new_app("Write the report of a finished run, or of several side by side.")
 
 
 @app.command()
 def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="An audit's id, the beginning of it, or 'last'.")] = "last",
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN…", help="An audit's id, its beginning, or 'last'; several: side by side.")
+    ] = LAST,
     out: Annotated[str, typer.Option(metavar="FOLDER", help="Copy report.html and report.json there.")] = "",
     bundle: Annotated[str, typer.Option(metavar="FILE", help="Write the evidence bundle there, for `workbench verify`.")] = "",
     key: Annotated[str, typer.Option(metavar="NAME", help="Sign the bundle with this key of yours (a name or a file).")] = "",
@@ -24,14 +32,19 @@ def report(
     bom: Annotated[str, typer.Option(metavar="FILE", help="Write the model as a CycloneDX ML-BOM there.")] = "",
     language: Annotated[str, typer.Option(metavar="NAME", help="The language of what is written: en or zh.")] = "en",
 ) -> None:
-    """Show where an audit's report lies, after checking it, copy it or write it in another form; `last` is the newest audit."""
+    """Show where an audit's report lies, after checking it, copy it or write it in another form; `last` is the newest audit.
+
+    With several RUNs (audits or evaluations) their report side by side is written, which is a run of its own.
+    """
     from workbench.lab.evidence import write_bundle
     from workbench.lab.rendering import write_forms
-    from workbench.lab.reporting import copied, stored_report
+    from workbench.lab.reporting import copied
 
     if key and not bundle:
         raise UsageError("--key signs a bundle. Say where it goes with --bundle FILE.")
-    found = stored_report(run)
+    if bundle and len(runs) > 1:
+        raise UsageError("A bundle is one audit's evidence. Bundle the audits that are compared one by one.")
+    found = _found(runs)
     if out:
         found = copied(found, out)
     wanted = {name: file for name, file in (("pdf", pdf), ("card", card), ("bom", bom)) if file}
@@ -53,3 +66,14 @@ def report(
         "signer": written.signer,
     }
     show(document | {"bundle": facts}, (*lines, *written.lines()))
+
+
+def _found(runs: Sequence[str]) -> Audit:
+    """The stored report of one run, or one that is made now of several."""
+    from workbench.lab.comparison_report import compare_runs
+    from workbench.lab.reporting import stored_report
+
+    if len(runs) == 1:
+        return stored_report(runs[0])
+    with bar() as progress:
+        return compare_runs(runs, progress=progress)

@@ -77,7 +77,7 @@ def audit(
         store.put_findings(run, found.findings)
         here = Provenance.here()
         report = compose(wanted, facts, found, date=date or time.strftime("%Y-%m-%d", time.gmtime()), here=here)
-        made = _written(store, run, report, circumstances(facts, here))
+        made = write_pages(store, run, report, {CIRCUMSTANCES: circumstances(facts, here)})
         progress(1, 1, "done")
     return made
 
@@ -116,10 +116,12 @@ def _all_asked(plan: Plan, store: Store, run: str, progress: Progress) -> list[t
     return left_out
 
 
-def _written(store: Store, run: str, report: Report, beside: str) -> Audit:
+def write_pages(store: Store, run: str, report: Report, beside: Mapping[str, str] | None = None) -> Audit:
+    """Write the page and the data of a report into its run's folder, and the files ``beside`` them; each is whole or as it was."""
     folder = store.folder(run)
-    pages = {folder / "report.html": html.render(report), folder / "report.json": json.render(report), folder / CIRCUMSTANCES: beside}
-    for place, content in pages.items():
+    pages = {"report.html": html.render(report), "report.json": json.render(report), **(beside or {})}
+    for name, content in pages.items():
+        place = folder / name
         partial = place.with_suffix(place.suffix + ".partial")
         partial.write_text(content, encoding="utf-8")
         partial.replace(place)

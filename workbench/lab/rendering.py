@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from workbench.core.errors import StoreError, UnknownName
+from workbench.core.errors import StoreError, UnknownName, UsageError
 from workbench.reports.render import bom, card, html, pdf
 from workbench.reports.report import Report
 from workbench.reports.words import ENGLISH, languages
@@ -23,6 +23,8 @@ def write_forms(report: Report, wanted: Mapping[str, str | Path], *, language: s
     for name in wanted:
         if name not in FORMS:
             raise UnknownName("form of a report", name, FORMS)
+    if report.kind != "audit" and (own := sorted({"card", "bom"} & set(wanted))):
+        raise UsageError(f"The form '{own[0]}' is about one model, and a {report.kind} report is about several. Write it of an audit.")
     if language not in languages():
         raise UnknownName("language", language, languages())
     made = {name: FORMS[name](report, language=language) for name in wanted}

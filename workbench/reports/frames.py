@@ -22,7 +22,7 @@ def findings_frame(findings: Sequence[Finding]) -> pd.DataFrame:
         places, counts, null = phrases.places_of(finding), finding.denominators, finding.null
         rows.append(
             (
-                phrases.verdict_words(finding.verdict),
+                phrases.decided_words(finding),
                 finding.claim,
                 finding.subject,
                 finding.measure,

@@ -130,6 +130,12 @@ def verdict_words(verdict: Verdict, language: str = ENGLISH) -> str:
     return f"{MARKS[verdict]} {verdict_name(verdict, language)}"
 
 
+def decided_words(finding: Finding, language: str = ENGLISH) -> str:
+    """The verdict with its mark, and whether the finding was declared beforehand: ``◆ detected (exploratory)``."""
+    words = verdict_words(finding.verdict, language)
+    return f"{words} ({words_of(language)('status.exploratory')})" if finding.exploratory else words
+
+
 def because_words(finding: Finding, language: str = ENGLISH) -> str:
     """Why the verdict is what it is. Reasons of ``core.finding.decide`` are told in the language; a suite's own stay as they are."""
     if language == ENGLISH:

@@ -159,6 +159,7 @@ class Report(Spec):
 
     ``findings`` are those of the whole; a section may carry its own. All of them are stated in full once, first
     (``all_findings``), and sections point to them. ``identities``, ``coverage`` and ``limits`` have sections of their own.
+    ``kind``: of one model's audit, of runs side by side, or of the checkpoints of a training.
     """
 
     title: str = Field(min_length=1)
@@ -173,6 +174,7 @@ class Report(Spec):
     identities: tuple[Identity, ...] = later(())
     coverage: tuple[Coverage, ...] = later(())
     limits: tuple[str, ...] = later(())
+    kind: Literal["audit", "comparison", "trend"] = later("audit")
 
     @field_validator("left_out", mode="before")
     @classmethod

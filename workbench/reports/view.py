@@ -31,6 +31,7 @@ def view(report: Report, language: str = ENGLISH) -> View:
     cards = [finding_view(number, finding, language) for number, finding in enumerate(findings, start=1)]
     made: View = {
         "language": say.tag,
+        "kind": say(f"kind.{report.kind}"),
         "title": shown(report.title),
         "subject": shown(report.subject),
         "date": shown(report.date),
@@ -78,6 +79,7 @@ def finding_view(number: int, finding: Finding, language: str = ENGLISH) -> View
         "measure": shown(finding.measure),
         "source": shown(finding.source),
         "status": "" if finding.status == "standard" else say(f"status.{finding.status}"),
+        "badge": say("status.exploratory") if finding.exploratory else "",
         **_verdict(finding.verdict, language),
         "because": say("finding.because", because=shown(phrases.because_words(finding, language))) if finding.because else "",
         "effect": phrases.number(finding.effect, places, language),

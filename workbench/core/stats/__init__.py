@@ -12,6 +12,7 @@ from workbench.core.stats.permutation import Permuted, paired_permutation, permu
 from workbench.core.stats.power import mde_proportion, minimal_detectable_effect, sample_size, sample_size_proportion
 from workbench.core.stats.regression import Slope, slope
 from workbench.core.stats.resampling import Estimate, bootstrap, fewest, mean, paired_bootstrap, ratio
+from workbench.core.stats.unpaired import unpaired_interval
 
 __all__ = [
     "Equivalence",
@@ -45,5 +46,6 @@ __all__ = [
     "slope",
     "tost",
     "tost_estimate",
+    "unpaired_interval",
     "wilson",
 ]

@@ -123,4 +123,5 @@ def _metric(finding: Finding) -> dict[str, Any]:
 
 
 def _verdict(finding: Finding) -> str:
-    return _line(f"{finding.verdict.value}: {finding.claim}")
+    badge = " (exploratory)" if finding.exploratory else ""
+    return _line(f"{finding.verdict.value}{badge}: {finding.claim}")
