@@ -103,6 +103,21 @@ class Measured:
 
         return timed(go)
 
+    def asked(self, path: str) -> float:
+        """Seconds from a press on *All samples*, on a page that is open, to their table."""
+        self.open(path, "One sample")
+        still(self.page)
+        tables = self.page.locator('[data-testid="stDataFrame"] canvas')
+        before = tables.count()
+
+        def go() -> None:
+            self.page.get_by_text("All 10,000 samples").click()
+            self.page.wait_for_function(
+                "n => document.querySelectorAll('[data-testid=\"stDataFrame\"] canvas').length > n", arg=before, timeout=30_000
+            )
+
+        return timed(go)
+
     def heads(self, changes: int) -> list[float]:
         """Milliseconds from a press on a head to its pattern large."""
         times = []
@@ -129,12 +144,13 @@ def measure(url: str, page: Any, made: dict[str, str], server: psutil.Process) -
     small = f"/lab?model={made['small']}&prompt={prompt}&look=Attention"
     one.open(small, "All heads")
     still(page)
-    one.heads(17)  # every head once: what is asked for the first time is computed too
+    yield "a head seen for the first time, median (ms)", statistics.median(one.heads(17))  # what is not known yet is computed too
     times = sorted(one.heads(CHANGES))
     yield "change of a head, median (ms)", statistics.median(times)
     yield "change of a head, 95th percentile (ms)", times[int(0.95 * (len(times) - 1))]
     samples = f"/suites?run={made['samples']}&suite=trigger&all=true"
     yield "10,000 samples opened (s)", statistics.median(one.open(samples, "One sample") for _ in range(3))
+    yield "10,000 samples asked for on an open page (s)", statistics.median(one.asked(samples.replace("&all=true", "")) for _ in range(5))
     for tokens in (512, 2048):
         one.open("/", "Recent runs")
         still(page)

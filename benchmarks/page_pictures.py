@@ -36,17 +36,22 @@ PAGES = {
     "lab-change": f"/lab?model={TOWN}&prompt={PROMPT}&look=Change it&out=L1H0&dose=2",
     "lab-picture": "/lab?model=family:vit&look=Attention&look=Attribution",
     "causal": f"/causal?model={TOWN}&clean={PROMPT}&corrupt={CORRUPT}&at=1&pos=10",
+    "causal-circuit": f"/causal?model={TOWN}&clean={PROMPT}&corrupt={CORRUPT}&circuit=true",
+    "representations": "/representations?kind=read",
+    "representations-directions": f"/representations?kind=directions&dose=2&prompt={PROMPT}",
+    "representations-features": "/representations?kind=features",
     "instruments": "/instruments",
     "runs": "/runs",
     "suites": "/suites",
     "compare": "/compare",
-    "audit": "/audit",
+    "audit": "/audit?policy=town",
+    "own-task": "/own_task",
     "training": "/training",
     "calibration": "/calibration",
     "data": "/data",
 }
-README = {"home": "home", "lab": "lab", "lab-change": "lab-change", "causal": "causal", "suites": "suites", "compare": "compare",
-          "audit": "audit", "runs": "runs", "instruments": "instruments", "calibration": "calibration", "data": "data"}  # fmt: skip
+README = ("home", "lab", "lab-change", "causal", "causal-circuit", "representations", "suites", "compare", "audit", "runs", "instruments",
+          "calibration", "data")  # fmt: skip
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 WIDE, NARROW = (1360, 900), (390, 844)
 

@@ -9,9 +9,9 @@ from dashboards.gate import pass_or_stop
 PAGES = Path(__file__).parent / "views"
 PARTS = {
     "": {"home": "Home"},
-    "Look": {"lab": "Model lab", "causal": "Causal lab", "instruments": "Instruments"},
+    "Look": {"lab": "Model lab", "causal": "Causal lab", "representations": "Representations", "instruments": "Instruments"},
     "Results": {"runs": "Runs", "suites": "Suites", "compare": "Compare"},
-    "Work": {"audit": "Audit", "training": "Training"},
+    "Work": {"audit": "Audit", "own_task": "Own task", "training": "Training"},
     "Ground": {"calibration": "Calibration", "data": "Data"},
 }
 

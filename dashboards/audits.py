@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import streamlit as st
+
 from dashboards import reads, shelf
 from workbench.core.finding import Plan
+from workbench.core.spec import canonical_json
 from workbench.lab import audits, jobs
+from workbench.lab.evidence import write_bundle
+from workbench.lab.gating import policy
+from workbench.lab.gating.gate import gate
+from workbench.lab.rendering import FORMS
+from workbench.lab.reporting import stored_report
+from workbench.reports.exports import junit
+from workbench.reports.gate import Gate
 from workbench.store.records import RunRecord
 from workbench.store.runs import Store
 
@@ -79,3 +91,51 @@ def go_on(record: RunRecord) -> str:
 def again(record: RunRecord) -> str:
     """The command that goes on with it."""
     return audits.again(record)
+
+
+# --- what a finished one leaves -------------------------------------------------------------------------------
+
+
+@st.cache_data(show_spinner="Setting the pages …", max_entries=4)
+def pdf(run: str, digest: str) -> bytes:
+    """Its report as a PDF. ``digest``: that of the report's content."""
+    del digest
+    made = FORMS["pdf"](stored_report(run, store=shelf.store()).report)
+    assert isinstance(made, bytes)
+    return made
+
+
+@st.cache_data(show_spinner="Gathering the evidence …", max_entries=2)
+def bundle(run: str, digest: str) -> bytes:
+    """Its evidence bundle, unsigned: a page holds no key. Raises MissingData where a suite's set is not here."""
+    del digest
+    with tempfile.TemporaryDirectory(prefix="assay-bundle-") as folder:
+        return write_bundle(run, Path(folder) / "bundle.zip", store=shelf.store()).place.read_bytes()
+
+
+def policies() -> list[str]:
+    """The shipped policies."""
+    return policy.names()
+
+
+def held(run: str, chosen: str | Mapping[str, Any]) -> Gate:
+    """A finished audit held against a policy, shipped or as values. Raises CorruptFile, UsageError, and AssayError where a rule finds
+    nothing to decide on."""
+    return gate(run, chosen, store=shelf.store())
+
+
+def decisions(found: Gate) -> pd.DataFrame:
+    """One row a decision."""
+    rows = [
+        (one.state, one.rule, one.source, one.measure, one.effect, one.low, one.high, one.allowed, one.because) for one in found.decisions
+    ]
+    names = ["state", "rule", "of", "measure", "seen", "low", "high", "allowed", "because"]
+    return pd.DataFrame(rows, columns=pd.Index(names))
+
+
+def gate_files(found: Gate) -> dict[str, tuple[bytes, str]]:
+    """The gate as files by name, each with its type."""
+    return {
+        "gate.json": ((canonical_json(found.document()) + "\n").encode(), "application/json"),
+        "gate.junit.xml": (junit.render(found).encode(), "application/xml"),
+    }

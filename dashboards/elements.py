@@ -72,6 +72,31 @@ def progress_of(now: Standing) -> None:
         st.caption(plain(f"{event.time} {event.name} " + ", ".join(f"{k} {v}" for k, v in event.details.items())))
 
 
+def began(name: str, folder: str) -> None:
+    """Note a job that this session began, and run the page again to watch it."""
+    st.session_state[name] = folder
+    st.session_state.pop(f"{name}: why not", None)
+    st.rerun()
+
+
+def is_beginning(name: str) -> bool:
+    """Whether such a job was begun and is not there yet: a second press would begin another."""
+    return name in st.session_state
+
+
+def did_not_begin(name: str, words: str) -> None:
+    """Forget a job that came to nothing, so that another can be begun; why is said on the page until then."""
+    st.session_state.pop(name, None)
+    st.session_state[f"{name}: why not"] = words
+    st.rerun()
+
+
+def why_not(name: str) -> None:
+    """Why the last such job came to nothing, where it did."""
+    if words := st.session_state.get(f"{name}: why not", ""):
+        st.error(plain(words))
+
+
 def which_model(choices: Sequence[Choice]) -> str | None:
     """A model, chosen or typed, and named in the address; None where nothing is."""
     words = {choice.ref: choice.words for choice in choices}

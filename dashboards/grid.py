@@ -31,9 +31,28 @@ td:focus-visible { outline: 3px solid var(--st-text-color); outline-offset: 1px;
 """
 
 JS = """
+const mark = (box, chosen) => {
+  for (const one of box.querySelectorAll('td[role="gridcell"]')) {
+    const here = !!chosen && Number(one.dataset.r) === chosen[0] && Number(one.dataset.c) === chosen[1];
+    one.setAttribute('aria-selected', String(here));
+    if (chosen) one.setAttribute('tabindex', here ? '0' : '-1');
+  }
+};
+
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement;
   const before = root.querySelector('.scroll');
+  const drawn = JSON.stringify([data.title, data.rows, data.columns, data.cells, data.side]);
+  if (before && before.drawn === drawn) {  // only another cell is chosen: nothing is drawn again
+    const at = root.activeElement;
+    before.tell = setTriggerValue;
+    mark(before, data.chosen);
+    if (at && at.dataset && at.dataset.r !== undefined) {  // who walks the grid goes on from where they are
+      before.querySelectorAll('td[tabindex="0"]').forEach((one) => one.setAttribute('tabindex', '-1'));
+      at.setAttribute('tabindex', '0');
+    }
+    return;
+  }
   const held = before && (root.activeElement || document.activeElement);
   const focused = before && held && before.contains(held) ? [held.dataset.r, held.dataset.c] : null;
   const scrolled = before ? before.scrollLeft : 0;
@@ -45,6 +64,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
     return one;
   };
   const box = make('div', '', { class: 'scroll' });
+  box.drawn = drawn;
+  box.tell = setTriggerValue;
   box.style.setProperty('--side', (data.side || 44) + 'px');
   const title = make('p', data.title);
   const table = make('table', '', { role: 'grid', 'aria-label': data.title + '. ' + data.help });
@@ -93,7 +114,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
   };
   const choose = (one) => {
     go(one.dataset.r, one.dataset.c);
-    setTriggerValue('chosen', [Number(one.dataset.r), Number(one.dataset.c)]);
+    mark(box, [Number(one.dataset.r), Number(one.dataset.c)]);
+    box.tell('chosen', [Number(one.dataset.r), Number(one.dataset.c)]);
   };
   table.onkeydown = (event) => {
     const at = event.target;

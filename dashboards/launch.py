@@ -1,8 +1,8 @@
 """How the dashboard is started: one process, this machine only unless told otherwise, silent towards the outside.
 
 The settings stand both here and in ``.streamlit/config.toml`` beside the app: the command line wins over whatever a user's
-own configuration or environment says. On an address that other machines reach, nobody sees a page without the token (``gate``), and
-the names the server answers to are those that were given.
+own configuration or environment says. On an address that other machines reach, nobody sees a page without the token or without having
+signed in (``gate``, ``people``), and the names the server answers to are those that were given.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dashboards import people
 from workbench.core.errors import BadValue, MissingExtra
 
 ADDRESS = "127.0.0.1"
@@ -63,17 +64,19 @@ def address(port: int, host: str = ADDRESS) -> str:
 def command(port: int, host: str = ADDRESS, names: Sequence[str] = ()) -> list[str]:
     """The command that serves the dashboard on ``port`` of ``host`` until it is stopped. ``names``: what else browsers call that host.
 
-    Raises BadValue for a port outside 1 to 65535, for a host that other machines reach where the environment holds no token, and for all
-    addresses at once (``0.0.0.0``) without a name to answer to; MissingExtra where Streamlit is not installed.
+    Raises BadValue for a port outside 1 to 65535, for a host that other machines reach where the environment holds no token and nobody
+    signs in, and for all addresses at once (``0.0.0.0``) without a name to answer to; MissingExtra where Streamlit is not installed; and
+    what ``people.settings`` raises.
     """
     if not 1 <= port <= 65535:
         raise BadValue("the port", port, "from 1 to 65535")
     if importlib.util.find_spec("streamlit") is None:
         raise MissingExtra("streamlit", "dashboard", "The dashboard")
-    if not is_local(host) and len(token()) < SHORTEST:
+    signing = people.settings() if people.wanted() else None
+    if not is_local(host) and signing is None and len(token()) < SHORTEST:
         raise BadValue(
             "the address", host, f"this machine's own (127.0.0.1) where {TOKEN} holds no token of at least {SHORTEST} characters",
-            do=f"Set {TOKEN} to a secret in the environment, and put a proxy with TLS in front: the token is asked for on the page.",
+            do=f"Set {TOKEN} to a secret in the environment, or let people sign in ({people.FILE}), and put a proxy with TLS in front.",
         )  # fmt: skip
     if host in EVERYWHERE and not names:
         raise BadValue("the names", "none", f"at least one where all addresses ('{host}') are served", do="Give --name HOST.")
@@ -82,6 +85,7 @@ def command(port: int, host: str = ADDRESS, names: Sequence[str] = ()) -> list[s
         chosen["browser.serverAddress"] = names[0] if names else host
     flags = [f"--{name}={value}" for name, value in chosen.items()]
     flags += [f"--server.allowedHosts={name}" for name in _answered(host, names)]
+    flags += [f"--secrets.files={signing}"] if signing is not None else []
     return [sys.executable, "-m", "streamlit", "run", str(APP), f"--server.port={port}", *flags]
 
 

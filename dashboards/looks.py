@@ -1,10 +1,12 @@
 """What the two lab pages ask of a model, each answer kept while it is looked at: a head, a layer or a token changed asks nothing twice.
 
-``what`` is a prompt, or the number of a row for models that nobody can type to.
+``what`` is a prompt, or the number of a row for models that nobody can type to, or a file of one's own.
 """
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -13,12 +15,20 @@ import streamlit as st
 from dashboards import reads
 from dashboards.elements import told
 from workbench.core.charts.heat import token_heat
-from workbench.core.charts.multiples import pattern_picture
 from workbench.core.protocol import Inputs
 from workbench.core.result import Result
-from workbench.lab import heads, lens, live, pokes, rows, swaps
+from workbench.lab import heads, lens, live, pokes, rows, swaps, uploads, wires
 
-What = str | int
+
+@dataclass(frozen=True)
+class Own:
+    """A file that was given on the page: its content's sha256, and its name."""
+
+    digest: str
+    name: str
+
+
+What = str | int | Own
 QUALITY = "explanation-quality"
 PATCHING, COMPONENTS = swaps.PATCHING, swaps.COMPONENTS
 
@@ -43,13 +53,41 @@ def rows_of(ref: str, fingerprint: str) -> rows.Rows | None:
     return rows.rows_of(ref, reads.store_if_any())
 
 
+def endings(ref: str) -> tuple[str, ...]:
+    """What files of one's own the model can be given."""
+    return uploads.endings(reads.model(ref))
+
+
+def prepared(ref: str) -> str:
+    """How such a file is made into what the model reads."""
+    return uploads.prepared(reads.model(ref))
+
+
+def keep(name: str, content: bytes) -> Own:
+    """Keep a file while it is looked at; in memory alone."""
+    digest = hashlib.sha256(content).hexdigest()
+    if content_of(digest, content) != content:  # forgotten meanwhile
+        content_of.clear(digest)
+        content_of(digest, content)
+    return Own(digest, name)
+
+
+@st.cache_resource(show_spinner=False, max_entries=16)
+def content_of(digest: str, _content: bytes = b"") -> bytes:
+    """A file that was kept; empty once it was not looked at for long."""
+    del digest
+    return _content
+
+
 @st.cache_resource(show_spinner=False, max_entries=64)
 def given(ref: str, fingerprint: str, what: What) -> str | Inputs:
-    """A prompt as it is, or a row's inputs."""
+    """A prompt as it is, or a row's inputs. Raises as ``uploads.own_inputs`` does."""
     if isinstance(what, str):
         return what
     found = rows_of(ref, fingerprint)
     assert found is not None, "a row was chosen from those there are"
+    if isinstance(what, Own):
+        return uploads.own_inputs(reads.model(ref), found, content_of(what.digest), what.name)
     return rows.row_inputs(reads.model(ref), found, what)
 
 
@@ -78,7 +116,7 @@ def stacks(ref: str) -> tuple[heads.Stack, ...]:
     return heads.stacks(reads.model(ref))
 
 
-@st.cache_resource(show_spinner="Reading all heads …", max_entries=16)
+@st.cache_resource(show_spinner="Reading all heads …", max_entries=6)
 def all_heads(ref: str, fingerprint: str, what: What, stack: int) -> heads.HeadViews:
     """Every head of a stack."""
     return heads.head_views(reads.model(ref), given(ref, fingerprint, what), stacks(ref)[stack])
@@ -97,14 +135,27 @@ def _asked(ref: str, what: What, stack: int, place: tuple[int, int]) -> dict[str
 
 
 @st.cache_resource(show_spinner=False, max_entries=256)
+def head_view(ref: str, fingerprint: str, what: What, stack: int, place: tuple[int, int]) -> dict[str, Any]:
+    """One head as plain values for ``pattern``: out of what was kept of all heads where the text is short, else asked for by itself."""
+    if isinstance(what, str):
+        tokens = live.tokens_of(reads.model(ref), what).pieces
+        found = heads.kept_head(all_heads(ref, fingerprint, what, stack), *place, tokens)
+        if found is not None:
+            return found
+        # of a long text the result is megabytes: not kept beside the view
+        return heads.one_head(live.ask(reads.model(ref), live.ATTENTION, what, **_asked(ref, what, stack, place)))
+    return heads.one_head(head(ref, fingerprint, what, stack, place))
+
+
+def over_picture(ref: str, fingerprint: str, what: What, stack: int, place: tuple[int, int]) -> bool:
+    """Whether a head's positions are parts of a picture, so that it is laid over that."""
+    return not isinstance(what, str) and "picture" in head(ref, fingerprint, what, stack, place).values.attrs
+
+
+@st.cache_resource(show_spinner=False, max_entries=256)
 def head_drawn(ref: str, fingerprint: str, what: What, stack: int, place: tuple[int, int]) -> dict[str, Any]:
-    """One head's chart: weight by weight, or as a picture where the text is long."""
-    found: Any = head(ref, fingerprint, what, stack, place)
-    if found.values.sizes["query"] <= heads.MAPPED or "picture" in found.values.attrs:
-        return found.plot().to_dict()
-    weights = found.values.pattern.isel(layer=0, head=0, batch=0).values
-    tokens = [str(token) for token in found.values.query_token.values[0]]
-    return pattern_picture(weights, tokens, title=f"Layer {place[0]}, head {place[1]}").to_dict()
+    """One head laid over the picture that its positions are parts of."""
+    return head(ref, fingerprint, what, stack, place).plot().to_dict()
 
 
 @st.cache_resource(show_spinner=False, max_entries=256)
@@ -157,3 +208,30 @@ def swapped(ref: str, fingerprint: str, clean: str, corrupt: str, **place: Any) 
     """One activation put from one prompt's run into the other's."""
     del fingerprint
     return swaps.swapped(reads.model(ref), clean, corrupt, **place)
+
+
+@st.cache_resource(show_spinner="Finding the circuit …", max_entries=16)
+def circuit(ref: str, fingerprint: str, clean: str, corrupt: str, **asked: str) -> Result:
+    """Circuits of several sizes between two prompts."""
+    del fingerprint
+    return wires.found(reads.model(ref), clean, corrupt, **asked)
+
+
+def circuit_sizes(found: Result) -> tuple[wires.Size, ...]:
+    """The circuits that were run, smallest first."""
+    return wires.sizes_of(found)
+
+
+def circuit_drawn(found: Result, one: wires.Size) -> dict[str, Any]:
+    """One of them as a drawing."""
+    return wires.drawn(found, one).to_dict()
+
+
+def circuit_words(one: wires.Size) -> str:
+    """What it keeps, in a sentence."""
+    return wires.said(one)
+
+
+def circuit_edges(found: Result, one: wires.Size) -> pd.DataFrame:
+    """Its edges, strongest first."""
+    return wires.edges_of(found, one.size)

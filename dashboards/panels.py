@@ -9,12 +9,13 @@ import streamlit as st
 from dashboards import looks, reads
 from dashboards.elements import chart_of, pick, plain, told
 from dashboards.grid import press
+from dashboards.pattern import pattern
 from workbench.core.charts.heat import shown
 from workbench.lab import heads, live, pokes
 
 NO_FOIL = "no foil"
-TABLED = 128
-"""Tokens up to which a pattern is also a table."""
+TABLED, MOST_WORDS = 128, 512
+"""Tokens up to which a pattern is also a table, and up to which what one position reads is drawn."""
 ROLLOUT = "attention-rollout"
 
 
@@ -43,9 +44,8 @@ def attention(ref: str, what: looks.What) -> None:
             press(views.grid(), f"heads-{stack}", (layers.index(layer), number), chosen, side=small(views.heads))
             st.caption("One picture a head: rows read, columns are read from; press one to see it large.")
         with right:
-            one_head(ref, fingerprint, what, stack, (layer, number))
+            one_head(ref, fingerprint, what, stack, (layer, number), views.width)
         with told():
-            one_position(ref, fingerprint, what, stack, (layer, number), views.width)
             rollout(ref, fingerprint, what)
 
 
@@ -54,25 +54,29 @@ def small(count: int) -> int:
     return max(24, min(64, 250 // max(1, count)))
 
 
-def one_head(ref: str, fingerprint: str, what: looks.What, stack: int, place: tuple[int, int]) -> None:
-    result = looks.head(ref, fingerprint, what, stack, place)
-    chart_of(looks.head_drawn(ref, fingerprint, what, stack, place), f"Attention of layer {place[0]}, head {place[1]}.")
+def one_head(ref: str, fingerprint: str, what: looks.What, stack: int, place: tuple[int, int], width: int) -> None:
+    if looks.over_picture(ref, fingerprint, what, stack, place):
+        chart_of(looks.head_drawn(ref, fingerprint, what, stack, place), f"Attention of layer {place[0]}, head {place[1]}.")
+        one_position(ref, fingerprint, what, stack, place, width)
+    else:
+        pattern(looks.head_view(ref, fingerprint, what, stack, place), f"pattern-{stack}")
     st.caption(
         "Each row is a token and says how much it reads from each; a row adds up to one. A weight says where a head reads, not what it "
         "does with it."
     )
-    if isinstance(what, str) and result.values.sizes["query"] <= TABLED:
-        with st.expander("Attention as a table"):
-            st.dataframe(live.attention_table(result), alt="Attention weights: a row a reading token, a column a token read from")
+    if isinstance(what, str) and width <= TABLED:
+        unfolded = st.expander("Attention as a table", key="attention-table", on_change="rerun")
+        if unfolded.open:  # closed, it is neither made nor sent
+            table = live.attention_table(looks.head(ref, fingerprint, what, stack, place))
+            unfolded.dataframe(table, alt="Attention weights: a row a reading token, a column a token read from")
 
 
 def one_position(ref: str, fingerprint: str, what: looks.What, stack: int, place: tuple[int, int], width: int) -> None:
+    if width > MOST_WORDS:
+        st.caption(f"What one position reads is drawn for up to {MOST_WORDS} of them.")
+        return
     query = st.number_input("Position that reads", 0, width - 1, width - 1, key=f"query-{width}")
-    picture = looks.reading(ref, fingerprint, what, stack, place, int(query)) if width <= 512 else None
-    if picture is None:
-        st.caption("The text is too long to lay its weights over its words.")
-    else:
-        chart_of(picture, f"What position {query} reads")
+    chart_of(looks.reading(ref, fingerprint, what, stack, place, int(query)), f"What position {query} reads")
 
 
 def rollout(ref: str, fingerprint: str, what: looks.What) -> None:

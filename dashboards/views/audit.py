@@ -7,13 +7,19 @@ from typing import Any
 import streamlit as st
 
 from dashboards import audits, reads, shelf
-from dashboards.elements import kept, link, plain, progress_of, told
+from dashboards.elements import began, did_not_begin, is_beginning, kept, link, plain, progress_of, told, why_not
 from workbench.core.errors import StoreError
 from workbench.core.finding import Plan
 from workbench.store.records import RunRecord
 
-EVERY_S = 2
+EVERY_S, BEGUN = 2, "begun audit"
 NO_REFERENCE = "none: no comparison"
+NO_POLICY = "none"
+GATES = {
+    "pass": "passed: every bound lies inside what is allowed.",
+    "fail": "failed: a bound lies outside what is allowed.",
+    "inconclusive": "undecided: there is not enough evidence for either.",
+}
 WORDS = {"running": "running", "done": "finished", "interrupted": "stopped", "failed": "failed"}
 
 
@@ -29,8 +35,9 @@ def page() -> None:
         records = ()
     with st.expander("A new audit", expanded=not records):
         new()
-    if begun := st.session_state.get("begun audit"):
-        begins(begun)
+    why_not(BEGUN)
+    if is_beginning(BEGUN):
+        begins(st.session_state[BEGUN])
     if not records:
         st.info("There is no audit yet. The form above begins one, and so does `workbench audit` at the command line.")
         return
@@ -59,14 +66,16 @@ def new() -> None:
         suites, instruments = audits.offered()
         models = audits.models()
         model = right.selectbox("Model to audit: choose one, or type a reference", models, index=models.index(base.model),
-                                accept_new_options=True, key="audited")  # fmt: skip
+                                accept_new_options=True, key=f"audited-{shipped}")  # fmt: skip
         beside = [NO_REFERENCE, *models]
         first = beside.index(base.reference) if base.reference in beside else 0
         words = "Reference it is compared with: choose one, or type a reference"
-        reference = left.selectbox(words, beside, index=first, accept_new_options=True, key="beside")
-        level = right.number_input("Level of the intervals", 0.8, 0.999, base.level, 0.01, format="%.3f", key="level")
-        asked = st.multiselect("Suites", list(suites), base.suites, format_func=suites.__getitem__, key="suites")
-        tools = st.multiselect("Instruments", list(instruments), base.instruments, format_func=instruments.__getitem__, key="instruments")
+        reference = left.selectbox(words, beside, index=first, accept_new_options=True, key=f"beside-{shipped}")
+        level = right.number_input("Level of the intervals", 0.8, 0.999, base.level, 0.01, format="%.3f", key=f"level-{shipped}")
+        asked = st.multiselect("Suites", list(suites), base.suites, format_func=suites.__getitem__, key=f"suites-{shipped}")
+        tools = st.multiselect(
+            "Instruments", list(instruments), base.instruments, format_func=instruments.__getitem__, key=f"instruments-{shipped}"
+        )
         settings = st.text_input("Settings, as after --set, with spaces between them", placeholder="trigger.count=50", key="settings")
         changes: dict[str, Any] = {
             "model": model or "", "reference": None if reference in (None, NO_REFERENCE) else reference, "suites": asked,
@@ -85,10 +94,9 @@ def offer(plan: Plan) -> None:
         st.caption("An organism that was never used here is trained first, which takes minutes. You can close the page meanwhile.")
     with st.expander("The plan, whole"):
         st.code(audits.written(plan), language="yaml")
-    if st.button("Begin the audit", type="primary", key="begin"):
+    if st.button("Begin the audit", type="primary", key="begin", disabled=is_beginning(BEGUN)):
         with told():
-            st.session_state["begun audit"] = audits.begin(plan)
-            st.rerun()
+            began(BEGUN, audits.begin(plan))
 
 
 @st.fragment(run_every=EVERY_S)
@@ -97,12 +105,12 @@ def begins(folder: str) -> None:
     with told():
         status, run = audits.begun(folder)
         if run:
-            del st.session_state["begun audit"]
+            del st.session_state[BEGUN]
             st.session_state.pop("run", None)
             st.query_params["run"] = run
             st.rerun()
         elif status.over:
-            st.error(plain(f"It did not begin: {status.words}"))
+            did_not_begin(BEGUN, f"It did not begin: {status.words}")
         else:
             st.info("It is starting: its libraries are loaded and its plan is checked.")
 
@@ -141,8 +149,8 @@ def stopped(record: RunRecord) -> None:
     st.warning(plain(f"{words}. {record.note} What it has asked is kept.".replace(".  ", ". ")))
     st.code(audits.again(record), language=None)
     if st.button("Go on with it", key="resume"):
-        st.session_state["begun audit"] = audits.go_on(record)
-        st.rerun()
+        with told():
+            began(BEGUN, audits.go_on(record))
 
 
 def results(record: RunRecord) -> None:
@@ -155,14 +163,58 @@ def results(record: RunRecord) -> None:
     if files is None:
         st.caption("The report is written at the end.")
         return
-    st.subheader("Report")
-    html, json = st.columns(2, width=420)
-    html.download_button("Download as HTML", files.html, f"report-{record.id}.html", "text/html", key="html", on_click="ignore")
-    json.download_button("Download as JSON", files.json, f"report-{record.id}.json", "application/json", key="json", on_click="ignore")
-    st.caption(f"sha256 of the content: {files.digest}. `workbench report {record.id}` copies both files.")
+    held(record.id)
+    st.header("Report")
+    taken(record.id, files)
     if st.toggle("Read it here", value=True, key="read"):
         # in a frame of its own origin: what stands in a report reaches nothing of this page
         st.iframe(files.framed, height=900, alt=f"The report of audit {record.id}")
+
+
+@st.fragment
+def taken(run: str, files: reads.ReportFiles) -> None:
+    """The report as files. What takes long to make is made when it is asked for."""
+    html, json, pdf, bundle = st.columns(4)
+    html.download_button("Download as HTML", files.html, f"report-{run}.html", "text/html", key="html", on_click="ignore")
+    json.download_button("Download as JSON", files.json, f"report-{run}.json", "application/json", key="json", on_click="ignore")
+    made = (
+        (pdf, "PDF", "pdf", "application/pdf", audits.pdf),
+        (bundle, "evidence bundle", "zip", "application/zip", audits.bundle),
+    )
+    for place, what, ending, kind, make in made:
+        with place:
+            if st.session_state.get(f"made-{ending}") != files.digest:
+                if not st.button(f"Make the {what}", key=f"make-{ending}"):
+                    continue
+                st.session_state[f"made-{ending}"] = files.digest
+            with told():
+                st.download_button(f"Download the {what}", make(run, files.digest), f"report-{run}.{ending}", kind, key=ending,
+                                   on_click="ignore")  # fmt: skip
+    st.caption(
+        f"sha256 of the content: {files.digest}. `workbench report {run}` copies HTML and JSON. The bundle from here is not signed, since "
+        f"a page holds no key: `workbench report {run} --bundle out.zip --key NAME` signs, `workbench verify` checks either."
+    )
+
+
+@st.fragment
+def held(run: str) -> None:
+    """The audit held against a policy."""
+    st.header("Gate")
+    chosen = st.selectbox("Policy it is held against", [NO_POLICY, *audits.policies()], key="policy", bind="query-params")
+    if chosen == NO_POLICY:
+        st.caption(
+            "A policy says what a model may show, as limits on confidence bounds. `workbench gate RUN --policy FILE` takes your own."
+        )
+        return
+    with told():
+        found = audits.held(run, chosen)
+        {"pass": st.success, "fail": st.error}.get(found.state, st.warning)(plain(f"Policy {found.policy}: {GATES[found.state]}"))
+        for one in found.decisions:
+            st.markdown(f"- **{plain(one.state)}**: {plain(one.text())}")
+        with st.expander("Decisions as a table"):
+            st.dataframe(audits.decisions(found), hide_index=True, alt="Each rule of the policy with what was seen and what is allowed")
+        for place, (name, (content, kind)) in zip(st.columns(2, width=420), audits.gate_files(found).items(), strict=True):
+            place.download_button(f"Download {name}", content, f"{run}-{name}", kind, key=name, on_click="ignore")
 
 
 page()

@@ -12,6 +12,8 @@ from dashboards.grid import press
 from dashboards.panels import target_of
 
 CLEAN, CORRUPT = "the nurse visited the visitor by the big market because", "the judge visited the visitor by the big market because"
+NEAR = 0.1
+"""How near to 1 the circuit is that is shown first."""
 DIRECTIONS = {
     "denoising": "denoising: run the corrupt prompt, put clean activations in (what is enough)",
     "noising": "noising: run the clean prompt, put corrupt activations in (what is needed)",
@@ -38,6 +40,7 @@ def page() -> None:
         asked = target_of(ref, clean)
         if asked is not None:
             grid(ref, clean, corrupt, asked)
+            circuit(ref, clean, corrupt, asked)
 
 
 def alignment(ref: str, clean: str, corrupt: str) -> bool:
@@ -95,6 +98,32 @@ def swapped(ref: str, clean: str, corrupt: str, **where: Any) -> None:
         chart_of(found.plot().to_dict(), found.summary())
         with st.expander("Answers as a table"):
             st.dataframe(found.to_frame(), hide_index=True, alt="Probabilities of the plain run, the patched one, and the one it came from")
+
+
+@st.fragment
+def circuit(ref: str, clean: str, corrupt: str, asked: dict[str, str]) -> None:
+    """Which edges between parts carry the difference, as a graph of the size that is chosen."""
+    st.header("The circuit")
+    if not st.toggle("Find which edges between the model's parts carry the difference", key="circuit", bind="query-params"):
+        return
+    with told():
+        found = looks.circuit(ref, reads.fingerprint(ref), clean, corrupt, **asked)
+        sizes = looks.circuit_sizes(found)
+        words = {one.edges: one.words for one in sizes}
+        near = next((one.edges for one in sizes if abs(one.faithfulness - 1) <= NEAR), sizes[-1].edges)
+        chosen = st.select_slider("Edges in the circuit, and how much of the difference they keep", list(words), near,
+                                  format_func=words.__getitem__, key=f"edges-{len(words)}")  # fmt: skip
+        one = next(one for one in sizes if one.edges == chosen)
+        st.markdown(plain(looks.circuit_words(one)))
+        chart_of(looks.circuit_drawn(found, one), f"The circuit of {one.edges} edges")
+        with st.expander("Edges as a table"):
+            st.dataframe(looks.circuit_edges(found, one), hide_index=True, alt="The edges of the circuit, strongest first")
+        chart_of(found.plot().to_dict(), "Faithfulness of circuits by size")
+        st.caption(
+            "Found and run on this one pair of prompts, so it may not hold for others. This command asks the same and keeps it as a run; "
+            "texts and corrupt twins can be given again and again, for many pairs:"
+        )
+        st.code(reads.again("circuit-discovery", ref, clean, corrupt=corrupt, **asked), language=None, wrap_lines=True)
 
 
 page()

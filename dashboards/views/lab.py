@@ -43,8 +43,8 @@ def which_text() -> str:
     return st.text_area("Prompt", PROMPT, key="prompt", height=80, bind="query-params")
 
 
-def which_row(ref: str) -> int | None:
-    """A held-out row, for a model that reads pictures, sounds or pairs."""
+def which_row(ref: str) -> looks.What | None:
+    """A held-out row, for a model that reads pictures, sounds or pairs; or a picture or a sound of one's own."""
     model = reads.model(ref)
     rows = looks.rows_of(ref, reads.fingerprint(ref))
     if rows is None:
@@ -55,8 +55,13 @@ def which_row(ref: str) -> int | None:
     if rows.warning and not st.toggle("Show rows that may offend", key="shown"):
         st.warning(plain(f"These are {rows.words}. {rows.warning}"))
         return None
-    label = f"Row: one of {rows.words}"
-    return int(st.number_input(label, 0, rows.count - 1, 0, key="row", bind="query-params"))
+    left, right = st.columns(2)
+    row = int(left.number_input(f"Row: one of {rows.words}", 0, rows.count - 1, 0, key="row", bind="query-params"))
+    if kinds := looks.endings(ref):
+        words = f"Or a file of your own ({', '.join(kinds)}; it stays in this server's memory)"
+        if (given := right.file_uploader(words, type=list(kinds), key="own")) is not None:
+            return looks.keep(given.name, given.getvalue())
+    return row
 
 
 def show_input(ref: str, what: looks.What) -> None:
@@ -67,11 +72,13 @@ def show_input(ref: str, what: looks.What) -> None:
         height = min(38 + 35 * len(tokens.ids), 320)
         st.dataframe(tokens.frame(), hide_index=True, height=height, alt="The prompt's tokens with their ids")
         return
-    st.header("Row")
+    own = isinstance(what, looks.Own)
+    st.header("Your file" if own else "Row")
     model = reads.model(ref)
-    st.markdown(
-        plain(f"Row {what} of {model.family}: what the model is asked about it is its own answer, so every look below explains that.")
-    )
+    about = f"{what.name}, as this {model.family} model reads it" if isinstance(what, looks.Own) else f"Row {what} of {model.family}"
+    st.markdown(plain(f"{about}: what the model is asked about it is its own answer, so every look below explains that."))
+    if own:
+        st.caption(plain(looks.prepared(ref)))
     st.caption("A picture or a spectrogram is shown under what its parts are worth, below.")
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboards import reads
-from dashboards.elements import chart_of, plain, told
+from dashboards.elements import began, chart_of, did_not_begin, is_beginning, plain, told, why_not
 from workbench.core.errors import StoreError
 from workbench.store.records import RunRecord
 
-EVERY_S = 2
+EVERY_S, BEGUN = 2, "begun"
 WORDS = {"running": "running", "done": "finished", "interrupted": "stopped", "failed": "failed"}
 
 
@@ -25,8 +25,9 @@ def page() -> None:
         records = ()
     with st.expander("Start a training", expanded=not records):
         start()
-    if begun := st.session_state.get("begun"):
-        begins(begun)
+    why_not(BEGUN)
+    if is_beginning(BEGUN):
+        begins(st.session_state[BEGUN])
     if not records:
         st.info("There are no trainings yet. The form above starts one, and so does `workbench train town-target` at the command line.")
         return
@@ -76,8 +77,7 @@ def stands(found: reads.Course) -> None:
     if status in ("interrupted", "failed"):
         st.code(found.resume, language=None)
         if st.button("Go on with it", key="resume"):
-            st.session_state["begun"] = reads.resume_training(found)
-            st.rerun()
+            began(BEGUN, reads.resume_training(found))
     curves(found)
 
 
@@ -102,10 +102,9 @@ def start() -> None:
     settings = right.text_input(
         "Settings, as after --set, with spaces between them", placeholder="train.steps=500 watch.measures=[induction]", key="settings"
     )
-    if st.button("Start", key="start"):
+    if st.button("Start", key="start", disabled=is_beginning(BEGUN)):
         with told():
-            st.session_state["begun"] = reads.start_training(name, settings)
-            st.rerun()
+            began(BEGUN, reads.start_training(name, settings))
 
 
 @st.fragment(run_every=EVERY_S)
@@ -113,12 +112,12 @@ def begins(folder: str) -> None:
     """A training this page started or took up again, until its run is there to be looked at."""
     status, run = reads.begun_training(folder)
     if run:
-        del st.session_state["begun"]
+        del st.session_state[BEGUN]
         st.session_state.pop("training", None)
         st.query_params["run"] = run
         st.rerun()
     elif status.over:
-        st.error(plain(f"It did not begin: {status.words}"))
+        did_not_begin(BEGUN, f"It did not begin: {status.words}")
     else:
         st.info("It is starting: its libraries, its data and its model are being prepared.")
 

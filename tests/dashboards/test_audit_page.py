@@ -49,17 +49,17 @@ def test_an_empty_page_begins_the_shipped_plan(tmp_path: Path, monkeypatch: pyte
 def test_what_is_chosen_is_what_is_asked(home: Home, started: list[dict[str, Any]]) -> None:
     page = opened("audit.py")
     box(page, "Reference").set_value("none: no comparison")
-    page.multiselect(key="suites").set_value(["trigger"])
-    page.multiselect(key="instruments").set_value([])
+    page.multiselect(key="suites-town").set_value(["trigger"])
+    page.multiselect(key="instruments-town").set_value([])
     page.text_input(key="settings").set_value("trigger.count=50").run()
     settled(page).button(key="begin").click().run()
     plan = started[0]["plan"]
     assert (plan["suites"], plan["instruments"], plan["reference"]) == (["trigger"], [], None)
     assert plan["settings"] == {"trigger": {"count": 50}}
     page.text_input(key="settings").set_value("")
-    page.multiselect(key="suites").set_value([]).run()
+    page.multiselect(key="suites-town").set_value([]).run()
     assert "Nothing would be asked" in "".join(one.value for one in page.warning)
-    page.multiselect(key="suites").set_value(["trigger", "crows-pairs"]).run()
+    page.multiselect(key="suites-town").set_value(["trigger", "crows-pairs"]).run()
     for typed, words in (("trigger.count", "of the form name=value"), ("trigger.file='x", "A quote is not closed"),
                          ("crows-pairs.file=/etc/passwd", "inside a folder that the dashboard may open")):  # fmt: skip
         page.text_input(key="settings").set_value(typed).run()

@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tests.dashboards.conftest import Home
+from tests.dashboards.conftest import Home, tiny
 from tests.dashboards.test_journey import PATIENCE_MS, served
 from tests.reports.browser import chromium
+from workbench.lab.refs import checkpoint_of
+from workbench.store.runs import Store
+from workbench.training.checkpoint import write
 
 pytestmark = pytest.mark.full
 PROMPT, OTHER = "The nurse said that", "The pilot said that"
@@ -53,7 +57,7 @@ def test_press_link_patch_and_compare(home: Home, tmp_path: Path) -> None:
         shared.locator("svg text", has_text="Layer 0, head 0").first.wait_for()
 
         causal = opened(context, f"{url}/causal?model={ref}&clean={PROMPT}&corrupt={OTHER}")
-        causal.get_by_text("they differ at 1: 2").wait_for()
+        causal.get_by_text("differ at position 2 alone").wait_for()
         causal.get_by_role("grid", name="resid_pre").locator('td[data-r="0"][data-c="4"]').click()
         causal.get_by_text("resid_pre of layer 1 at position 4").first.wait_for()
         causal.wait_for_url("**pos=4**")
@@ -87,3 +91,49 @@ def test_two_sessions_on_one_model_do_not_meet(home: Home) -> None:
         assert watching.get_by_text("After the prompt").first.inner_text() == before
         one.close()
         other.close()
+
+
+def leaning() -> Any:
+    """A model that has learned, from a few hundred sentences, that nurses are she and pilots are he."""
+    model = tiny(seed=3)
+    assert model.tokenizer is not None
+    texts = [f"The {job} said that {who} had a question" for job, who in (("nurse", "she"), ("pilot", "he"))]
+    rows = [torch.tensor([model.tokenizer.encode(text, bos=True)]) for text in texts]
+    step = torch.optim.AdamW(model.train().parameters(), lr=3e-3)
+    for _ in range(120):
+        for row in rows:
+            logits = model.run(row, grad=True).logits
+            assert logits is not None
+            torch.nn.functional.cross_entropy(logits[0, :-1], row[0, 1:]).backward()
+        step.step()
+        step.zero_grad()
+    return model.eval()
+
+
+def test_a_planted_bias_is_found_by_hand(tmp_path: Path) -> None:
+    """One prompt, its twin, what moved the answer, and where the two part: each points at the occupation."""
+    with Store.open(tmp_path / "home") as store:
+        trained = store.runs.create("train", {"name": "leaning"}, "recipe:leaning")
+        write(checkpoint_of(store, trained) / "final", leaning())
+        store.runs.finish(trained)
+    ref = f"run:{trained}"
+    with served(Home(tmp_path / "home", "", "", "", "")) as (url, _), chromium() as browser:
+        context = browser.new_context(viewport={"width": 1360, "height": 1400})
+        page = opened(context, f"{url}/lab?model={ref}&prompt={PROMPT}&look=Attribution")
+        page.get_by_text("After the prompt, '·she' has probability").first.wait_for()
+        prompt = page.get_by_role("textbox", name="Prompt")
+        prompt.fill(OTHER)
+        prompt.press("Control+Enter")
+        page.get_by_text("After the prompt, '·he' has probability").first.wait_for()
+
+        page = opened(context, f"{url}/lab?model={ref}&prompt={PROMPT}&look=Attribution&target=·she&foil=·he")
+        page.get_by_text("the completeness gap is").first.wait_for()
+        page.locator("svg text", has_text="·nurse").first.wait_for()
+
+        causal = opened(context, f"{url}/causal?model={ref}&clean={PROMPT}&corrupt={OTHER}&target=·she&foil=·he&pos=2&at=0")
+        causal.get_by_text("differ at position 2 alone").wait_for()
+        causal.get_by_text("the likeliest answer was '·he' and is '·she' now").first.wait_for()
+        causal.get_by_role("grid", name="resid_pre").locator('td[data-r="1"][data-c="3"]').click()
+        causal.get_by_text("resid_pre of layer 0 at position 3").first.wait_for()
+        causal.get_by_text("the likeliest answer is still '·he'").first.wait_for()
+        context.close()

@@ -29,6 +29,8 @@ from workbench.store.runs import Store
 
 TARGET = "workbench.lab.audits:audit_told"
 STOPPED = ("interrupted", "failed")
+MARKS = ("changed", "file")
+"""Fields of a plan that say how it differs from its file."""
 
 
 def plans() -> list[str]:
@@ -46,16 +48,35 @@ def offered() -> tuple[dict[str, str], dict[str, str]]:
 
 def planned(shipped: str, changes: Mapping[str, Any], settings: str = "", home: Path | None = None) -> Plan:
     """The shipped plan with ``changes`` (fields of a plan) and ``settings`` (as after ``--set``, with spaces between them) laid over it.
+    What it says of a suite or an instrument that is not asked any more goes with that.
 
     Raises UsageError for what cannot be meant, and BadValue for a reference or a file that the page may not reach.
     """
     typed = read_settings(words_of(settings))
     check_settings(typed, home)
-    made = plan.read_plan(shipped, {**changes, "settings": typed} if typed else changes)
+    base = plan.read_plan(shipped)
+    made = plan.read_plan(_asked_about(base, changes), {**changes, "settings": typed} if typed else changes)
+    other = tuple(sorted(name for name in Plan.model_fields if name not in MARKS and getattr(made, name) != getattr(base, name)))
+    made = made.model_copy(update={"changed": other, "file": base.digest() if other else ""})
     for ref in (made.model, made.reference):
         if ref:
             check_reference(ref, home)
     return made
+
+
+def _asked_about(base: Plan, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a plan, less what they say of the suites and instruments that ``changes`` leaves out."""
+    asked = {*changes.get("suites", base.suites), *changes.get("instruments", base.instruments)}
+    values = base.model_dump(mode="json")
+    values |= {name: [one for one in values[name] if one["of"] in asked] for name in ("claims", "slices") if name in values}
+    values |= {
+        name: {where: value for where, value in values[name].items() if where.partition(".")[0] in asked}
+        for name in ("margins", "floors", "settings")
+        if name in values
+    }
+    if "internals" in values:
+        values["internals"] = [name for name in values["internals"] if name in asked]
+    return values
 
 
 def in_words(made: Plan) -> str:

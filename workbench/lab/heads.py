@@ -17,13 +17,16 @@ from probes.places import is_own_batch
 from probes.target import device_of
 from workbench.core.charts.cells import pictures
 from workbench.core.charts.multiples import picture_of
+from workbench.core.charts.patterns import counted, pattern_view
 from workbench.core.errors import BadValue, Incompatible
 from workbench.core.protocol import HookedModel, Inputs
 from workbench.core.sites import Site
 from workbench.lab.pokes import batch_of
 
 MAPPED = 64
-"""Tokens up to which one head is drawn weight by weight; beyond it is a picture."""
+"""Tokens up to which the rollout is drawn, weight by weight."""
+KEPT = 40_000_000
+"""Weights of all heads together that are kept, so that looking at another head runs nothing."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def sites_of(model: HookedModel, stack: Stack) -> list[Site]:
 @dataclass(frozen=True)
 class HeadViews:
     """Every head of a stack on one input: small pictures, the weight on the first position and on the position before (means over
-    queries), and how many positions there are."""
+    queries), how many positions there are, and where they are few enough the patterns themselves ``[layer, head, query, key]``, as
+    ``core.charts.patterns`` counts them."""
 
     stack: Stack
     heads: int
@@ -71,6 +75,7 @@ class HeadViews:
     to_first: np.ndarray
     to_last: np.ndarray
     width: int
+    patterns: np.ndarray | None = None
 
     def grid(self, chosen: str = "") -> dict[str, Any]:
         """The pictures as a grid to press."""
@@ -94,7 +99,7 @@ def head_views(model: HookedModel, given: str | Inputs, stack: Stack) -> HeadVie
     else:
         batch = given.batch.to(device_of(model)) if hasattr(given.batch, "to") else given.batch
     trace = model.run(batch, capture=sites, logits=None)
-    sources, first, last, length = [], [], [], 0
+    sources, first, last, kept, length = [], [], [], [], 0
     for site in sites:  # one layer at a time: all of them would be copied whole
         layer = trace[site][0].detach().float().cpu().numpy()
         length = _length(given, layer.shape[-2], batch, model)
@@ -105,7 +110,10 @@ def head_views(model: HookedModel, given: str | Inputs, stack: Stack) -> HeadVie
         before = np.diagonal(layer, offset=-1, axis1=1, axis2=2)
         first.append(layer[..., 0].mean(-1))
         last.append(before.mean(-1) if before.shape[-1] else np.zeros(len(layer)))
-    return HeadViews(stack, len(sources[0]), tuple(sources), np.stack(first), np.stack(last), length)
+        if layer.size * len(sites) <= KEPT:
+            kept.append(counted(layer))
+    patterns = np.stack(kept) if kept else None
+    return HeadViews(stack, len(sources[0]), tuple(sources), np.stack(first), np.stack(last), length, patterns)
 
 
 def _length(given: str | Inputs, width: int, batch: Any, model: HookedModel) -> int:
@@ -114,6 +122,27 @@ def _length(given: str | Inputs, width: int, batch: Any, model: HookedModel) -> 
     if isinstance(given, str) or not isinstance(mask, Tensor) or not is_own_batch(model, batch) or mask.shape[1] != width:
         return width
     return int(mask[0].sum())
+
+
+def one_head(result: Any) -> dict[str, Any]:
+    """The only head of an attention pattern (item 0) as plain values to look at (``core.charts.patterns``)."""
+    item = result.values.isel(batch=0, layer=0, head=0)
+    known = np.isfinite(item.pattern.values)
+    rows, columns = known.any(axis=1), known.any(axis=0)
+    queries, keys = ([str(token) for token in item[name].values[real]] for name, real in (("query_token", rows), ("key_token", columns)))
+    weights = item.pattern.values[np.ix_(rows, columns)]
+    return pattern_view(counted(weights), queries, keys, title=title_of(int(item.layer), int(item["head"])))
+
+
+def kept_head(views: HeadViews, layer: int, head: int, tokens: Sequence[str]) -> dict[str, Any] | None:
+    """The same of a stack's own attention out of what was kept of all heads, or None where nothing was. ``tokens``: those of the text."""
+    if views.patterns is None or views.stack.cross:
+        return None
+    return pattern_view(views.patterns[views.stack.layers.index(layer), head], tokens, tokens, title=title_of(layer, head))
+
+
+def title_of(layer: int, head: int) -> str:
+    return f"Layer {layer}, head {head}"
 
 
 def one_query(result: Any, query: int) -> tuple[Sequence[str], np.ndarray]:

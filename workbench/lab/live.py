@@ -289,10 +289,13 @@ def _follows(model: HookedModel, text: str, token: str) -> bool:
 
 
 def attention_table(result: Result) -> pd.DataFrame:
-    """One head's pattern as a square table: a row a query, a column a key, both named ``position token``; later keys are empty."""
+    """One head's pattern as a square table: a row a query, a column a key, both named ``position token``; where none reads a later key,
+    those are empty."""
     item = result.values.pattern.isel(layer=0, head=0, batch=0)
     names = [f"{i} {shown(str(piece))}" for i, piece in enumerate(item.query_token.values)]
-    weights = np.where(np.tri(len(names), dtype=bool), item.values, np.nan)
+    earlier = np.tri(len(names), dtype=bool)
+    causal = not bool((item.values[~earlier] > 0).any())
+    weights = np.where(earlier, item.values, np.nan) if causal else item.values
     return pd.DataFrame(weights, columns=names).assign(query=names).set_index("query")
 
 

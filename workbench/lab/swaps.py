@@ -76,7 +76,12 @@ class Alignment:
             )
         if not self.differing:
             return "The two prompts are the same: there is nothing to trace."
-        return f"Both have {len(self.clean)} tokens; they differ at {len(self.differing)}: {', '.join(map(str, self.differing))}."
+        if len(self.differing) == 1:
+            (at,) = self.differing
+            pair = f"'{shown(self.clean[at])}' against '{shown(self.corrupt[at])}'"
+            return f"Both have {len(self.clean)} tokens and differ at position {at} alone: {pair}."
+        where = ", ".join(map(str, self.differing))
+        return f"Both have {len(self.clean)} tokens and differ at {len(self.differing)} positions: {where}."
 
 
 def aligned(model: HookedModel, clean: str, corrupt: str) -> Alignment:
