@@ -27,6 +27,7 @@ COMMANDS = Catalog(
         "eval": ("workbench.cli.eval:app", "run evaluation suites on a model", "headline"),
         "calibrate": ("workbench.cli.calibrate:app", "score instruments where the truth was planted, write cards", "headline"),
         "report": ("workbench.cli.report:app", "write the report of a finished run", "headline"),
+        "trend": ("workbench.cli.trend:app", "report a training over its checkpoints, pair by pair", "standard"),
         "verify": ("workbench.cli.verify:app", "check an evidence bundle and derive its report again", "headline"),
         "gate": ("workbench.cli.gate:app", "hold a run against a policy by confidence bounds", "headline"),
         "keys": ("workbench.cli.keys:app", "make keys that sign bundles, say whom to trust", "standard"),
