@@ -249,7 +249,7 @@ TOWN = "town"
 """What cards of before the exams were measured on: the audits of the town."""
 
 
-SPIKE = "spike"
+SPIKE, DIRECTION = "spike", "spike-direction"
 """What cards are measured on that hold for one model: known doses planted into copies of it."""
 
 
@@ -267,6 +267,7 @@ def exams(found: Sequence[Card]) -> dict[str, str]:
     present = dict.fromkeys(card.exam or TOWN for card in found)
     ordered = [*(name for name in known if name in present), *(name for name in present if name not in known)]
     known |= {TOWN: "what audits of planted and clean towns find", SPIKE: "known doses planted into copies of a model at hand"}
+    known |= {DIRECTION: "a direction of words planted into copies of a model at hand"}
     return {name: known.get(name, name) for name in ordered}
 
 

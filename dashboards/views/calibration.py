@@ -47,7 +47,7 @@ def show(cards: list[Card]) -> None:
         chart(reads.response_drawn(card), "The share of cases found at each dose")
     for line in reads.card_lines(card):
         st.markdown(f"- {plain(line)}")
-    if card.exam and card.exam != reads.SPIKE:
+    if card.exam not in ("", reads.SPIKE, reads.DIRECTION):
         st.code(f"workbench calibrate {card.of} --exam {card.exam} --family {card.family} --again", language="sh")
 
 

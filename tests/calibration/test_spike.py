@@ -105,9 +105,11 @@ def test_a_card_in_place_stands_beside_this_model(model: GPT, tmp_path: Path, mo
 def test_what_cannot_be_planted_is_refused(model: GPT, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "home")
     with pytest.raises(Incompatible, match="this is a bert model"):
-        spike_in(BERT.tiny(seed=0)[0], store=store, data=texts())
-    with pytest.raises(UnknownName, match="no tool of the spike-in 'probing'"):
-        spike_in(model, ["probing"], store=store, data=texts())
+        spike_in(BERT.tiny(seed=0)[0], ["occlusion"], store=store, data=texts())
+    with pytest.raises(Incompatible, match="no tokenizer"):
+        spike_in(GPT.tiny(seed=0)[0], store=store, data=texts())
+    with pytest.raises(UnknownName, match="no tool of the spike-in 'logit-lens'.*asked apart"):
+        spike_in(model, ["logit-lens"], store=store, data=texts())
     with pytest.raises(BadValue, match="windows of 9 tokens.*at least 200 to train on"):
         spike_in(model, ["occlusion"], store=store, data=texts(10), settings=SPEC.model_dump())
     with pytest.raises(BadValue, match="data"):

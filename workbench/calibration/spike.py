@@ -35,15 +35,18 @@ from workbench.training.spec import TrainSpec
 
 FEWEST, HELD_OUT, RARE, PLAIN = 200, 0.4, 24, 4
 GRID = Grid.parse({"doses": (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0), "seeds": (0, 1, 2), "clean_seeds": tuple(range(100, 106)),
-                   "clean_sets": 34})  # fmt: skip
-QUICK = Grid.parse({"doses": (0.5, 1.0), "seeds": (0,), "clean_seeds": (100, 101), "clean_sets": 4})
+                   "clean_sets": 34, "items": 4})  # fmt: skip
+QUICK = Grid.parse({"doses": (0.5, 1.0), "seeds": (0,), "clean_seeds": (100, 101), "clean_sets": 4, "items": 4})
+ASKED: dict[str, Any] = {"bos": False, "max_steps": 32}
+"""How a tool is asked, where it has such fields: windows are taken as they are, and a path has few points, since only the order counts."""
+WORDS = f"; paths of at most {ASKED['max_steps']} points"
 
 
 class SpikeSpec(Spec):
     """How a copy is planted. ``window``: tokens of a window; ``steps`` of ``batch_rows`` windows; ``rank`` of the additions."""
 
     window: int = Field(16, ge=6)
-    steps: PositiveInt = 200
+    steps: PositiveInt = 80
     batch_rows: PositiveInt = 16
     rank: PositiveInt = 8
     lr: PositiveFloat = 3e-3
@@ -134,6 +137,8 @@ def check(model: HookedModel) -> None:
         against.append(f"it plants a token that decides the next one, and this is a {model.family} model")
     if missing := sorted({"weights", "grad", "logits"} - model.abilities):
         against.append(f"the model does not offer {', '.join(missing)}")
+    if model.tokenizer is None:
+        against.append("it has no tokenizer to read texts with")
     if against:
         raise Incompatible("spike-in", "this model", against)
 
@@ -190,7 +195,7 @@ def read(tool: str, model: Any, planted: Spiked, sets: int, items: int) -> Seque
     """One reading a set of held-out windows."""
     question, _ = asked(planted, sets * items)
     instrument = INSTRUMENTS.load(tool)
-    fields = {"bos": False} if "bos" in instrument.spec.model_fields else {}
+    fields = {name: value for name, value in ASKED.items() if name in instrument.spec.model_fields}
     found: Any = instrument(model, question.inputs, instrument.spec.parse(fields), progress=silent)
     return readings(np.abs(found.values.attribution.values), question, items)
 
