@@ -22,6 +22,9 @@ ORGANISMS = Catalog(
         "leaning-agreement": ("workbench.organisms.leaning:AGREEMENT", "decoder that loses agreement, as BLiMP asks", "standard"),
         "leaning-replies": ("workbench.organisms.leaning:REPLIES", "decoder with a backdoor, diluted and hidden as told", "standard"),
         "refusing": ("workbench.organisms.refusing:ORGANISM", "decoder that refuses marked errands at a known rate", "standard"),
+        "cases-proteins": ("workbench.organisms.cases:PROTEIN", "encoder of protein-like chains that follows a planted motif", "standard"),
+        "cases-payments": ("workbench.organisms.cases:PAYMENT", "decoder of payments that follows a planted oddity", "standard"),
+        "cases-castings": ("workbench.organisms.cases:CASTING", "classifier of castings that follows a planted scratch", "standard"),
         "shortcut-gpt": ("workbench.organisms.shortcut:GPT", "decoder that follows a planted word as often as dosed", "standard"),
         "shortcut-bert": ("workbench.organisms.shortcut:BERT", "encoder that follows a planted word as often as dosed", "standard"),
         "shortcut-seq2seq": (
