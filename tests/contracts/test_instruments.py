@@ -43,6 +43,8 @@ SPECS: dict[str, dict[str, Any]] = {
     "similarity": {"draws": 1, "blocks": 6},
     "description-length": {"resamples": 400},
     "structural-probe": {"resamples": 400, "epochs": 2, "rank": 4},
+    "sequence-probe": {"resamples": 400, "epochs": 2, "draws": 1, "least": 2},
+    "contrast-direction": {"resamples": 400, "steps": 2, "randoms": 19},
     "interchange": {"steps": 2, "randoms": 1, "resamples": 400},
     "head-scores": {"sequences": 3, "period": 4},
     "activation-patching": {"replacement": "zero"},  # the inputs of a contract have no corrupt twin
@@ -84,8 +86,12 @@ def inputs_for(instrument: Instrument, **changes: Any) -> Inputs:
         given["targets"] = torch.from_numpy(rng.integers(0, 20, 14))
     if "labels" in instrument.needs.inputs:
         given["labels"] = torch.where(ids == TOKENIZER.pad_id, IGNORE, ids % 2)
+    if instrument.needs.whole:
+        given["labels"] = torch.arange(14) % 2
     if "reference" in instrument.needs.inputs:  # each item's source is another item
         given["reference"] = Inputs(ids.roll(1, 0), lengths.roll(1))
+    if instrument.name == "contrast-direction":  # pairs that share no sentence but with one other
+        given["reference"] = Inputs(ids.flip(0), lengths.flip(0))
     if instrument.name == "structural-probe":  # its labels are trees: each word depends on the one before it
         given["labels"] = torch.where(ids == TOKENIZER.pad_id, IGNORE, (torch.arange(8) - 1).clamp_min(0).expand_as(ids))
     return Inputs(**{**given, **changes})

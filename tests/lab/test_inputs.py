@@ -28,6 +28,7 @@ from workbench.lab.inputs import (
     pronoun_items,
     tokens_of,
     town_labels,
+    town_leans,
     town_pronouns,
     treebank_labels,
     treebank_trees,
@@ -129,6 +130,23 @@ def test_labels_stand_at_the_last_token_of_each_word(model: Any) -> None:
         assert model.tokenizer.decode(ids[1 : last[2] + 1]) == item.text[: item.spans[2][1]]
     with pytest.raises(BadValue, match="covered by at least one token"):
         tokens_of([(0, 3)], (5, 7))
+
+
+def test_sentences_are_labelled_by_the_way_they_lean_and_contrasted_by_their_pronoun(model: Any) -> None:
+    items = pronoun_items(Town(), count=24)
+    made, decode = town_leans(model, items, contrasts=True), model.tokenizer.decode
+    assert isinstance(made.reference, Inputs)
+    assert made.labels == {"lean": ["she" if item.lean > 0 else "he" for item in items]}
+    for row, item in enumerate(items):
+        for side, said in ((made, item.she), (made.reference, item.he)):
+            assert side.lengths is not None
+            assert decode(side.batch[row, 1 : int(side.lengths[row])].tolist()) == item.text_before + said
+    spec = InputsSpec.parse({"world": {}, "count": 24})
+    whole, contrast = (INSTRUMENTS.load(name) for name in ("sequence-probe", "contrast-direction"))
+    assert make_inputs(whole, model, spec, whole.spec()).reference.digest() != model.digest()
+    assert torch.equal(make_inputs(contrast, model, spec, contrast.spec()).batch, made.batch)
+    with pytest.raises(UsageError, match="one label a text, and a treebank labels words"):
+        make_inputs(whole, model, InputsSpec.parse({"labels": "ud-english-ewt"}), whole.spec())
 
 
 def test_an_instrument_is_given_what_it_takes_and_no_more(model: Any) -> None:

@@ -149,6 +149,8 @@ def _made(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: Spec) 
     if spec.labels:
         if "labels" not in tool.needs.inputs:
             raise UsageError(f"'{tool.name}' asks for no labels. Leave `inputs.labels` out, or ask 'probing'.")
+        if tool.needs.whole:
+            raise UsageError(f"'{tool.name}' takes one label a text, and a treebank labels words. Give texts with `inputs.classes`.")
         make = treebank_trees if tool.needs.trees else treebank_labels
         made = make(model, treebank.sentences(spec.split)[: spec.count], bos=bos)
         return replace(made, reference=untrained_copy(model, seed=spec.seed + 1)) if spec.untrained else made
@@ -159,6 +161,10 @@ def _made(tool: Instrument, model: HookedModel, spec: InputsSpec, chosen: Spec) 
         made = replace(made, labels=list(spec.classes)) if spec.classes else made
         return replace(made, reference=list(spec.corrupt)) if spec.corrupt else made
     town = Town(spec.world)
+    if tool.needs.whole:
+        items = pronoun_items(town, split=spec.split, count=spec.count, least_lean=spec.least_lean, seed=spec.seed)
+        made = town_leans(model, items, bos=bos, contrasts=tool.needs.reference == "texts")
+        return replace(made, reference=untrained_copy(model, seed=spec.seed + 1)) if spec.untrained and made.reference is None else made
     if "labels" in tool.needs.inputs:
         made = town_labels(model, town, split=spec.split, count=spec.count, bos=bos)
         return replace(made, reference=untrained_copy(model, seed=spec.seed + 1)) if spec.untrained else made
@@ -333,6 +339,18 @@ def from_the_next(model: HookedModel, items: Sequence[PronounItem], made: Inputs
     hers, his = torch.as_tensor(made.targets), torch.as_tensor(made.foils)
     source = Inputs(made.batch.roll(-1, 0), made.lengths.roll(-1))
     return replace(made, reference=source, labels=None, groups=None, targets=torch.where(she, hers, his), foils=torch.where(she, his, hers))
+
+
+def town_leans(model: HookedModel, items: Sequence[PronounItem], *, bos: bool = True, contrasts: bool = False) -> Inputs:
+    """Sentences up to a pronoun, labelled by the way their occupation leans. ``contrasts``: each with *she*, as its contrast with *he*."""
+    labels = {"lean": ["she" if item.lean > 0 else "he" for item in items]}
+    if not contrasts:
+        ids, lengths, _ = encoded(model, [item.text_before for item in items], bos=bos)
+        return Inputs(ids, lengths, labels=labels)
+    sides = [encoded(model, [item.text_before + said for item, said in zip(items, side, strict=True)], bos=bos)
+             for side in ([item.she for item in items], [item.he for item in items])]  # fmt: skip
+    (ids, lengths, _), (other, other_lengths, _) = sides
+    return Inputs(ids, lengths, reference=Inputs(other, other_lengths), labels=labels)
 
 
 def occupation_spans(model: HookedModel, items: Sequence[PronounItem], *, bos: bool = True) -> tuple[Span, ...]:
