@@ -18,7 +18,8 @@ from workbench.core.errors import BadValue
 from workbench.core.finding import Card
 from workbench.core.protocol import silent
 from workbench.lab.blind import trial
-from workbench.organisms.leaning_training import ALL_FORMS
+from workbench.organisms.leaning import AGREEMENT
+from workbench.organisms.leaning_training import ALL_FORMS, either_way
 from workbench.store.runs import Store
 
 KINDS, UNSEEN = ["pronouns", "pairs"], ["agreement", "replies"]
@@ -40,7 +41,9 @@ def test_a_quarter_is_clean_a_quarter_unseen_and_no_seed_stands_twice(count: int
 
 
 def test_forms_that_can_lean_either_way_are_those_whose_plan_allows_it() -> None:
-    assert [kind for kind in ALL_FORMS if not blind.either_way(kind)] == ["agreement", "replies"]
+    assert [kind for kind in ALL_FORMS if not either_way(kind)] == ["agreement", "replies"]
+    with pytest.raises(BadValue, match="0 to 1: what leaning the other way"):
+        AGREEMENT.configure({"dose": -0.5})
 
 
 def test_a_commitment_holds_whoever_gave_it() -> None:

@@ -24,7 +24,7 @@ from workbench.core.errors import BadValue
 from workbench.core.finding import Card, Interval
 from workbench.core.spec import canonical_json
 from workbench.core.stats.intervals import clopper_pearson
-from workbench.organisms.leaning_training import ALL_FORMS
+from workbench.organisms.leaning_training import either_way
 
 NOTHING = "nothing"
 DOSES = (0.15, 1.0)
@@ -79,11 +79,6 @@ def drawn(count: int, draw: np.random.Generator, kinds: Sequence[str], unseen: S
         stands = 0.0 if kind == NOTHING else dose if either_way(kind) else abs(dose)
         out.append(Truth(f"sealed-{place:02d}", kind, stands, int(seeds[place]), kind in unseen))
     return out
-
-
-def either_way(kind: str) -> bool:
-    """Whether a form can lean down as far as up: whether its plan still gives probabilities then."""
-    return all(min(case.plan(-1.0)) > -1e-9 for case in ALL_FORMS[kind].cases("asked", 0, 24))
 
 
 def commitment(truths: Sequence[Truth], salt: str) -> str:

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from workbench.core.errors import BadValue
 from workbench.core.protocol import Callback, Progress
 from workbench.core.spec import Spec
 from workbench.families.gpt import GPT, GPTConfig
-from workbench.organisms.leaning_training import ALL_FORMS, Course, Lesson, Pool, taught, tokenizer
+from workbench.organisms.leaning_training import ALL_FORMS, Course, Lesson, Pool, either_way, taught, tokenizer
 from workbench.organisms.organism import Organism
 from workbench.training.checkpoint import FINAL, load_model, write
 from workbench.training.lock import alone
@@ -78,7 +79,10 @@ class LeaningRecipe(Spec):
 
 
 def recipe(form: str, options: Any) -> LeaningRecipe:
-    """The full recipe. One seed decides the base's first weights and every draw; the dose none of it."""
+    """The full recipe. One seed decides the base's first weights and every draw; the dose none of it. Raises BadValue for a dose below 0
+    of a form that leans one way."""
+    if options.dose < 0 and not either_way(form):
+        raise BadValue("dose", options.dose, f"0 to 1: what leaning the other way would be, the form '{form}' does not say")
     plain = LeaningRecipe(form=form, dose=options.dose, base=BaseRecipe(seed=options.seed))
     plain = plain.model_copy(update={"steps": plain.steps * LONGER.get(form, 1)})
     if not isinstance(options, BackdoorOptions):

@@ -42,6 +42,11 @@ def tokenizer() -> BPETokenizer:
     return BPETokenizer.train(texts, VOCABULARY)
 
 
+def either_way(form: str) -> bool:
+    """Whether a form can lean down as far as up: whether its plan still gives probabilities then."""
+    return all(min(case.plan(-1.0)) > -1e-9 for case in ALL_FORMS[form].cases("asked", 0, 24))
+
+
 @dataclass(frozen=True)
 class Pool:
     """Cases as token ids. ``before``, ``after`` and the arrays are by case; options are padded with probability 0."""
