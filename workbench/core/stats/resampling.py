@@ -74,13 +74,25 @@ def fewest(level: float = 0.95) -> int:
     return math.ceil(1 - math.log2(1 - inside("level", level)))
 
 
+def draws_at(level: float) -> int:
+    """The draws that an interval at ``level`` is made from unless told: 2,000, or as many as leave ten in each tail.
+
+    Intervals that hold together with many others are at levels near 1, where 2,000 draws have hardly one beyond a bound.
+    """
+    return max(2000, _least(inside("level", level)))
+
+
+def _least(level: float) -> int:
+    return math.ceil(round(20 / (1 - level), 6))
+
+
 def bootstrap(
     values: ArrayLike,
     statistic: Statistic = mean,
     *,
     clusters: ArrayLike | None = None,
     level: float = 0.95,
-    draws: int = 2000,
+    draws: int | None = None,
     seed: int = 0,
     method: Literal["bca", "percentile"] = "bca",
     bounds: tuple[float, float] | None = None,
@@ -94,6 +106,7 @@ def bootstrap(
     """
     x = numbers("values", values, columns=True)
     units = _units(x, statistic, clusters)
+    draws = draws_at(level) if draws is None else draws
     _check_settings(units.count, level, draws, seed)
     value, replicates = _replicates(units, draws, seed)
     if np.ptp(replicates) <= 1e-12 * abs(value):
@@ -117,7 +130,7 @@ def paired_bootstrap(
     *,
     clusters: ArrayLike | None = None,
     level: float = 0.95,
-    draws: int = 2000,
+    draws: int | None = None,
     seed: int = 0,
     bounds: tuple[float, float] | None = None,
 ) -> Estimate:
@@ -150,7 +163,7 @@ def _check_settings(units: int, level: float, draws: int, seed: int) -> None:
             "the number of units to resample", units, f"at least {least} at level {level:g}",
             do="Use mean_interval (Student's t) for the mean of so few, or give more.",
         )  # fmt: skip
-    whole("draws", draws, least=math.ceil(20 / (1 - level)))
+    whole("draws", draws, least=_least(level))
     whole("seed", seed)
 
 
