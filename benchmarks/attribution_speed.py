@@ -20,9 +20,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import apart
 import numpy as np
 import torch
 from torch import Tensor
@@ -319,19 +318,7 @@ def reference(folder: Path, told: dict[str, Any]) -> dict[str, Any]:
 
 def alone(part: str, folder: Path, told: dict[str, Any]) -> Any:
     """One part in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(told["threads"]), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-    command = [sys.executable, __file__, "--part", part, "--folder", str(folder), "--threads", str(told["threads"])]
-    done = subprocess.run(command, input=json.dumps(told), capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def interval(ratios: list[float]) -> tuple[float, float]:
-    """A 95 % bootstrap interval of the median."""
-    draws = np.random.default_rng(SEED).choice(ratios, (4000, len(ratios)))
-    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
-    return float(low), float(high)
+    return apart.alone(__file__, {"part": part, "folder": folder, "threads": told["threads"]}, told, threads=told["threads"])
 
 
 def report(rounds: list[tuple[dict[str, Any], dict[str, Any]]], told: dict[str, Any]) -> None:
@@ -341,7 +328,7 @@ def report(rounds: list[tuple[dict[str, Any], dict[str, Any]]], told: dict[str, 
     for name, own in {**beside, "integrated gradients": "integrated gradients"}.items():
         slow, fast = ([side[key]["seconds"] for side in sides] for key, sides in zip((name, own), zip(*rounds, strict=True), strict=True))
         ratios = [a / b for a, b in zip(slow, fast, strict=True)]
-        low, high = interval(ratios)
+        low, high = apart.interval(ratios)
         a, b = (np.array(side[key]["values"]) for key, side in zip((name, own), rounds[-1], strict=True))
         floor = f"; floor {FLOORS[own]:g}" if name in (f"occlusion {settings[0]}", f"shapley {settings[0]}", own) else ""
         print(f"{name:26} theirs {statistics.median(slow):8.3f} s, ours {statistics.median(fast):8.3f} s")

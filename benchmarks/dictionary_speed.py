@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import apart
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -189,25 +188,7 @@ def written(folder: Path, told: dict[str, Any]) -> dict[str, tuple[Tensor, Tenso
 
 def alone(python: Path | str, part: str, told: dict[str, Any]) -> Any:
     """One part in a process of its own."""
-    variables = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(told["threads"]),
-        "PYTHONPATH": str(ROOT),
-        "HF_HUB_OFFLINE": "1",
-        "WANDB_MODE": "disabled",
-    }
-    command = [str(python), __file__, "--part", part, "--threads", str(told["threads"])]
-    done = subprocess.run(command, input=json.dumps(told), capture_output=True, text=True, env=variables)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def interval(ratios: list[float]) -> tuple[float, float]:
-    """A 95 % bootstrap interval of the median."""
-    draws = np.random.default_rng(SEED).choice(ratios, (4000, len(ratios)))
-    low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
-    return float(low), float(high)
+    return apart.alone(__file__, {"part": part, "threads": told["threads"]}, told, threads=told["threads"], python=python)
 
 
 def report(rounds: list[tuple[dict[str, Any], dict[str, Any]]], told: dict[str, Any]) -> None:
@@ -215,7 +196,7 @@ def report(rounds: list[tuple[dict[str, Any], dict[str, Any]]], told: dict[str, 
     for kind, sparse in told["ways"]:
         slow, fast = [a[f"{kind} {sparse}"] for a, _ in rounds], [b[kind] for _, b in rounds]
         ratios = [b["tokens"] / a["tokens"] for a, b in zip(slow, fast, strict=True)]
-        low, high = interval(ratios)
+        low, high = apart.interval(ratios)
         medians = [statistics.median(one["tokens"] for one in side) for side in (slow, fast)]
         print(f"{kind:12} theirs {medians[0]:9,.0f} tokens/s, ours {medians[1]:9,.0f}; ", end="")
         print(f"ratio {statistics.median(ratios):.1f} [{low:.1f}, {high:.1f}] over {len(ratios)} rounds; floor {FLOOR:g}; ", end="")

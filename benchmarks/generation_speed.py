@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import apart
 
 ROOT = Path(__file__).resolve().parents[1]
 THREADS, SEED, PROMPTS, SIZES, GOAL = 2, 0, 64, (8, 16, 32, 64), 3.0
@@ -149,12 +148,7 @@ def ours(folder: Path, rows: list[tuple[list[int], int]], _: int) -> dict[str, A
 
 def alone(part: str, folder: Path, name: str, size: int) -> dict[str, Any]:
     """One part in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, __file__, "--part", part, "--folder", str(folder), "--shape", name, "--size", str(size)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
-    if done.returncode:
-        raise SystemExit(done.stderr[-2000:])
-    return json.loads(done.stdout.splitlines()[-1])
+    return apart.alone(__file__, {"part": part, "folder": folder, "shape": name, "size": size}, threads=THREADS)
 
 
 def spread(values: list[float]) -> str:

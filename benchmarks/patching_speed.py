@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import apart
 import pandas as pd
 import torch
 from torch import Tensor
@@ -200,12 +199,7 @@ def bound(sweep: str, shape: dict[str, Any], positions: int) -> float:
 
 def alone(part: str, folder: Path, positions: int, told: Any = None) -> Any:
     """One part in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-    command = [sys.executable, __file__, "--part", part, "--folder", str(folder), "--positions", str(positions)]
-    done = subprocess.run(command, input=json.dumps(told), capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+    return apart.alone(__file__, {"part": part, "folder": folder, "positions": positions}, told, threads=THREADS)
 
 
 def main() -> None:

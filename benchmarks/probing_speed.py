@@ -20,7 +20,6 @@ import importlib.metadata
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import apart
 import torch
 
 THREADS, SEED, STRENGTH = 2, 0, 1e-2
@@ -178,29 +177,16 @@ PARTS: dict[str, Callable[[dict[str, Any], Path], dict[str, Any]]] = {
 
 def alone(part: str, told: dict[str, Any]) -> dict[str, Any]:
     """One part in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(told["threads"]), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, __file__, "--part", part], input=json.dumps(told), capture_output=True, text=True, env=environment
-    )
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def said(values: list[float]) -> str:
-    """The median with a 95 % bootstrap interval of it."""
-    drawn = np.median(np.random.default_rng(SEED).choice(values, (4000, len(values))), axis=1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return f"{statistics.median(values):.2f} [{low:.2f}, {high:.2f}]"
+    return apart.alone(__file__, {"part": part}, told, threads=told["threads"])
 
 
 def report(rounds: list[dict[str, dict[str, Any]]]) -> None:
     ours, theirs = ([one[name] for one in rounds] for name in ("ours", "theirs"))
     excess = max(a[0] - b[0] for a, b in zip(ours[0]["facts"], theirs[0]["facts"], strict=True))
-    apart = max(abs(a[1] - b[1]) for a, b in zip(ours[0]["facts"], theirs[0]["facts"], strict=True))
-    void = "" if excess <= 1e-4 and apart <= 2e-3 else " **void: not equal work**"
+    differ = max(abs(a[1] - b[1]) for a, b in zip(ours[0]["facts"], theirs[0]["facts"], strict=True))
+    void = "" if excess <= 1e-4 and differ <= 2e-3 else " **void: not equal work**"
     median = lambda of: statistics.median(one["seconds"] for one in of)  # noqa: E731
-    ratio = said([b["seconds"] / a["seconds"] for a, b in zip(ours, theirs, strict=True)])
+    ratio = apart.said([b["seconds"] / a["seconds"] for a, b in zip(ours, theirs, strict=True)], 2)
     print("| what | beside | ours | ratio | goal |\n|---|---|---|---|---|")
     print(
         f"| logistic probes, all sites | scikit-learn's loop {median(theirs):.2f} s | {median(ours):.2f} s | {ratio}{void} | at least 10 |"
@@ -208,18 +194,18 @@ def report(rounds: list[dict[str, dict[str, Any]]]) -> None:
     for name in rounds[0]["harvest"]:
         found = [one["harvest"][name] for one in rounds]
         plain = [(one["bare"] + one["bare again"]) / 2 for one in found]
-        share = said([a / one["harvest"] for a, one in zip(plain, found, strict=True)])
+        share = apart.said([a / one["harvest"] for a, one in zip(plain, found, strict=True)], 2)
         rate = statistics.median(one["tokens"] / one["harvest"] for one in found)
         took = statistics.median(one["harvest"] for one in found)
         print(
             f"| harvest, {name} | bare forward {statistics.median(plain):.2f} s | {took:.2f} s, "
             f"{rate:,.0f} tokens/s | {share} | at least 0.9 |"
         )
-        disk = said([one["bytes"] / one["write"] / 2**20 for one in found])
+        disk = apart.said([one["bytes"] / one["write"] / 2**20 for one in found], 2)
         took = statistics.median(one["bytes"] / max(one["harvest"] - bare_, 1e-3) / 2**20 for one, bare_ in zip(found, plain, strict=True))
         print(f"| its {found[0]['bytes'] / 2**20:.0f} MiB on disk | plain write and fsync {disk} MiB/s | {took:.0f} MiB/s more | | |")
     steps = f"{statistics.median(ours[0]['steps']):.0f} against {statistics.median(theirs[0]['steps']):.0f}"
-    print(f"\nProbes: steps {steps}; our loss at most {excess:.1e} nats above theirs, accuracies at most {apart:.4f} apart.")
+    print(f"\nProbes: steps {steps}; our loss at most {excess:.1e} nats above theirs, accuracies at most {differ:.4f} apart.")
 
 
 def main() -> None:

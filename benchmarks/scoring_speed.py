@@ -19,12 +19,13 @@ import os
 import random
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import apart
 
 ROOT = Path(__file__).resolve().parents[1]
 THREADS, SEED, SIZES = 2, 0, (1, 4, 8, 16, 32)
@@ -203,15 +204,9 @@ def scored(model: Any, rows: Rows, mode: Any) -> dict[str, Any]:
 
 def alone(python: str, part: str, folder: Path, workload: str, told: Any = None) -> Any:
     """One part in a process of its own."""
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT),
-        "HF_DATASETS_OFFLINE": "1", "LOGLEVEL": "ERROR",
-    }  # fmt: skip
-    command = [python, __file__, "--part", part, "--folder", str(folder), "--workload", workload]
-    done = subprocess.run(command, input=json.dumps(told), capture_output=True, text=True, env=environment, cwd=ROOT)
-    if done.returncode:
-        raise SystemExit(f"'{part}' failed. If lm_eval is missing, give a Python that has it with --peer.\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    words = {"part": part, "folder": folder, "workload": workload}
+    failed = f"'{part}' failed. If lm_eval is missing, give a Python that has it with --peer."
+    return apart.alone(__file__, words, told, threads=THREADS, python=python, more={"LOGLEVEL": "ERROR"}, failed=failed)
 
 
 def run_part(given: argparse.Namespace) -> Any:
