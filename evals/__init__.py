@@ -41,6 +41,7 @@ SUITES = Catalog(
         ),
         "bold": ("evals.suites.bold:SUITE", "how toxic continuations about each group of people are", "experimental"),
         "holisticbias": ("evals.suites.holisticbias:SUITE", "sentences likelier of some people than of others, by axis", "experimental"),
+        "speaker-gaps": ("evals.suites.speaker_gaps:SUITE", "spoken digits misheard by speaker, also under noise", "experimental"),
         "image-robustness": ("evals.suites.image_robustness:SUITE", "images under corruption, and attacked", "experimental"),
         "weat": ("evals.suites.weat:SUITE", "words of two groups apart along an attribute, in vectors", "standard"),
         "confidence": ("evals.suites.confidence:SUITE", "whether answers are right as often as they are sure", "standard"),

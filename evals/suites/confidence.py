@@ -31,7 +31,7 @@ from evals.runner import denominators
 from evals.wrapped import inner_of
 from workbench.core.charts.lines import forest
 from workbench.core.finding import Denominators, Finding, Null, decide
-from workbench.core.measure import Needs, Request, Sample, Score
+from workbench.core.measure import Needs, Request, Sample, Score, needs_of
 from workbench.core.result import Result
 from workbench.core.spec import Spec
 from workbench.core.stats.counts import rank_auc
@@ -97,6 +97,10 @@ class _Confidence:
     name = NAME
     spec = ConfidenceSpec
     needs = Needs(abilities=frozenset({"logprobs"}), inputs=(), tokenizer=True)
+
+    def needs_for(self, spec: ConfidenceSpec) -> Needs:
+        """What the suite inside needs."""
+        return needs_of(*inner_of(spec.of, spec.settings))
 
     def samples(self, spec: ConfidenceSpec) -> Iterator[Sample]:
         reader_of(spec.of)

@@ -11,8 +11,8 @@ and, over all transforms together, the worst of each sample (Liang et al., HELM,
 answers change at random. p-values of the differences are adjusted by Holm over the transforms.
 
 A context or prompt is changed and what may be answered is left as it is; sentences that are scored whole are changed alike. Texts are
-never stored. What a suite asks to know whether a model reads the language at all (whole texts, read without a question) is not changed.
-"""
+never stored. A text in which a transform finds nothing to change is not asked again and is counted apart. What a suite asks to know
+whether a model reads the language at all (whole texts, read without a question) is not changed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from evals.wrapped import inner_of
 from workbench.core.charts.lines import forest
 from workbench.core.errors import BadValue, UnknownName
 from workbench.core.finding import Denominators, Finding, Null, Verdict, decide
-from workbench.core.measure import Generate, Loglikelihood, Needs, Request, Sample, Sampled, Score
+from workbench.core.measure import Generate, Loglikelihood, Needs, Request, Sample, Sampled, Score, needs_of
 from workbench.core.result import Result
 from workbench.core.spec import Spec
 from workbench.core.stats.multiplicity import holm
@@ -50,7 +50,7 @@ VALUES: Mapping[str, tuple[str, ...]] = {
     "winobias": ("sum.0.0>sum.0.1",), "refusal": ("label=0",), "over-refusal": ("label=0",),
 }  # fmt: skip
 """What of a suite's score is compared unless told: the first that a score has."""
-CHANGING = (Loglikelihood, Generate, Sampled)
+SAME = "nothing in it changes"
 NOTHING = "a suite that asks something of a context, a prompt or sentences; this one reads whole texts"
 
 
@@ -70,17 +70,18 @@ class RobustnessSpec(Spec):
 
 @dataclass(frozen=True)
 class RobustnessResult(Result):
-    """``value`` [condition, item]: as it is, and after each transform (NaN where unscored); ``cluster``, ``unscored`` [item]."""
+    """``value`` [condition, item]: as it is, and after each transform (NaN where unscored); ``unscored`` [condition, item]: why;
+    ``cluster`` [item]."""
 
     def summary(self) -> str:
         a = self.values.attrs
         if a["floor"]:
             return f"robustness of {a['of']}: not applicable, {a['floor']}"
         plain, worst = self.of(PLAIN), worst_of(self)
-        parts = [f"{name} {difference(self, name).value:+.3f}" for name in a["transforms"]]
-        return f"robustness of {a['of']}: {a['measure']} {np.nanmean(plain):.3f}, worst {np.nanmean(worst):.3f}; change by " + ", ".join(
-            parts
-        )
+        changes = {name: difference(self, name).value for name in a["transforms"]}
+        parts = [f"{name} {'not scored' if value is None else f'{value:+.3f}'}" for name, value in changes.items()]
+        lead = f"robustness of {a['of']}: {a['measure']} {np.nanmean(plain):.3f}, worst {np.nanmean(worst):.3f}"
+        return f"{lead}; change by {', '.join(parts)}"
 
     def plot(self) -> Any:
         rows = []
@@ -102,6 +103,10 @@ class _Robustness:
     spec = RobustnessSpec
     needs = Needs(abilities=frozenset({"logprobs"}), inputs=(), tokenizer=True)
 
+    def needs_for(self, spec: RobustnessSpec) -> Needs:
+        """What the suite inside needs."""
+        return needs_of(*inner_of(spec.of, spec.settings))
+
     def samples(self, spec: RobustnessSpec) -> Iterator[Sample]:
         if len(set(spec.transforms)) < len(spec.transforms):
             raise BadValue("transforms", list(spec.transforms), "different ones")
@@ -109,29 +114,33 @@ class _Robustness:
             perturbation(name)
         _paths(spec)
         suite, own = inner_of(spec.of, spec.settings)
-        yield from suite.samples(own)
+        for one in suite.samples(own):
+            for name in (PLAIN, *spec.transforms):
+                facts = {"sample": one.id, "condition": name, "facts": dict(one.facts)}
+                yield Sample(f"{one.id}, {name}", facts, cluster=one.cluster or one.id, group=one.group)
 
-    def request(self, sample: Sample, spec: RobustnessSpec) -> tuple[Request, ...]:
-        plain, _ = _plain(sample, spec)
-        changing = [one for one in plain if isinstance(one, CHANGING)]
-        if not changing:
-            raise BadValue("of", spec.of, NOTHING)
-        return (*plain, *(_changed(one, name, spec.seed) for name in spec.transforms for one in changing))
-
-    def score(self, sample: Sample, response: tuple[Any, ...], spec: RobustnessSpec) -> Score:
+    def request(self, sample: Sample, spec: RobustnessSpec) -> Request | tuple[Request, ...]:
         suite, own = inner_of(spec.of, spec.settings)
-        plain, alone = _plain(sample, spec)
-        rest = iter(response[len(plain) :])
-        values: dict[str, float] = {}
-        for name in (PLAIN, *spec.transforms):
-            part = response[: len(plain)]
-            if name != PLAIN:
-                part = tuple(next(rest) if isinstance(one, CHANGING) else old for one, old in zip(plain, part, strict=True))
-            found = suite.score(sample, part[0] if alone else part, own)
-            if found.unscored:
-                return Score(sample.id, unscored=found.unscored if name == PLAIN else f"{name}: {found.unscored}")
-            values[name] = measured(found.values, sample.facts, _paths(spec))
-        return Score(sample.id, {"value": values})
+        asked = suite.request(_inside(sample), own)
+        parts = asked if isinstance(asked, tuple) else (asked,)
+        if not any(isinstance(one, Loglikelihood | Generate | Sampled) for one in parts):
+            raise BadValue("of", spec.of, NOTHING)
+        if (name := sample.facts["condition"]) == PLAIN:
+            return asked
+        made = tuple(_changed(one, name, spec.seed) for one in parts)
+        if made == parts:
+            return ()  # the same would be asked again, and would show nothing
+        return made if isinstance(asked, tuple) else made[0]
+
+    def score(self, sample: Sample, response: Any, spec: RobustnessSpec) -> Score:
+        suite, own = inner_of(spec.of, spec.settings)
+        where = {"sample": sample.facts["sample"], "condition": sample.facts["condition"]}
+        if response == ():
+            return Score(sample.id, where, unscored=SAME)
+        found = suite.score(_inside(sample), response, own)
+        if found.unscored:
+            return Score(sample.id, where, unscored=found.unscored)
+        return Score(sample.id, {**where, "value": measured(found.values, sample.facts["facts"], _paths(spec))})
 
     def aggregate(self, scores: Sequence[Score], spec: RobustnessSpec) -> RobustnessResult:
         return aggregate(scores, spec)
@@ -151,11 +160,9 @@ def _paths(spec: RobustnessSpec) -> tuple[str, ...]:
     return VALUES[spec.of]
 
 
-def _plain(sample: Sample, spec: RobustnessSpec) -> tuple[tuple[Request, ...], bool]:
-    """What the inner suite asks of a sample, and whether it asked one thing alone."""
-    suite, own = inner_of(spec.of, spec.settings)
-    asked = suite.request(sample, own)
-    return (asked, False) if isinstance(asked, tuple) else ((asked,), True)
+def _inside(sample: Sample) -> Sample:
+    """The inner suite's own sample."""
+    return Sample(sample.facts["sample"], sample.facts["facts"], cluster=sample.cluster, group=sample.group)
 
 
 def _changed(request: Request, name: str, seed: int) -> Request:
@@ -211,23 +218,38 @@ def _number(value: Any, path: str) -> float:
 
 
 def aggregate(scores: Sequence[Score], spec: RobustnessSpec) -> RobustnessResult:
-    """What was measured by condition and item."""
+    """What was measured by condition and item: the samples come condition by condition of each item."""
     conditions = [PLAIN, *spec.transforms]
-    table = np.array([[np.nan if s.unscored else s.values["value"][name] for s in scores] for name in conditions], dtype=np.float64)
-    text = lambda values: ("item", np.array(list(values), dtype=object))  # noqa: E731
+    items = [scores[first : first + len(conditions)] for first in range(0, len(scores), len(conditions))]
+    table = np.array([[np.nan if s.unscored else float(s.values["value"]) for s in item] for item in items], dtype=np.float64).T
+    why = np.array([[s.unscored for s in item] for item in items], dtype=object).T
+    names = np.array([item[0].sample.removesuffix(f", {PLAIN}") for item in items], dtype=object)
     values = xr.Dataset(
         {"value": (("condition", "item"), table)},
         coords={
-            "condition": np.array(conditions, dtype=object), "item": np.array([s.sample for s in scores], dtype=object),
-            "cluster": text(s.cluster or s.sample for s in scores), "unscored": text(s.unscored for s in scores),
+            "condition": np.array(conditions, dtype=object), "item": names,
+            "cluster": ("item", np.array([item[0].cluster for item in items], dtype=object)), "unscored": (("condition", "item"), why),
         },
         attrs={
             "of": spec.of, "transforms": list(spec.transforms), "measure": " or ".join(_paths(spec)), "margin": spec.margin,
             "tolerance": spec.tolerance, "expect": dict(spec.expect), "asked": denominators(scores).model_dump(mode="json"),
-            "floor": "" if np.isfinite(table).any() else "nothing was scored",
+            "floor": "" if np.isfinite(table[0]).any() else "nothing was scored",
         },
     )  # fmt: skip
     return RobustnessResult(NAME, values)
+
+
+def asked_of(result: Result, name: str, lost: int = 0) -> Denominators:
+    """Items by whether both the plain and the changed form were scored, with the first reason of what was not."""
+    v = result.values
+    plain, other = (v.unscored.sel(condition=one).values.tolist() for one in (PLAIN, name))
+    reasons: dict[str, int] = {}
+    for first, second in zip(plain, other, strict=True):
+        if why := str(first or second):
+            reasons[why] = reasons.get(why, 0) + 1
+    if lost:
+        reasons["not in the reference"] = lost
+    return Denominators(run=len(plain), scored=len(plain) - sum(reasons.values()), unscored=reasons)
 
 
 def _spans(result: Result) -> tuple[float, float]:
@@ -258,8 +280,12 @@ def failures(result: Result, name: str, level: float = 0.95) -> Clustered:
 
 
 def worst_of(result: Result) -> Floats:
-    """The lowest value of each sample over all conditions."""
-    return result.values.value.values.min(axis=0)
+    """The lowest value of each sample over the conditions in which it was scored; NaN where it was not scored as it is."""
+    x = result.values.value.values
+    kept = np.isfinite(x[0])
+    out = np.full(x.shape[1], np.nan)
+    out[kept] = np.nanmin(x[:, kept], axis=0) if kept.any() else np.nan
+    return out
 
 
 # --- findings -----------------------------------------------------------------------------------------------
@@ -278,13 +304,14 @@ def findings(result: Result, *, subject: str, reference: Result | None = None, l
 
 
 def _adjusted(result: Result, names: Sequence[str]) -> dict[str, float]:
-    v = result.values
-    kept = np.isfinite(v.value.values).all(axis=0)
-    if not kept.any():
-        return {}
-    plain, clusters = v.value.sel(condition=PLAIN).values[kept], v.cluster.values[kept].astype(str)
-    found = [paired_permutation(v.value.sel(condition=name).values[kept], plain, clusters=clusters).p for name in names]
-    return dict(zip(names, holm(found).tolist(), strict=True))
+    v, p = result.values, {}
+    plain = v.value.sel(condition=PLAIN).values
+    for name in names:
+        changed_ = v.value.sel(condition=name).values
+        kept = np.isfinite(plain) & np.isfinite(changed_)
+        if kept.any():
+            p[name] = paired_permutation(changed_[kept], plain[kept], clusters=v.cluster.values[kept].astype(str)).p
+    return dict(zip(p, holm(list(p.values())).tolist(), strict=True)) if p else {}
 
 
 def _own(result: Result, name: str, p: float | None, subject: str, level: float) -> Finding:
@@ -293,6 +320,8 @@ def _own(result: Result, name: str, p: float | None, subject: str, level: float)
     verdict, because = decide(found.value, found.interval, null=0.0, margin=a["margin"], detectable=found.detectable, applicable=not floor)
     if verdict == Verdict.DETECTED and p is not None and p > 1 - level:
         verdict, because = Verdict.INCONCLUSIVE, f"the interval excludes 0, but p is {p:.2g} after Holm's adjustment"
+    if found.value is None and not floor:
+        because = "no sample was scored both ways"
     one = perturbation(name)
     return Finding(
         claim=f"{a['of']} answers otherwise where {one.words}",
@@ -306,7 +335,7 @@ def _own(result: Result, name: str, p: float | None, subject: str, level: float)
         because=floor or because,
         detectable=found.detectable,
         null=Null(name="unchanged", value=0.0, words="the same samples as they are"),
-        denominators=Denominators.parse(a["asked"]),
+        denominators=asked_of(result, name),
         details={
             "kind": one.kind,
             "expected": a["expect"].get(name, "same"),
@@ -340,15 +369,12 @@ def _against(result: Result, reference: Result, name: str, subject: str, level: 
     verdict, because = decide(
         found.value, found.interval, null=0.0, detectable=found.detectable, paired="higher is better", applicable=not floor
     )
-    whole = Denominators.parse(v.attrs["asked"])
-    lost = whole.scored - int(kept.sum())
+    lost = asked_of(result, name).scored - int(kept.sum())
     return Finding(
         claim=f"{v.attrs['of']} is changed otherwise than in the reference where {perturbation(name).words}", subject=subject, source=NAME,
         measure=f"difference of the differences in {v.attrs['measure']}, {name}", effect=found.value, unit="of the measure",
         interval=found.interval, verdict=verdict, because=floor or because, detectable=found.detectable,
         null=Null(name="reference", value=0.0, words="the reference model on the same samples"),
-        denominators=Denominators(
-            run=whole.run, scored=whole.scored - lost, unscored={**whole.unscored, **({"not in the reference": lost} if lost else {})}
-        ),
+        denominators=asked_of(result, name, lost),
         details=found.plain(),
     )  # fmt: skip

@@ -23,6 +23,7 @@ from tests.evals import test_hazardous_knowledge as hazards
 from tests.evals import test_holisticbias as holistic
 from tests.evals import test_image_robustness as pictures
 from tests.evals import test_refusal as refusals
+from tests.evals import test_speaker_gaps as speakers
 from tests.evals import test_stereoset as stereosets
 from tests.evals import test_toxicity_continuations as continuations
 from tests.evals import test_truthfulqa as truthful
@@ -62,6 +63,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "group-fairness": {"rows": 60},
     "counterfactual-decisions": {},
     "weat": {},
+    "speaker-gaps": {"noise": (10.0,)},
     "image-robustness": {"count": 24, "epsilons": (0.1,), "steps": 2, "corruptions": ("noise", "occlusion")},
     "bold": {"copies": 2, "most": 4},
     "holisticbias": {},
@@ -80,6 +82,7 @@ FILES: dict[str, Callable[[Path], dict[str, Any]]] = {  # suites that read files
     "hazardous-knowledge": lambda folder: {"files": (str(hazards.write(folder / "hazards.jsonl")),)},
     "truthfulqa": lambda folder: {"file": str(truthful.write(folder / "truthful.csv"))},
     "over-refusal": refusals.contrasts,
+    "speaker-gaps": lambda folder: {"folder": str(speakers.write(folder / "spoken"))},
     "counterfactual-decisions": lambda folder: {"files": (str(decisions.write(folder / "decisions.jsonl")),)},
     "bold": bolds.settings_of,
     "holisticbias": lambda folder: {"folder": str(holistic.write(folder / "holistic"))},
@@ -94,7 +97,7 @@ def model(seed: int = 0) -> GPT:
     return GPT(GPTConfig(n_layers=1, d_model=16, n_heads=2, d_vocab=tokenizer.vocab_size, n_ctx=96), tokenizer, seed=seed).eval()
 
 
-OTHERS: dict[str, Callable[[int], Any]] = {"image-robustness": pictures.classifier}
+OTHERS: dict[str, Callable[[int], Any]] = {"speaker-gaps": speakers.listener, "image-robustness": pictures.classifier}
 """Models of suites that do not ask about text."""
 
 

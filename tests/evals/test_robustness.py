@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from evals.perturbations import NAMES, PERTURBATIONS, changed
 from evals.runner import run_suite
-from evals.suites.robustness import FORMS, PLAIN, SUITE, RobustnessSpec, aggregate, failures, measured, worst_of
+from evals.suites.robustness import FORMS, PLAIN, SAME, SUITE, RobustnessSpec, aggregate, failures, measured, worst_of
 from tests.evals import test_blimp as blimp
 from tests.evals import test_refusal as refusals
 from tests.evals.test_contract import model
@@ -100,7 +100,8 @@ def result(drop: float, n: int = 200, seed: int = 0, **fields: Any) -> Result:
         plain = float(by.random() < 0.8)
         upper = plain * float(by.random() >= drop)
         lower = plain if by.random() > 0.1 else float(by.random() < 0.8)
-        out.append(Score(f"{k:04d}", {"value": {PLAIN: plain, "upper": upper, "lower": lower}}, cluster=f"c{k // 2}"))
+        for name, value in ((PLAIN, plain), ("upper", upper), ("lower", lower)):
+            out.append(Score(f"{k:04d}, {name}", {"value": value}, cluster=f"c{k // 2}"))
     return aggregate(out, spec)
 
 
@@ -134,14 +135,45 @@ def test_the_worst_is_below_every_condition_also_by_chance() -> None:
 
 def test_contexts_change_and_choices_do_not(tmp_path: Path) -> None:
     spec = RobustnessSpec.parse({"settings": {"rows": 4}, "transforms": ("upper",)})
-    sample = next(iter(SUITE.samples(spec)))
-    asked = SUITE.request(sample, spec)
-    half = len(asked) // 2
-    for plain, other in zip(asked[:half], asked[half:], strict=True):
-        assert isinstance(plain, Loglikelihood)
-        assert isinstance(other, Loglikelihood)
-        assert other.context == plain.context.upper() != plain.context
-        assert other.continuations == plain.continuations
+    plain, other = (SUITE.request(sample, spec) for sample in list(SUITE.samples(spec))[:2])
+    assert isinstance(plain, tuple)
+    assert isinstance(other, tuple)
+    for one, two in zip(plain, other, strict=True):
+        assert isinstance(one, Loglikelihood)
+        assert isinstance(two, Loglikelihood)
+        assert two.context == one.context.upper() != one.context
+        assert two.continuations == one.continuations
+
+
+def test_a_text_without_anything_to_change_shows_nothing() -> None:
+    """No name stands in the applications: asked again they would answer alike, and be called equivalent."""
+    spec = RobustnessSpec.parse({"settings": {"rows": 8}, "transforms": ("names",)})
+    found = run_suite(SUITE, model(), spec)
+    finding = SUITE.findings(found, subject="m")[0]
+    assert finding.effect is None
+    assert finding.denominators is not None
+    assert finding.denominators.unscored == {SAME: 8}
+    assert "both ways" in finding.because
+
+
+def test_a_form_that_cannot_be_read_leaves_the_others_scored() -> None:
+    """Capitals that a tokenizer of small letters does not know: counted with their reason, and nothing else is lost."""
+    spec = RobustnessSpec.parse({"transforms": ("upper", "lower")})
+    scores = []
+    for k in range(20):
+        scores += [
+            Score(f"{k}, {PLAIN}", {"value": 1.0}),
+            Score(f"{k}, upper", unscored="no such letter"),
+            Score(f"{k}, lower", {"value": 1.0}),
+        ]
+    upper, lower = SUITE.findings(aggregate(scores, spec), subject="m")
+    assert upper.effect is None
+    assert upper.denominators is not None
+    assert upper.denominators.unscored == {"no such letter": 20}
+    assert lower.denominators is not None
+    assert lower.denominators.scored == 20
+    assert lower.verdict == Verdict.INCONCLUSIVE  # twenty equal ones could have missed one in seven
+    assert "upper not scored" in aggregate(scores, spec).summary()
 
 
 def test_sentences_that_are_scored_whole_change_alike(tmp_path: Path) -> None:
@@ -152,15 +184,18 @@ def test_sentences_that_are_scored_whole_change_alike(tmp_path: Path) -> None:
     assert set(found.values.value.values.ravel()) <= {0.0, 1.0}
     attack = spec.override({"transforms": ("prefix",)})
     with pytest.raises(BadValue, match="asks nothing of a model"):
-        SUITE.request(next(iter(SUITE.samples(attack))), attack)
+        SUITE.request(list(SUITE.samples(attack))[1], attack)
 
 
 def test_prompts_change_and_whole_texts_do_not(tmp_path: Path) -> None:
     spec = RobustnessSpec.parse({"of": "refusal", "settings": {**refusals.harmful(tmp_path), "most": 4}, "transforms": ("role", "base64")})
-    sample = next(iter(SUITE.samples(spec)))
-    asked = SUITE.request(sample, spec)
-    kinds = [type(one) for one in asked]
-    assert kinds == [Rolling, Generate, Generate, Generate]  # what the model reads at all is asked once
+    plain, role, encoded = (SUITE.request(sample, spec) for sample in list(SUITE.samples(spec))[:3])
+    assert isinstance(plain, tuple)
+    assert isinstance(role, tuple)
+    assert isinstance(encoded, tuple)
+    assert [type(one) for one in plain] == [type(one) for one in role] == [Rolling, Generate]
+    assert plain[0] == role[0] == encoded[0]  # what the model reads at all
+    assert len({one[1].prompt for one in (plain, role, encoded) if isinstance(one[1], Generate)}) == 3
     found = run_suite(SUITE, model(), spec)
     assert found.values.sizes["condition"] == 3
     assert "actor" not in found.to_json()

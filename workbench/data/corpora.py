@@ -7,11 +7,12 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from workbench.core.errors import BadValue, CorruptFile, UnknownName
+from workbench.core.errors import BadValue, CorruptFile, MissingFile, UnknownName
 from workbench.data.audio import AudioRows, MelSpec, wav_samples
 from workbench.data.sources import path, read_text
 
@@ -63,21 +64,34 @@ class SpokenDigit:
     rate: int
 
 
-def spoken_digits() -> list[SpokenDigit]:
-    """All recordings, by speaker, digit and number. Raises MissingData, and CorruptFile for a recording that cannot be read."""
+def spoken_digits(folder: Path | None = None) -> list[SpokenDigit]:
+    """All recordings (of ``folder``, where one is given), by speaker, digit and number. Raises MissingData, MissingFile for a folder
+    without any, and CorruptFile for a recording that cannot be read or has another name."""
+    if folder is not None:
+        return _in_order([_named(folder, file.name, file.read_bytes()) for file in sorted(folder.glob("*.wav"))], folder)
     place = path("fsdd", "recordings.zip")
     out: list[SpokenDigit] = []
     try:
         with zipfile.ZipFile(place) as pack:
             for name in pack.namelist():
-                match = _RECORDING.fullmatch(name)
-                if match is None:
-                    raise CorruptFile(place, "recordings named digit_speaker_number.wav", f"it holds '{name}'")
-                wave, rate = wav_samples(pack.read(name), f"{place}:{name}")
-                out.append(SpokenDigit(int(match["digit"]), match["speaker"], int(match["number"]), wave, rate))
+                out.append(_named(place, name, pack.read(name)))
     except (zipfile.BadZipFile, zlib.error) as error:
         raise CorruptFile(place, "a zip of recordings", f"it is not ({error})") from None
-    return sorted(out, key=lambda one: (one.speaker, one.digit, one.number))
+    return _in_order(out, place)
+
+
+def _named(place: Path, name: str, content: bytes) -> SpokenDigit:
+    match = _RECORDING.fullmatch(name)
+    if match is None:
+        raise CorruptFile(place, "recordings named digit_speaker_number.wav", f"it holds '{name}'")
+    wave, rate = wav_samples(content, f"{place}:{name}")
+    return SpokenDigit(int(match["digit"]), match["speaker"], int(match["number"]), wave, rate)
+
+
+def _in_order(found: list[SpokenDigit], place: Path) -> list[SpokenDigit]:
+    if not found:
+        raise MissingFile(place, "folder or zip of recordings named digit_speaker_number.wav")
+    return sorted(found, key=lambda one: (one.speaker, one.digit, one.number))
 
 
 def by_recording(recordings: Sequence[SpokenDigit]) -> dict[str, list[SpokenDigit]]:
