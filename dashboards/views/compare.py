@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboards import scores, shelf
-from dashboards.elements import chart, kept, plain, told
+from dashboards import bound, scores, shelf
+from dashboards.elements import chart, is_beginning, kept, plain, told, why_not
 from dashboards.sample import show_sample
 from workbench.core.errors import StoreError
 from workbench.store.records import RunRecord
@@ -24,12 +24,14 @@ def page() -> None:
     pairs = comparable(records)
     if not pairs:
         st.info(NONE)
+        reports([])
         return
     with told():
         for name in ("first", "second"):
             if asked := st.query_params.get(name, ""):
                 st.query_params[name] = shelf.run(asked).id  # says so where there is no such run
         choose(records, pairs)
+    reports([record for record in records if record.status == "done"])
 
 
 def comparable(records: tuple[RunRecord, ...]) -> dict[str, dict[str, list[str]]]:
@@ -102,6 +104,49 @@ def parted(found: scores.Comparison, ref: str) -> None:
         st.dataframe(frame, hide_index=True, height=300, alt=f"The samples on which the runs differ most in {value}")
         sample = kept(st.container(), "sample", "Sample", list(frame["sample"]))
         show_sample(found.second, ref, found.suite, sample)
+
+
+def reports(finished: list[RunRecord]) -> None:
+    """Reports of several runs: side by side, and a training over its checkpoints."""
+    st.header("Reports of several runs")
+    with told():
+        left, right = st.columns(2, gap="large")
+        with left, st.expander("Runs side by side"):
+            side_by_side(finished)
+        with right, st.expander("A training over its checkpoints"):
+            over_checkpoints()
+        why_not(bound.BEGUN)
+        if is_beginning(bound.BEGUN):
+            bound.watch(st.session_state[bound.BEGUN])
+        known = {one.id: f"{one.id}: {one.kind} of {one.ref}, {one.created}" for one in bound.written()}
+        if not known:
+            st.caption("None is written yet.")
+            return
+        if (asked := st.query_params.get("report", "")) and asked not in known:
+            st.info(plain(f"There is no report {asked}; the newest is shown."))
+        bound.show(kept(st.container(), "report", "Report", list(known), words=known))
+
+
+def side_by_side(finished: list[RunRecord]) -> None:
+    words = {one.id: f"{one.id}: {one.kind} of {one.ref}, {one.created}" for one in finished}
+    chosen = st.multiselect("Finished runs, the first is compared with", list(words), format_func=words.__getitem__, key="beside")
+    if st.button("Write their report", key="begin-comparison", disabled=len(chosen) < 2 or is_beginning(bound.BEGUN)):
+        with told():
+            bound.begin_comparison(chosen)
+
+
+def over_checkpoints() -> None:
+    trainings = {one.id: f"{one.id}: {one.ref.removeprefix('recipe:')}, {one.created}" for one in bound.trainings()}
+    if not trainings:
+        st.caption("There is no training yet. `train.keep=N` with `train.save_every` keeps checkpoints to look back at.")
+        return
+    suites = bound.suites()
+    training = st.selectbox("Training", list(trainings), format_func=trainings.__getitem__, key="training")
+    suite = st.selectbox("Suite asked of each checkpoint", list(suites), format_func=suites.__getitem__, key="asked")
+    settings = st.text_input("Settings of the suite, as after --set", placeholder="contexts=2", key="settings")
+    if st.button("Write its trend", key="begin-trend", disabled=is_beginning(bound.BEGUN)):
+        with told():
+            bound.begin_trend(training, suite, settings)
 
 
 page()

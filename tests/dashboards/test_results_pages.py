@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.dashboards.conftest import Home
 from tests.dashboards.pages import box, opened, settled, texts, unlabelled
-from workbench.lab import samples
+from tests.reports.sample import sample
+from workbench.lab import jobs, samples
 from workbench.lab.compare import compare, means
+from workbench.reports.render import html, json
 from workbench.store.runs import Store
 
 
@@ -76,3 +80,35 @@ def test_a_comparison_says_what_the_library_says(home: Home) -> None:
     assert unlabelled(page) == []
     page = opened("compare.py", first="nonsense", second=second)
     assert "There is no run 'nonsense'" in page.error[0].value.replace("\\", "")
+
+
+def test_reports_of_several_runs_are_begun_and_read(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(shutil.copytree(home.folder, tmp_path / "mine")))
+    began: list[tuple[str, dict[str, Any]]] = []
+
+    def start(target: str, arguments: dict[str, Any], folder: Path, **rest: Any) -> None:
+        folder.mkdir(parents=True)
+        (folder / "status.jsonl").write_text('{"event": "failed", "words": "a reason", "exit_code": 3}\n')
+        began.append((target, arguments))
+
+    monkeypatch.setattr(jobs, "start", start)
+    page = opened("compare.py")
+    assert "None is written yet." in texts(page)
+    assert page.button(key="begin-comparison").disabled, "one run is compared with nothing"
+    page.multiselect(key="beside").set_value(list(home.evaluated)).run()
+    page.button(key="begin-comparison").click().run()
+    assert began[0][0] == "workbench.lab.reports_begun:comparison_told"
+    assert began[0][1]["runs"] == list(home.evaluated)
+    assert "It was not written: a reason" in settled(page).error[0].value.replace("\\", "")
+    page.button(key="begin-trend").click().run()
+    assert "at least 2" in "".join(one.value for one in settled(page).error).replace("\\", ""), "this training kept one checkpoint"
+    assert len(began) == 1
+    with Store.open(tmp_path / "mine") as store:
+        run = store.runs.create("comparison", {"runs": list(home.evaluated)}, f"run:{home.trained}")
+        for name, form in (("report.html", html), ("report.json", json)):
+            (store.folder(run) / name).write_text(form.render(sample()), encoding="utf-8")
+        store.runs.finish(run)
+    page = opened("compare.py", report=run)
+    (frame,) = page.get("iframe")
+    assert frame.proto.src.startswith("data:text/html;base64,"), "of its own origin"
+    assert unlabelled(page) == []
