@@ -55,7 +55,7 @@ def by_scraper(place: Path) -> str:
 READERS: tuple[tuple[str, str, Callable[[Path], str]], ...] = (
     ("*.eval", "inspect-ai", by_inspect),
     ("results_*.json", "lm-eval", by_harness),
-    ("eval-*.json", "every-eval-ever", by_record),
+    ("????????-????-4???-*.json", "every-eval-ever", by_record),
     ("README.md", "huggingface-hub", by_hub),
     ("*.openmetrics.txt", "prometheus-client", by_scraper),
 )

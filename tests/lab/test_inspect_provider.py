@@ -17,7 +17,11 @@ from workbench.core.measure import Generate
 from workbench.data.chat import ChatTemplate, prompt_ids
 from workbench.data.chat import Message as Turn
 from workbench.engine.generate import generate
+from workbench.lab.exporting import export
+from workbench.lab.importing.run import import_files
 from workbench.lab.inspect_provider import prompted, provider, template_of
+from workbench.store.runs import Store
+from workbench.training import checkpoint
 
 
 class Settings:
@@ -162,3 +166,29 @@ def test_without_inspect_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "inspect_ai.model", None)
     with pytest.raises(MissingExtra, match=r"assay-workbench\[inspect\]"):
         provider()
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore")
+def test_inspect_runs_a_task_on_our_engine_and_its_log_comes_back(tmp_path: Any) -> None:
+    inspect = pytest.importorskip(
+        "inspect_ai", reason="Inspect wants other versions than the other extras: it has an environment of its own"
+    )
+    Sample, match, solved = inspect.dataset.Sample, inspect.scorer.match, inspect.solver.generate
+    model = lettered(n_ctx=64)
+    checkpoint.write(str(tmp_path / "model"), model)
+    prompts = ["abcdefgh"[k % 8] + "ijk"[k % 3] for k in range(12)]
+    texts = generate(model, prompts, most=4)
+    rows = [
+        Sample(input=prompt, target=text[:2] if k % 2 else "xx", id=k) for k, (prompt, text) in enumerate(zip(prompts, texts, strict=True))
+    ]
+    task = inspect.Task(dataset=rows, solver=solved(), scorer=match("begin"), name="letters")
+    (log,) = inspect.eval(task, model=f"assay/{tmp_path}/model", max_tokens=4, log_dir=str(tmp_path / "logs"), display="none")
+    assert log.status == "success"
+    assert [sample.output.completion for sample in log.samples] == texts
+    with Store.open(tmp_path / "home") as store:
+        made = import_files([log.location], store=store)
+        assert [one["values"] for one in store.sink(made.run, "letters").read()] == [{"match": bool(k % 2)} for k in range(12)]
+        (place,) = export(made.run, "inspect", str(tmp_path / "out"), store=store).places
+    again = inspect.log.read_eval_log(str(place))
+    assert [sample.scores["match"].value for sample in again.samples] == [bool(k % 2) for k in range(12)]

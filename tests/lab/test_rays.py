@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.engine.models import lettered
 from workbench.core.errors import AssayError, BadValue, Incompatible, MissingExtra
 from workbench.lab import rays as spreading
-from workbench.lab.rays import TRIES, Rays, parse, rays
+from workbench.lab.rays import TRIES, Rays, cluster, parse, rays
 from workbench.lab.run import evaluate
 from workbench.store.runs import Store
 
@@ -130,39 +129,31 @@ def test_what_a_worker_raises_is_raised_here() -> None:
 # --- real processes ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def cluster() -> Iterator[Any]:
-    ray = pytest.importorskip("ray", reason="Ray is not installed; pip install 'assay-workbench[ray]'")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", _node_ip_address="127.0.0.1")
-    yield ray
-    ray.shutdown()
-
-
 @pytest.mark.full
 def test_two_processes_give_the_bits_of_one_and_a_killed_one_loses_nothing(
-    store: Store, trained: str, cluster: Any, monkeypatch: pytest.MonkeyPatch
+    store: Store, trained: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed; pip install 'assay-workbench[ray]'")
     whole = evaluate(SUITE, trained, store=store, batch=4, **FIELDS)
-    spread = evaluate(SUITE, trained, store=store, batch=4, engine="ray:2", **FIELDS)
-    assert spread.results[SUITE].canonical() == whole.results[SUITE].canonical()
-    records = [store.sink(run.run, SUITE).read() for run in (whole, spread)]
-    assert records[0] == records[1]
-    assert [one.details for one in store.events(spread.run) if one.name == "spread"] == [{"engine": "ray:2", "lost": 0}]
-
     victims: list[int] = []
 
     class Shot(Rays):
+        """Both of the first workers are killed, at two moments."""
+
         def __call__(self, *asked: Any) -> Iterator[Any]:
+            victims.extend(self.pids())
             for number, found in enumerate(super().__call__(*asked)):
                 if number in (1, 3):
-                    victims.append(self.pids()[0])
-                    os.kill(victims[-1], signal.SIGKILL)
+                    os.kill(victims[number // 2], signal.SIGKILL)
                 yield found
 
-    monkeypatch.setattr(spreading, "Rays", Shot)
-    shot = evaluate(SUITE, trained, store=store, batch=4, engine="ray:2", **FIELDS)
+    with cluster(2) as ray:
+        assert {node["NodeManagerAddress"] for node in ray.nodes()} == {"127.0.0.1"}, "no other machine can reach it"
+        spread = evaluate(SUITE, trained, store=store, batch=4, engine="ray:2", **FIELDS)
+        monkeypatch.setattr(spreading, "Rays", Shot)
+        shot = evaluate(SUITE, trained, store=store, batch=4, engine="ray:2", **FIELDS)
     assert len(set(victims)) == 2
-    assert shot.results[SUITE].canonical() == whole.results[SUITE].canonical()
-    assert store.sink(shot.run, SUITE).read() == records[0]
-    assert [one.details["lost"] for one in store.events(shot.run) if one.name == "spread"] == [2]
-    assert torch.get_num_threads() > 0
+    for run, lost in ((spread, 0), (shot, 2)):
+        assert run.results[SUITE].canonical() == whole.results[SUITE].canonical()
+        assert store.sink(run.run, SUITE).read() == store.sink(whole.run, SUITE).read()
+        assert [one.details for one in store.events(run.run) if one.name == "spread"] == [{"engine": "ray:2", "lost": lost}]

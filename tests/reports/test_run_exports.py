@@ -45,7 +45,7 @@ def test_equal_runs_give_equal_bytes_under_names_that_stay_in_their_folder(form:
         path = Path(name)
         assert not path.is_absolute()
         assert ".." not in path.parts
-        assert len(path.parts) <= 2
+        assert len(path.parts) <= 5
         assert name.isascii()
         assert name.isprintable()
 
@@ -139,6 +139,7 @@ def test_a_record_has_what_its_schema_asks_for() -> None:
     assert {
         "schema_version", "evaluation_id", "retrieved_timestamp", "source_metadata", "model_info", "eval_library", "evaluation_results",
     } <= set(said)  # fmt: skip
+    assert (said["schema_version"], said["model_info"]["additional_details"]["deployment_type"]) == ("0.3.0", "self_deployed")
     assert (said["evaluation_timestamp"], said["retrieved_timestamp"]) == ("1767323045", "1767323105")
     assert [one["score_details"]["score"] for one in said["evaluation_results"]] == [0.5, 0.5], "a finding without a value is no result"
     first = said["evaluation_results"][0]

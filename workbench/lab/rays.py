@@ -139,8 +139,7 @@ class Rays:
 def rays(engine: str, ref: str, model: HookedModel, store: Store) -> Iterator[Rays | None]:
     """Workers for an evaluation of ``model``, ended with the block; None for the local engine.
 
-    A cluster that this process is joined to, or that RAY_ADDRESS names, is used; else one begins here, on 127.0.0.1, and ends with the
-    block. Raises MissingExtra, BadValue (more workers than the cluster has processors), and Incompatible for a model that has no lasting
+    Raises MissingExtra, BadValue (more workers than the cluster has processors), and Incompatible for a model that has no lasting
     reference, and for a server, which is asked several things at once as it is.
     """
     count = parse(engine)
@@ -151,33 +150,40 @@ def rays(engine: str, ref: str, model: HookedModel, store: Store) -> Iterator[Ra
         raise Incompatible("--engine ray", f"'{ref}'", ["a server answers many requests at once by itself: raise its at_once"])
     if ref.startswith("memory:"):
         raise Incompatible("--engine ray", "a model in memory", ["workers load it by a reference: save it, and name the folder"])
-    ray = _ray()
-    ours = not ray.is_initialized()
-    if ours:
-        joined = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": max(count, os.cpu_count() or 1), "_node_ip_address": "127.0.0.1"}
-        carried = {name: os.environ[name] for name in CARRIED if name in os.environ}
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": carried}, **joined)
-    workers = None
-    try:
+    with cluster(count) as ray:
         there = int(ray.cluster_resources().get("CPU", 0))
         if there < count:
             raise BadValue("engine", engine, f"ray:N with at most {there}, the processors of this cluster")
         workers = Rays(ray, count, (ref, store.address, model.digest(), torch.get_num_threads(), os.getcwd()))
-        workers.wait()
-        yield workers
-    finally:
-        if workers is not None:
+        try:
+            workers.wait()
+            yield workers
+        finally:
             workers.close()
-        if ours:
-            ray.shutdown()
 
 
-def _ray() -> Any:
+@contextmanager
+def cluster(count: int) -> Iterator[Any]:
+    """Ray, joined to a cluster: the one that this process is joined to already, else the one that RAY_ADDRESS names, else one that begins
+    here with room for ``count`` workers. What the block joined it leaves again."""
     silence()
+    here = not os.environ.get("RAY_ADDRESS")
+    if here:  # read when Ray is imported; despite its name it decides on every system whether other machines may join
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
-        return import_module("ray")
+        ray: Any = import_module("ray")
     except ImportError:
         raise MissingExtra("ray", "ray", "The engine ray") from None
+    if ray.is_initialized():
+        yield ray
+        return
+    room = {"num_cpus": max(count, os.cpu_count() or 1)} if here else {}
+    carried = {name: os.environ[name] for name in CARRIED if name in os.environ}
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": carried}, **room)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
 
 
 def _last_line(error: Exception) -> str:

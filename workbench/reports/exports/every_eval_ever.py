@@ -10,20 +10,23 @@ from __future__ import annotations
 import calendar
 import json
 import time
+import uuid
 from typing import Any
 
 from workbench.core.finding import Finding
 from workbench.core.spec import canonical_json
 from workbench.reports.exports.evaluated import Evaluated, Files, labelled, sha256, slug
 
-SCHEMA = "0.2.2"
+SCHEMA = "0.3.0"
 HIGHER = ("acc", "accuracy", "exact-match", "exact-match-em", "f1", "em", "mc1", "mc2", "icat", "language-modelling")
 """Measures of which more is better; of all others here (bias, exposure, toxicity, refusal, perplexity) less is."""
 
 
 def files(run: Evaluated) -> Files:
-    """The record. Equal runs, equal bytes."""
-    return {f"{slug(run.kind)}-{run.run}.json": (json.dumps(record(run), indent=2, sort_keys=True, allow_nan=False) + "\n").encode("ascii")}
+    """The record, at the place that the collection gives it. Equal runs, equal bytes."""
+    own = uuid.UUID(hex=sha256(f"assay {run.run}")[:32], version=4)  # of the form that is asked for, and the same each time
+    place = f"data/assay/unknown/{slug(run.model)}/{own}.json"
+    return {place: (json.dumps(record(run), indent=2, sort_keys=True, allow_nan=False) + "\n").encode("ascii")}
 
 
 def record(run: Evaluated) -> dict[str, Any]:
@@ -40,9 +43,16 @@ def record(run: Evaluated) -> dict[str, Any]:
             "evaluator_relationship": "other", "additional_details": {"run": run.run, "status": run.status},
         },
         "eval_library": {"name": "assay-workbench", "version": run.version, "additional_details": dict(run.packages)},
-        "model_info": {"name": run.model, "id": run.model, "additional_details": {"model_digest": run.model_digest}},
+        "model_info": {"name": run.model, "id": run.model, "developer": "unknown", "additional_details": _model(run)},
         "evaluation_results": [_result(run, name, one, data.get(one.source, "")) for name, one in findings],
     }  # fmt: skip
+
+
+def _model(run: Evaluated) -> dict[str, str]:
+    """Who runs the model is known of what ran here; whether others may have its weights is not."""
+    served = run.kind == "import" or run.model.startswith("endpoint:")
+    where = "unknown" if served else "self_deployed"
+    return {"model_digest": run.model_digest, "deployment_type": where, "model_availability": "unknown"}
 
 
 def _result(run: Evaluated, name: str, finding: Finding, data: str) -> dict[str, Any]:
