@@ -103,6 +103,8 @@ def main() -> None:
     parser.add_argument("--setting", choices=["fast", "whole"], default="fast")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--worlds", nargs="+", help="some of the worlds of the setting, by name")
+    parser.add_argument("--seeds", type=int, default=0, help="trainings of each kind; 0: as the world says")
+    parser.add_argument("--frozen-seeds", type=int, default=0, help="of those with a frozen decoder; 0: as many")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="one JSON line a dictionary besides")
     given = parser.parse_args()
@@ -110,15 +112,17 @@ def main() -> None:
     for name, setting in (FAST if given.setting == "fast" else WHOLE).items():
         if given.worlds and name not in given.worlds:
             continue
+        seeds = given.seeds or setting.seeds
         world = Features(FeaturesSpec.parse(setting.world))
         pool, held = world.sample(POOL, 1).rows, world.sample(HELD, 0)
         fires = float((held.strength > 0).sum(1).double().mean())
-        print(f"{name}: {fires:.2f} features fire in a vector; {setting.steps} steps of {setting.rows}, {setting.seeds} seeds")
+        print(f"{name}: {fires:.2f} features fire in a vector; {setting.steps} steps of {setting.rows}, {seeds} seeds")
         print(f"{'':22}" + "".join(f"{column:>11}" for column in COLUMNS) + "   similarity, least and largest", flush=True)
-        print(line("random", [at_random(setting, world, pool, held, seed) for seed in range(setting.seeds)]), flush=True)
+        print(line("random", [at_random(setting, world, pool, held, seed) for seed in range(seeds)]), flush=True)
         for kind in given.kinds:
             for frozen in (False, True):
-                rows = [one(kind, setting, world, pool, held, seed=seed, frozen=frozen) for seed in range(setting.seeds)]
+                often = range(given.frozen_seeds or seeds) if frozen else range(seeds)
+                rows = [one(kind, setting, world, pool, held, seed=seed, frozen=frozen) for seed in often]
                 print(line(f"{kind}{', frozen' if frozen else ''}", rows), flush=True)
                 if given.json:
                     print(json.dumps({"world": name, "kind": kind, "frozen": frozen, "seeds": rows}), flush=True)
