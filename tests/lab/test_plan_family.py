@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from workbench.core.stats.resampling import bootstrap
 from workbench.lab import audit_findings
 from workbench.lab.audit_findings import Gathered, family_level, gathered
 from workbench.lab.circumstances import read as read_circumstances
-from workbench.lab.plan import names, read_plan
+from workbench.lab.plan import command_of, names, read_plan
 from workbench.lab.report_plan import plan_sections
+from workbench.lab.settings import read_settings
 from workbench.lab.slices import sliced
 from workbench.store.runs import Store
 
@@ -111,6 +113,19 @@ def test_margins_and_floors_become_the_suites_own() -> None:
 def test_the_shipped_plans_declare_what_they_claim() -> None:
     assert {"quickstart", "language-model", "release-gate", "town"} <= set(names())
     assert all(read_plan(name).claims for name in ("quickstart", "language-model", "release-gate"))
+
+
+def test_a_report_names_the_command_that_gives_its_plan_again() -> None:
+    """Whatever was changed and added: the words, typed, make the same plan, but for what they say of themselves."""
+    assert command_of(read_plan("town")) == "workbench audit town"
+    changes = {"model": "hf:a model", "reference": None, "settings": {"perplexity": {"documents": 7}}, "claims": [], "level": 0.9}
+    plan = read_plan("quickstart", changes, ["bbq"])
+    words = shlex.split(command_of(plan))
+    assert words[:3] == ["workbench", "audit", "quickstart"]
+    settings = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
+    added = [words[at + 1] for at, word in enumerate(words) if word == "--add"]
+    assert read_plan("quickstart", read_settings(settings), added) == plan
+    assert command_of(plan.model_copy(update={"name": "mine"})).startswith("workbench audit plan.json")
 
 
 def test_the_report_says_what_became_of_every_claim() -> None:

@@ -19,6 +19,7 @@ from workbench.lab.internals import KIND, InternalsResult
 from workbench.lab.internals_findings import PREFIX
 from workbench.lab.internals_findings import section as internals_section
 from workbench.lab.mitigation.section import mitigation_sections
+from workbench.lab.plan import command_of
 from workbench.lab.report_parts import coverage, identities, limits
 from workbench.lab.report_plan import plan_sections
 from workbench.reports.report import Figure, LeftOut, Origin, Report, Section, Table
@@ -50,7 +51,7 @@ def compose(plan: Plan, subjects: Sequence[Described], gathered: Gathered, *, da
         sections=tuple(sections),
         left_out=tuple(LeftOut(what=what, why=why) for what, why in gathered.left_out),
         provenance=tuple(_origins(plan, subjects, gathered, here)),
-        rederive=(f"workbench audit {plan.name}",),
+        rederive=(command_of(plan),),
         identities=identities(plan, subjects),
         coverage=coverage(plan, gathered),
         limits=limits(gathered),

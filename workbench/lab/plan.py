@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -13,6 +14,7 @@ from evals import SUITES
 from probes import INSTRUMENTS
 from workbench.core.errors import BadValue, CorruptFile, MissingFile, UnknownName
 from workbench.core.finding import Plan
+from workbench.core.spec import canonical_json
 from workbench.lab.failures import FAILURES
 from workbench.lab.mitigation.methods import MENDABLE, SPECS
 from workbench.lab.settings import overlay
@@ -53,6 +55,27 @@ def read_plan(plan: str | Path | Mapping[str, Any] | Plan, settings: Mapping[str
         raise BadValue("reference", made.reference, "another model than the audited one")
     Identity.parse({"part": "audited", "name": made.model} | dict(made.about), what=f"'about' of plan '{made.name}'")
     return made
+
+
+def command_of(plan: Plan) -> str:
+    """The command that carries out this plan again: of a shipped one with what was changed and added, else of the bundle's own copy."""
+    if plan.name not in names():
+        return "workbench audit plan.json  # as the evidence bundle has it"
+    values = plan.model_dump(mode="json")
+    words = ["workbench", "audit", plan.name]
+    for name in plan.changed:
+        plain = values[name] if name in values else _empty(name)
+        bare = isinstance(plain, str) and yaml.safe_load(plain) == plain  # else it would be read as a number, a list …
+        words += ["--set", f"{name}={plain if bare else canonical_json(plain)}"]
+    for name in plan.added:
+        words += ["--add", name]
+    return shlex.join(words)
+
+
+def _empty(name: str) -> Any:
+    """The value of a field that stands at its default, which is left out of what is written."""
+    default = Plan.model_fields[name].default
+    return list(default) if isinstance(default, tuple) else default
 
 
 def _with_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Plan:

@@ -36,6 +36,8 @@ def _declared(plan: Plan, gathered: Gathered) -> Section:
         words.append(
             f"{len(beyond)} findings on the audited model are exploratory: they are not of the declared family, each interval holds for "
             "itself, and among so many some will stand out by chance."
+            if len(beyond) > 1
+            else "One finding on the audited model is exploratory: it is not of the declared family, and its interval holds for itself."
         )
     if plan.added:
         words.append(f"Asked for beyond the plan, and exploratory: {', '.join(plan.added)}.")
