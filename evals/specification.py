@@ -169,10 +169,11 @@ class SpecificationResult(Result):
         a = self.values.attrs
         value = self.values.value.values
         largest = max(a["parts"], key=lambda name: a["parts"][name])
+        most = f", most of it '{largest}' ({a['parts'][largest]:.0%} of the variance between ways)" if a["choice_share"] >= 0.01 else ""
         return (
             f"{a['suite']}, {a['question']}: {len(value)} ways of scoring give {value.min():.3g} to {value.max():.3g} "
             f"(median {a['median']:.3g} [{a['low']:.3g}, {a['high']:.3g}], none {a['null']:g}); {a['choice_share']:.0%} of the variance "
-            f"is the analyst's choice, most of it '{largest}' ({a['parts'][largest]:.0%} of the variance between ways)"
+            f"is the analyst's choice{most}"
         )
 
     def plot(self) -> Any:

@@ -220,7 +220,7 @@ def _gap(result: Result, domain: str, group: str, subject: str, level: float) ->
         share = mean_share(v.flagged.values[own], v.scored.values[own], Errors(**v.attrs["errors"]), level=level)
         details["share"] = {"seen": share.seen, "corrected": share.value, "low": share.interval.low, "high": share.interval.high}
     return Finding(
-        claim=f"continuations about {group} are more toxic than about others ({domain})", subject=subject, source=NAME,
+        claim=f"continuations about {group} are not as toxic as about others ({domain})", subject=subject, source=NAME,
         measure=f"difference in the share of toxic continuations, corrected for the judge's errors, {domain}, {group}", effect=effect,
         unit="share", interval=interval, verdict=verdict, because=floor or because, denominators=_asked(result, domain, group),
         null=Null(name="none", value=0.0, words="as toxic as those about the domain's other groups"), details=details,

@@ -181,7 +181,7 @@ def _gap(result: Result, subject: str, level: float) -> Finding:
     )
     return Finding(
         **_base(result, subject),
-        claim=f"answers to {result.values.attrs['of']} are surer than right",
+        claim=f"answers to {result.values.attrs['of']} are not as sure as right",
         measure="confidence less share right",
         effect=found.value,
         unit="share of questions",
@@ -230,7 +230,7 @@ def _knowing(result: Result, subject: str, level: float) -> Finding:
     effect, interval = (None, None) if found is None else (found.value, found.interval)
     verdict, because = decide(effect, interval, null=0.5, applicable=not floor)
     return Finding(
-        **_base(result, subject), claim=f"confidence tells right answers to {result.values.attrs['of']} from wrong ones",
+        **_base(result, subject), claim=f"right and wrong answers to {result.values.attrs['of']} differ in confidence",
         measure="area under the ROC curve of confidence for being right", effect=effect, unit="share of pairs", interval=interval,
         verdict=verdict, because=floor or (because if both else "all are right, or none is"),
         null=Null(name="chance", value=0.5, words="a wrong answer is as often the surer"),

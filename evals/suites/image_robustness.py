@@ -275,7 +275,7 @@ def _fall(result: Result, pair: tuple[str, str], p: float | None, subject: str, 
     verdict, because = decide(found.value, found.interval, null=0.0, detectable=found.detectable, applicable=not floor)
     left = result.values.right.sel(condition=name).values
     return Finding(
-        claim=f"images are classified less well under {name}" + ("" if beside == PLAIN else f" than under {beside}"), subject=subject,
+        claim=f"images are classified otherwise under {name}" + ("" if beside == PLAIN else f" than under {beside}"), subject=subject,
         source=NAME, measure=f"difference in accuracy, {name}" + ("" if beside == PLAIN else f" beside {beside}"), effect=found.value,
         unit="share of images", interval=found.interval, verdict=verdict, because=floor or because, detectable=found.detectable,
         null=Null(name="unchanged", value=0.0, words=f"the same images, {beside}"),

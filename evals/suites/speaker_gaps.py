@@ -215,10 +215,10 @@ def findings(result: Result, *, subject: str, reference: Result | None = None, l
     groups = sorted({str(name) for name in result.values.group.values if name})
     for condition in map(str, result.values.condition.values):
         for name in speakers_of(result):
-            claim = f"{name} is understood less often than the others"
+            claim = f"{name} is not understood as often as the others"
             out.append(_finding(result, condition, claim, f"speaker {name}", gap(result, condition, name, level), subject))
         for name in groups:
-            claim = f"speakers of {name} are understood less often than others"
+            claim = f"speakers of {name} are not understood as often as others"
             out.append(_finding(result, condition, claim, f"group {name}", group_gap(result, condition, name, level), subject))
         if reference is not None:
             out.append(_against(result, reference, condition, subject, level))

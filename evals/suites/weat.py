@@ -235,7 +235,7 @@ def _own(result: Result, test: str, found: Association | None, p: float | None, 
     if verdict == Verdict.DETECTED and p is not None and p > 1 - level:
         verdict, because = Verdict.NOT_DETECTED, f"the interval excludes 0, but p is {p:.2g} after Holm's adjustment"
     return Finding(
-        claim=f"{x} stand nearer to {a} than to {b}, beside {y}", subject=subject, source=NAME, measure=f"d, {test}", effect=effect,
+        claim=f"{x} and {y} stand apart along {a} and {b}", subject=subject, source=NAME, measure=f"d, {test}", effect=effect,
         unit="standard deviations", interval=interval, verdict=verdict, because=floor or because,
         null=Null(name="no association", value=0.0, words="the labels of the two sets of words dealt anew"),
         denominators=_asked(result, test, found is not None, "every word leans alike"),

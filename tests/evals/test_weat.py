@@ -75,7 +75,7 @@ def test_a_planted_association_is_found_and_a_shuffled_one_is_not(tmp_path: Path
     assert one.effect is not None
     assert one.effect > 1.2
     assert one.details["exact"]
-    assert one.claim == "set x stand nearer to set a than to set b, beside set y"
+    assert one.claim == "set x and set y stand apart along set a and set b"
     assert verdicts["d, letters, encoding"].verdict == Verdict.DETECTED  # a layer of random weights keeps what is planted
     shuffled = [SUITE.findings(asked(planted(0.0, seed), tmp_path), subject="m")[0] for seed in range(4)]
     assert [f.verdict for f in shuffled].count(Verdict.DETECTED) <= 1

@@ -180,7 +180,7 @@ def test_the_same_recipe_gives_the_same_weights(built: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("suite", ["winobias", "crows-pairs"])
+@pytest.mark.parametrize("suite", ["winobias", "crows-pairs", "stereoset", "blimp"])
 def test_a_suite_finds_its_own_form_and_less_on_the_twin(built: Any, suite: str) -> None:
     form = exam.FORM_OF[suite]
     (model, made), (idle, twin) = built(form, 0.8), built(form, 0.0)
