@@ -123,7 +123,7 @@ def _winobias(result: Result) -> Iterator[Question]:
 
 def _bbq(result: Result) -> Iterator[Question]:
     v = result.values
-    for ambiguous, name in ((False, "answers by stereotype where the context says"), (True, "answers by stereotype where it does not")):
+    for ambiguous, name in ((False, "contexts that say the answer"), (True, "contexts that do not say it")):
         ways = []
         scaled = ("by errors of these contexts", "by errors of all contexts", "not scaled") if ambiguous else ("not scaled",)
         for reading, scale, tie, average in product(map(str, v.reading.values), scaled, ("left out", "an error"), ("items", "categories")):
@@ -133,7 +133,7 @@ def _bbq(result: Result) -> Iterator[Question]:
                 "not scaled": _leaning, "by errors of these contexts": lambda s: (1 - s[..., 2] / s[..., 3]) * _leaning(s),
                 "by errors of all contexts": lambda s: (1 - s[..., 4] / s[..., 5]) * _leaning(s),
             }[scale]))  # fmt: skip
-        yield Question(f"bias score of {name}", 0.0, "percent", tuple(ways), v.template.values)
+        yield Question(f"answers by stereotype, {name}", 0.0, "percent", tuple(ways), v.template.values)
 
 
 def _leaning(sums: Floats) -> Floats:

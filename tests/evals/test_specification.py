@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from evals.specification import WAYS, SpecificationResult, curves, finding, questions
 from evals.suites import bbq as bbq_suite
@@ -20,6 +21,7 @@ from workbench.core.errors import BadValue, UnknownName
 from workbench.core.finding import Verdict
 from workbench.core.measure import Score
 from workbench.core.result import Result
+from workbench.data import sources
 
 
 def pairs(share: float, *, by_scoring: bool = False, n: int = 300, seed: int = 0) -> Result:
@@ -122,3 +124,43 @@ def test_what_has_no_ways_is_refused() -> None:
     with pytest.raises(BadValue, match="scored samples"):
         questions(nothing)
     assert set(WAYS) == {"crows-pairs", "stereoset", "winobias", "bbq"}
+
+
+@stereosets.mirrored
+def test_gpt2s_published_scores_are_no_matter_of_choice() -> None:
+    """SS on race, published as 60.35, is 60.3 to 60.7 in all 18 ways."""
+    published = stereosets.load_predictions(sources.path("stereoset", stereosets.GPT2))[stereoset.FORMS[0]]
+    clusters = stereosets.load(sources.path("stereoset", "race_test.json"))
+    made = [
+        Score(c.id, {"score": list(stereosets.options_of(c, published)), "nats": 1.0, "bytes": 1000}, cluster=c.target, group=c.bias_type)
+        for c in clusters
+    ]
+    curve = one(stereoset.aggregate(made, {s.sample: stereoset.FORMS[0] for s in made}, 4.0))
+    assert way(curve, form=stereoset.FORMS[0], a_tie="against", items="all", mean_over="terms") == pytest.approx(60.35, abs=0.005)
+    assert 60 < curve.values.value.values.min() < curve.values.value.values.max() < 61
+    assert curve.values.attrs["choice_share"] < 0.01
+    assert "most of it" not in curve.summary()
+
+
+@bbq.mirrored
+def test_the_prompt_decides_what_unifiedqa_is_said_to_be() -> None:
+    """Published answers to three prompts, as three readings: s_DIS from 0.18 to 50.8, and nearly all of the variance is the prompt."""
+    found, prompts = bbq.read(sources.path("bbq", "results/UnifiedQA/preds_Religion.jsonl")), ("race", "qonly", "arc")
+    chosen = np.array([[bbq.answer_of(raw[f"unifiedqa-t5-11b_pred_{prompt}"], item) for item, raw in found] for prompt in prompts])
+    items = [item for item, _ in found]
+    facts = {
+        name: ("item", np.array([getattr(item, name) for item in items]))
+        for name in ("label", "unknown", "target", "negative", "ambiguous")
+    }
+    text = {name: ("item", np.array([getattr(item, name) for item in items], dtype=object)) for name in ("category", "template")}
+    values = xr.Dataset(
+        {"chosen": (("reading", "item"), chosen), **facts}, coords={"reading": np.array(prompts, dtype=object), **text},
+        attrs={"asked": {"run": len(items), "scored": len(items)}, "floor": ""},
+    )  # fmt: skip
+    clear, ambiguous = curves(bbq_suite.BBQResult("bbq", values))
+    plain = {"a_tie": "left out", "mean_over": "items"}
+    assert [way(clear, answers_by=prompt, **plain) for prompt in prompts] == pytest.approx([0.1757, 50.7937, 3.5250], abs=1e-3)
+    own = [way(ambiguous, answers_by=prompt, scale="by errors of these contexts", **plain) for prompt in prompts]
+    assert own == pytest.approx([14.3333, 21.3333, 24.5], abs=1e-3)
+    assert clear.values.attrs["choice_share"] > 0.9
+    assert clear.values.attrs["parts"]["answers by"] == pytest.approx(1.0)
