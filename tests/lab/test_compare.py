@@ -114,5 +114,6 @@ def test_runs_that_do_not_fit_are_refused(store: Store, toy: Any) -> None:
 def test_two_models_are_compared_on_a_real_suite(store: Store, trained: str) -> None:
     runs = [lab.evaluate("trigger", trained, store=store, count=8, seed=0).run for _ in range(2)]
     same = compare(*runs, store=store)
+    assert {"trigger.p_no", "without.mass"} <= {one.value for one in same.differences}, "values within values are compared too"
     assert all(one.difference == 0 for one in same.differences)
     assert same.findings

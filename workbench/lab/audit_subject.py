@@ -102,8 +102,8 @@ class _Asker:
     def _leave(self, name: str, why: str) -> None:
         self.left_out.append((f"{name} on {self.subject.ref}", why))
 
-    def _named(self, name: str) -> Progress:
-        return lambda done, total, _="": self.progress(done, total, f"{name}, {self.subject.part}")
+    def _named(self, name: str, part: str = "") -> Progress:
+        return lambda done, total, _="": self.progress(done, total, f"{name}, {part or self.subject.part}")
 
     def _suite(self, name: str, suite: Suite) -> None:
         self._asked(name, suite, self.subject.model, self.subject.part)
@@ -114,7 +114,7 @@ class _Asker:
         if label in self.stored:
             return
         spec = suite_specs({name: suite}, self.subject.ref, {name: self.plan.settings_of(name)}, self.store)[name]
-        found = run_suite(bound(suite, model), model, spec, self.store.sink(self.run, label), progress=self._named(f"{name}, {part}"))
+        found = run_suite(bound(suite, model), model, spec, self.store.sink(self.run, label), progress=self._named(name, part))
         self._keep(label, found)
 
     def locate(self, name: str) -> None:

@@ -26,6 +26,7 @@ from workbench.store.runs import Store
 
 Record = Mapping[str, Any]
 Key = tuple[str, int]
+Numbers = Mapping[str, bool | int | float]
 DIFFERENTLY = "asked differently in the two runs"
 
 
@@ -76,7 +77,9 @@ def compared(store: Store, first: tuple[str, str], second: tuple[str, str], *, l
     a, b = (records(store, *one) for one in (first, second))
     asked_a, asked_b = asked_of_both(asked, *results)
     pairs, denominators = paired(a, b, asked_a, asked_b)
-    differences = tuple(_difference(value, pairs, level) for value in _values(pairs))
+    found = [(numbers_of(one["values"]), numbers_of(other["values"])) for one, other in pairs]
+    clusters = [one.get("cluster") or one["sample"] for one, _ in pairs]
+    differences = tuple(_difference(value, found, clusters, level) for value in _values(found))
     reference = None if DIFFERENTLY in denominators.unscored else results[0]  # a suite pairs by name alone
     drawn = asked.findings(results[1], subject=results[1].provenance.model, reference=reference, level=level)
     return Comparison(first[1], first[0], second[0], denominators, differences, tuple(drawn))
@@ -137,17 +140,27 @@ def paired(
     return pairs, Denominators(run=len({*a, *b}), scored=len(pairs), unscored=reasons)
 
 
-def _values(pairs: Sequence[tuple[Record, Record]]) -> list[str]:
+def numbers_of(values: Mapping[str, Any], before: str = "") -> dict[str, bool | int | float]:
+    """The numbers, and what is true or false, of one sample; of values within values by a dotted name."""
+    out: dict[str, bool | int | float] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            out |= numbers_of(value, f"{before}{name}.")
+        elif isinstance(value, bool | int | float):
+            out[f"{before}{name}"] = value
+    return out
+
+
+def _values(pairs: Sequence[tuple[Numbers, Numbers]]) -> list[str]:
     """The names whose value is a number, or true or false, in every pair and not the same constant in both runs."""
-    names = set.intersection(*({n for n, v in r["values"].items() if isinstance(v, bool | int | float)} for pair in pairs for r in pair))
-    return sorted(name for name in names if any(a["values"][name] != b["values"][name] for a, b in pairs)) or sorted(names)
+    names = set.intersection(*(set(one) for pair in pairs for one in pair))
+    return sorted(name for name in names if any(a[name] != b[name] for a, b in pairs)) or sorted(names)
 
 
-def _difference(value: str, pairs: Sequence[tuple[Record, Record]], level: float) -> Difference:
-    a, b = ([pair[side]["values"][value] for pair in pairs] for side in (0, 1))
+def _difference(value: str, pairs: Sequence[tuple[Numbers, Numbers]], clusters: Sequence[str], level: float) -> Difference:
+    a, b = ([pair[side][value] for pair in pairs] for side in (0, 1))
     binary = all(isinstance(v, bool) for v in (*a, *b))
     x, y = ([float(v) for v in side] for side in (a, b))
-    clusters = [pair[0].get("cluster") or pair[0]["sample"] for pair in pairs]
     means = sum(x) / len(x), sum(y) / len(y)
     p = None
     if binary:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from workbench.core.errors import BadValue
 from workbench.core.finding import Denominators, Interval
 from workbench.core.stats.unpaired import unpaired_interval
-from workbench.lab.compare import Comparison, Difference, records
+from workbench.lab.compare import Comparison, Difference, Numbers, numbers_of, records
 from workbench.store.runs import Store
 
 Record = Mapping[str, Any]
@@ -23,25 +24,37 @@ def unpaired(store: Store, first: tuple[str, str], second: tuple[str, str], *, l
             reasons[record["unscored"]] = reasons.get(record["unscored"], 0) + 1
     kept_a, kept_b = ([r for r in side if not r["unscored"]] for side in (a, b))
     asked = Denominators(run=len(a) + len(b), scored=len(kept_a) + len(kept_b), unscored=reasons)
-    differences = tuple(_difference(value, kept_a, kept_b, level) for value in _values(kept_a, kept_b))
+    sides = _Side.of(kept_a), _Side.of(kept_b)
+    differences = tuple(_difference(value, *sides, level) for value in _shared(*sides))
     return Comparison(first[1], first[0], second[0], asked, differences, ())
 
 
-def _values(a: Sequence[Record], b: Sequence[Record]) -> list[str]:
+@dataclass(frozen=True)
+class _Side:
+    """The scored samples of one run: their numbers by name, and their clusters."""
+
+    numbers: list[Numbers]
+    clusters: list[str]
+
+    @classmethod
+    def of(cls, kept: Sequence[Record]) -> _Side:
+        return cls([numbers_of(r["values"]) for r in kept], [str(r.get("cluster") or r["sample"]) for r in kept])
+
+
+def _shared(a: _Side, b: _Side) -> list[str]:
     """The names whose value is a number, or true or false, in every scored sample of both."""
-    if not a or not b:
-        return []
-    return sorted(set.intersection(*({n for n, v in r["values"].items() if isinstance(v, bool | int | float)} for r in (*a, *b))))
+    return sorted(set.intersection(*(set(one) for one in (*a.numbers, *b.numbers)))) if a.numbers and b.numbers else []
 
 
-def _difference(value: str, a: Sequence[Record], b: Sequence[Record], level: float) -> Difference:
-    x, y = ([float(r["values"][value]) for r in side] for side in (a, b))
-    of_x, of_y = ([str(r.get("cluster") or r["sample"]) for r in side] for side in (a, b))
+def _difference(value: str, a: _Side, b: _Side, level: float) -> Difference:
+    x, y = ([float(one[value]) for one in side.numbers] for side in (a, b))
     means = sum(x) / len(x), sum(y) / len(y)
     interval: Interval | None = None
     note = ""
     try:
-        interval = unpaired_interval(y, x, clusters_a=of_y, clusters_b=of_x, level=level)
+        interval = unpaired_interval(y, x, clusters_a=b.clusters, clusters_b=a.clusters, level=level)
     except BadValue as error:
         note = f"no interval: {str(error).split('. ')[0].rstrip('.')}"
-    return Difference(value, *means, means[1] - means[0], interval, None, len(x) + len(y), len(set(of_x)) + len(set(of_y)), note)
+    return Difference(
+        value, *means, means[1] - means[0], interval, None, len(x) + len(y), len(set(a.clusters)) + len(set(b.clusters)), note
+    )
