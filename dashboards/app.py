@@ -16,6 +16,7 @@ PARTS = {
 }
 
 st.html(PAGES.parent / "page.css")
+st.html(f"<script>{(PAGES.parent / 'page.js').read_text()}</script>", unsafe_allow_javascript=True)
 pass_or_stop()
 st.navigation(
     {

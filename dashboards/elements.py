@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.errors import StreamlitAPIException
 
-from workbench.core.charts.frame import theme, themed
+from workbench.core.charts.frame import theme
 from workbench.core.errors import AssayError, Incompatible
 from workbench.core.spec import digest_of
 from workbench.reports.phrases import visible
@@ -49,15 +49,18 @@ def link(page: str, label: str, query: Mapping[str, str] | None = None) -> None:
 
 def chart(drawing: Any, alt: str) -> None:
     """``drawing`` in the theme of the page it stands on, described by its own description or else by ``alt``."""
-    described = bool(drawing.to_dict().get("description"))
-    picture = themed(drawing, dark=st.context.theme.type == "dark")
-    picture.autosize = "pad"  # its own size: fitted, title and legend would be taken out of the plot
-    st.altair_chart(picture, theme=None, width="content", alt=None if described else alt)
+    chart_of(drawing.to_dict(), alt)
 
 
 def chart_of(drawn: Mapping[str, Any], alt: str) -> None:
-    """A chart that was written out before, as ``chart`` shows one: what is shown again and again need not be built each time."""
-    picture = {**drawn, "config": theme(dark=st.context.theme.type == "dark"), "autosize": "pad"}
+    """A chart that was written out before, as ``chart`` shows one: what is shown again and again need not be built each time.
+
+    Its description speaks for it, and a table stands beside it; its marks one by one are kept from a screen reader.
+    """
+    config = theme(dark=st.context.theme.type == "dark")
+    config["mark"] = {**config.get("mark", {}), "aria": False}
+    # its own size: fitted, title and legend would be taken out of the plot
+    picture = {**drawn, "config": config, "autosize": "pad"}
     st.vega_lite_chart(picture, theme=None, width="content", alt=None if drawn.get("description") else alt)
 
 

@@ -18,16 +18,24 @@ from workbench.reports.phrases import tally_words
 from workbench.store.records import Event, RunRecord
 from workbench.store.runs import HOME, URL, Store
 
+BUSY_S = 3
+"""A page waits so long for another process's lock on the store; then it says so."""
+
 
 def store() -> Store:
     """The store the environment names. Raises StoreError where there is none yet: looking makes nothing."""
-    return _store(os.environ.get(URL, ""), os.environ.get(HOME, ""), os.getcwd())
+    told = (os.environ.get(URL, ""), os.environ.get(HOME, ""), os.getcwd())
+    found = _store(*told)
+    if not told[0] and not found.home.is_dir():  # its folder was moved away or deleted since
+        _store.clear(*told)
+        return _store(*told)
+    return found
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
 def _store(url: str, home: str, folder: str) -> Store:
     del url, home, folder  # what the store depends on: another environment, another entry
-    return Store.open(create=False)
+    return Store.open(create=False, busy_s=BUSY_S)
 
 
 def store_if_any() -> Store | None:

@@ -21,7 +21,10 @@ def page() -> None:
     try:
         records = reads.runs()
     except StoreError as error:
-        st.info(plain(str(error)) + " `workbench audit` makes it.")
+        if "there is none" not in str(error):
+            st.error(plain(str(error)))
+        else:
+            st.info(plain(str(error)) + " `workbench audit` makes it.")
         return
     if not records:
         st.info("There are no runs yet. `workbench audit` makes the first.")

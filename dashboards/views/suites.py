@@ -21,7 +21,10 @@ def page() -> None:
     try:
         records = scores.evaluations()
     except StoreError as error:
-        st.info(plain(str(error)) + " " + NONE)
+        if "there is none" not in str(error):
+            st.error(plain(str(error)))
+        else:
+            st.info(plain(str(error)) + " " + NONE)
         return
     if not records:
         st.info(NONE)

@@ -53,7 +53,14 @@ def test_a_push_moves_towards_its_text_and_dose_0_not_at_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "words"), [("L9H0", "of a layer that is there"), ("head 1", "written as L1H0"), ("L0", "written as"), ("L0H9", "non-empty")]
+    ("part", "words"),
+    [
+        ("L9H0", "of a layer that is there"),
+        ("head 1", "written as L1H0"),
+        ("L0", "written as"),
+        ("L0H9", "L0H0 to L0H1"),
+        ("L1N999", "L1N0 to L1N127"),
+    ],
 )
 def test_parts_that_are_not_there(part: str, words: str) -> None:
     model = tiny()

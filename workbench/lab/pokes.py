@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -81,8 +81,19 @@ def parts_of(model: HookedModel, typed: Sequence[str]) -> tuple[Part, ...]:
             raise BadValue(
                 "a part", word, f"of a layer that is there: {', '.join(map(str, layers)) or 'none'} of this {model.family} model"
             )
+        count = _count_of(model, part)
+        if part.number >= count:
+            last = replace(part, number=count - 1)
+            raise BadValue("a part", word, f"one that is there: {replace(part, number=0)} to {last}")
         out.append(part)
     return tuple(dict.fromkeys(out))
+
+
+def _count_of(model: HookedModel, part: Part) -> int:
+    """How many heads, or neurons, a part's layer has."""
+    block = part.site.removesuffix("attn.hook_z").removesuffix("mlp.hook_post")
+    weight = model.weight(f"{block}attn.W_Q" if part.kind == "H" else f"{block}mlp.W_out")
+    return int(weight.shape[0])
 
 
 def _first_stack(model: HookedModel) -> str:

@@ -94,7 +94,7 @@ def reference_of(model: str | HookedModel, store: Store | None = None) -> str:
 def _from_path(wanted: Reference, store: Store | None, progress: Progress) -> HookedModel:
     folder = Path(wanted.name)
     if not folder.exists():
-        there = sorted(p.name for p in folder.parent.iterdir()) if folder.parent.is_dir() else []
+        there = sorted(p.name for p in folder.parent.iterdir() if not p.name.startswith(".")) if folder.parent.is_dir() else []
         close = nearest(folder.name, there)
         nearby = f" Nearest there: {', '.join(str(folder.parent / name) for name in close)}." if close else ""
         raise MissingFile(wanted.name, "model checkpoint", do=f"Allowed: {ALLOWED}.{nearby}")

@@ -23,7 +23,7 @@ from workbench.store.artifacts import Artifacts
 from workbench.store.owner import is_alive, owner_here
 from workbench.store.records import STATUSES, Event, RunRecord, RunStatus, StoredResult
 from workbench.store.sink import StoreSink, checked_name
-from workbench.store.tables import Row, Tables, sqlite_url
+from workbench.store.tables import BUSY_SECONDS, Row, Tables, sqlite_url
 
 HOME = "WORKBENCH_HOME"
 URL = "WORKBENCH_STORE"
@@ -46,11 +46,12 @@ class Store:
         self.runs = Runs(tables)
 
     @classmethod
-    def open(cls, url_or_home: str | Path | None = None, *, create: bool = True) -> Store:
+    def open(cls, url_or_home: str | Path | None = None, *, create: bool = True, busy_s: int = BUSY_SECONDS) -> Store:
         """Open a store, making it where there is none.
 
         ``url_or_home`` is a folder, or a database URL (``postgresql+psycopg://…``); None reads the environment. With
-        ``create=False`` a SQLite store that does not exist raises StoreError and nothing is written.
+        ``create=False`` a SQLite store that does not exist raises StoreError and nothing is written. ``busy_s``: how long another process's
+        lock is waited for.
         """
         url, home = _places(url_or_home)
         address = url
@@ -60,7 +61,7 @@ class Store:
                 raise StoreError("The store could not be opened", f"there is none at '{home}' yet", do="The first run makes it.")
             _make_folder(home)
             url = sqlite_url(file)
-        return cls(Tables(url), home, address)
+        return cls(Tables(url, busy_s), home, address)
 
     def close(self) -> None:
         """Let go of connections. A store that is not closed loses nothing."""

@@ -96,9 +96,10 @@ Row = Mapping[str, Any]
 
 
 class Tables:
-    """The statements, one method each. Rows come back as plain mappings; every database fault becomes a StoreError."""
+    """The statements, one method each. Rows come back as plain mappings; every database fault becomes a StoreError. ``busy_s``: how long
+    another process's lock on a SQLite file is waited for."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, busy_s: int = BUSY_SECONDS) -> None:
         try:
             parsed = sa.make_url(url)
         except (ArgumentError, ValueError):  # ValueError: a port that is not a number
@@ -107,7 +108,7 @@ class Tables:
         self.dialect = parsed.get_backend_name()
         if self.dialect not in _INSERTS:
             raise BadValue("the store's database", self.dialect, "sqlite or postgresql")
-        self._engine = _engine(parsed)
+        self._engine = _engine(parsed, busy_s)
         try:
             self._make_schema()
         except BaseException:
@@ -240,11 +241,11 @@ class Tables:
             )
 
 
-def _engine(url: sa.URL) -> sa.Engine:
+def _engine(url: sa.URL, busy_s: int) -> sa.Engine:
     if url.get_backend_name() == "sqlite":
         # a connection an operation: nothing is shared over a fork or left open for the garbage collector
-        engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS})
-        event.listen(engine, "connect", _prepare_sqlite)
+        engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": busy_s})
+        event.listen(engine, "connect", lambda connection, record: _prepare_sqlite(connection, busy_s))
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
@@ -253,11 +254,11 @@ def _engine(url: sa.URL) -> sa.Engine:
         raise MissingExtra("psycopg", "distributed", "A store on PostgreSQL") from None
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, busy_s: int) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     try:
-        cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+        cursor.execute(f"PRAGMA busy_timeout = {busy_s * 1000}")
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
