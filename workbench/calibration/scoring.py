@@ -20,6 +20,7 @@ from workbench.core.stats.counts import rank_auc
 from workbench.core.stats.detection import Limit, limit_of_detection
 from workbench.core.stats.intervals import clopper_pearson, mean_interval
 from workbench.core.stats.resampling import bootstrap, fewest, mean
+from workbench.organisms import ORGANISMS
 
 FALSE_ALARMS, POWER, LEVEL = 0.05, 0.8, 0.95
 CUT_OFF, SLOPE = "cut-off", "slope on behaviour"
@@ -57,8 +58,10 @@ def card_of(exam: Exam, tool: str, family: str, grid: Grid, rows: Sequence[Row],
 
 def conditions(exam: Exam, family: str, grid: Grid, tool: str = "") -> str:
     """Under what the card of ``tool`` was measured, in words; without a tool for an exam whose tools share an organism."""
+    name = exam.organism(family, tool)
+    what = f"organism:{name}" if name in ORGANISMS else f"copies of {name}"
     return (
-        f"exam {exam.name} on organism:{exam.organism(family, tool)}: doses {', '.join(f'{d:g}' for d in grid.doses)} "
+        f"exam {exam.name} on {what}: doses {', '.join(f'{d:g}' for d in grid.doses)} "
         f"x {len(grid.seeds)} seeds, {grid.sets} sets of {grid.items} items each; "
         f"{len(grid.clean_seeds)} clean twins x {grid.clean_sets} sets"
     )
