@@ -157,7 +157,7 @@ def test_a_text_without_anything_to_change_shows_nothing() -> None:
 
 
 def test_a_form_that_cannot_be_read_leaves_the_others_scored() -> None:
-    """Capitals that a tokenizer of small letters does not know: counted with their reason, and nothing else is lost."""
+    """Capitals that make a text too long, say: counted with their reason, and nothing else is lost."""
     spec = RobustnessSpec.parse({"transforms": ("upper", "lower")})
     scores = []
     for k in range(20):

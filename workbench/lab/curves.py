@@ -67,8 +67,8 @@ def curves_of(
         raise UnknownName("result", suite, stored, where=f"in run {record.id}")
     chosen = [suite] if suite else able
     if len(chosen) != 1:
-        has = f"it has {', '.join(able)}" if able else f"it has none of {', '.join(WAYS)}"
-        raise UsageError(f"Run {record.id} has not exactly one result that can be scored in several ways: {has}. Name one with --suite.")
+        has = f"it has {', '.join(able)}. Name one with --suite" if able else f"it has none of {', '.join(WAYS)}"
+        raise UsageError(f"Run {record.id} has not exactly one result that can be scored in several ways: {has}.")
     result = stored[chosen[0]]
     out_names = []
     found = curves(result, level=level)
