@@ -15,6 +15,7 @@ from typing import Any
 
 from evals import SUITES
 from evals.runner import run_suite
+from workbench.core.errors import BadValue
 from workbench.lab.failures import FAILURES, Asked, has_failed
 from workbench.lab.internals import locate
 from workbench.lab.internals_findings import findings
@@ -50,7 +51,10 @@ def row(suite: str, ref: str, store: Store) -> str:
         result = run_suite(chosen, model, spec, batch=512)
         if not has_failed(chosen, result, ref, 0.95):
             return f"| {suite} | `{ref}` | the suite finds no failure | | | | | |"
-        found = locate(model, FAILURES[suite](Asked(model, result, None, others(FORMS[suite]))))
+        try:
+            found = locate(model, FAILURES[suite](Asked(model, result, None, others(FORMS[suite]))))
+        except BadValue as error:
+            return f"| {suite} | `{ref}` | refused: {error} | | | | | |"
     v: Any = found.values
     carrying = [str(n) for n, p, e in zip(v.part.values, v.holm.values, v.effect.mean("item").values, strict=True) if p <= 0.05 and e > 0]
     repair, *cost = findings(found, ref, 0.95)

@@ -18,6 +18,7 @@ from workbench.lab.audit_subject import AUDITED, REFERENCE
 from workbench.lab.internals import KIND, InternalsResult
 from workbench.lab.internals_findings import PREFIX
 from workbench.lab.internals_findings import section as internals_section
+from workbench.lab.mitigation.outcome import PART
 from workbench.lab.mitigation.section import mitigation_sections
 from workbench.lab.plan import command_of
 from workbench.lab.report_parts import coverage, identities, limits
@@ -62,7 +63,8 @@ def _summary(plan: Plan, gathered: Gathered) -> Iterator[str]:
     """The audited model's headline findings, one line each, as they stand."""
     verdicts = [f.verdict for f in gathered.findings]
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
-    yield f"{len(verdicts)} findings on {1 + bool(plan.reference)} models: {counts}."
+    models = 1 + bool(plan.reference) + sum(part.startswith(PART) for part in gathered.results)
+    yield f"{len(verdicts)} findings on {models} model{'s' if models > 1 else ''}: {counts}."
     for part, results in gathered.results.items():
         for name in plan.suites:
             if name in results and (part == AUDITED or name == PRONOUN):

@@ -231,8 +231,10 @@ def _summary(pairs: Sequence[Pair]) -> Iterator[str]:
         seen = [one for one in pair.found.differences if one.interval is not None]
         moved = [one.value for one in seen if one.interval is not None and one.interval.excludes(0.0)]
         how = f"{d.scored:,} pairs of {d.run:,} samples" if pair.paired else "unpaired, since no sample was asked alike in both"
-        what = f"more than chance gives differ {', '.join(moved)}" if moved else "no value is shown to differ"
-        yield f"{pair.suite}, {pair.second.letter} against {pair.first.letter} ({how}): {what} ({len(seen)} values have an interval)."
+        what = f"by more than chance gives differ {', '.join(moved)}" if moved else "no value is shown to differ"
+        had = f"{len(seen)} have an interval" if seen else "none has an interval"
+        between = f"{pair.suite}, {pair.second.letter} against {pair.first.letter}"
+        yield f"{between} ({how}): {what} (of {len(pair.found.differences)} values {had})."
 
 
 def _runs(members: Sequence[Member]) -> Section:

@@ -54,7 +54,8 @@ def _difference(value: str, a: _Side, b: _Side, level: float) -> Difference:
     try:
         interval = unpaired_interval(y, x, clusters_a=b.clusters, clusters_b=a.clusters, level=level)
     except BadValue as error:
-        note = f"no interval: {str(error).split('. ')[0].rstrip('.')}"
+        flat = len(set(x)) == len(set(y)) == 1
+        note = f"no interval: {'neither side has any spread' if flat else str(error).split('. ')[0].rstrip('.')}"
     return Difference(
         value, *means, means[1] - means[0], interval, None, len(x) + len(y), len(set(a.clusters)) + len(set(b.clusters)), note
     )

@@ -73,7 +73,7 @@ def findings(result: MitigationResult, subject: str, level: float) -> list[Findi
     of, method, items = str(v.attrs["of"]), str(v.attrs["method"]), int(v.sizes["item"])
     null = Null(name="the model as it was", value=0.0)
     facts: dict[str, Any] = {"subject": subject, "source": KIND, "status": "experimental", "null": null}
-    claim, measure = f"{method} takes the failure of {of} away", "failure of held-out items, as it was − mended"
+    claim, measure = f"{method} lessens the failure of {of}", "failure of held-out items, as it was − mended"
     taken, note = _paired(v.failure.values, v.mended.values, v.cluster.values.astype(str), level)
     effect = float((v.failure - v.mended).mean())
     verdict, because = decide(effect, taken, null=0.0, paired="higher is better")
