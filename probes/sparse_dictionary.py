@@ -143,9 +143,16 @@ def _read(model: HookedModel, spec: SparseDictionarySpec, sites: tuple[str, str]
     return out
 
 
+def trained_alone(model: HookedModel, inputs: Inputs, spec: SparseDictionarySpec, progress: Progress = silent) -> Dictionary:
+    """The dictionary that ``compute`` would train, on all of the items, without its twin. Raises BadValue as ``compute`` does."""
+    items = read_items(model, inputs, bos=spec.bos)
+    return _trained(model, items, list(range(len(items))), spec, _sites(model, spec), progress, names=(TRAINED,))[0][TRAINED]
+
+
 def _trained(
-    model: HookedModel, items: TokenItems, chosen: list[int], spec: SparseDictionarySpec, sites: tuple[str, str], progress: Progress
-) -> tuple[dict[str, Dictionary], int]:
+    model: HookedModel, items: TokenItems, chosen: list[int], spec: SparseDictionarySpec, sites: tuple[str, str], progress: Progress,
+    names: tuple[str, ...] = (TRAINED, FROZEN),
+) -> tuple[dict[str, Dictionary], int]:  # fmt: skip
     """A dictionary and its twin with a frozen decoder, trained on the chosen items' tokens; how many those are."""
     paired = sites[0] != sites[1]
     rows = rows_at(model, items, chosen, sites if paired else sites[:1], spec.tokens_a_pass, progress)
@@ -157,14 +164,14 @@ def _trained(
     shape = DictionarySpec.parse(told)
     about = Origin(model=model.family, model_digest=model.digest(), site=sites[0], site_out=sites[1] if paired else "")
     out: dict[str, Dictionary] = {}
-    for number, (name, frozen) in enumerate(((TRAINED, False), (FROZEN, True))):
+    for number, name in enumerate(names):
         d = Dictionary(shape, seed=spec.seed, origin=about)
         d.to(rows[0].dtype if rows[0].dtype in (torch.float32, torch.float64) else torch.float32)
         settings = TrainingSpec(
-            steps=spec.steps, rows=spec.rows, lr=spec.lr, frozen=frozen, seed=spec.seed, dead_after=max(1, 40 * spec.rows),
+            steps=spec.steps, rows=spec.rows, lr=spec.lr, frozen=name == FROZEN, seed=spec.seed, dead_after=max(1, 40 * spec.rows),
             resample_every=max(1, spec.steps // 8),
         )  # fmt: skip
-        heard = lambda done, total, words="", past=number: progress(past * total + done, 2 * total, words)  # noqa: E731
+        heard = lambda done, total, words="", past=number: progress(past * total + done, len(names) * total, words)  # noqa: E731
         train(d, lambda first: draws(rows, spec.rows, spec.seed, first), settings, progress=heard)
         out[name] = d
     return out, len(rows[0])

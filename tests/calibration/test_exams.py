@@ -18,6 +18,8 @@ from workbench.store.runs import Store
 SLOW, FULL = pytest.mark.slow, pytest.mark.full
 CASES = [
     *(pytest.param("directions", tool, marks=SLOW) for tool in ("probing", "concept-direction", "logit-lens")),
+    *(pytest.param("directions", tool, marks=FULL) for tool in ("steering", "sparse-dictionary")),
+    pytest.param("rows", "data-attribution", marks=FULL),
     *(pytest.param("heads", tool, marks=FULL) for tool in HEAD_TOOLS),
     *(pytest.param("places", tool, marks=FULL) for tool in ("integrated-gradients", "attention-pattern")),
     *(pytest.param("suites", tool, marks=FULL) for tool in ("occupation-pronoun", "crows-pairs")),
@@ -39,9 +41,14 @@ def test_a_tool_reaches_its_floor_in_small(store: Store, name: str, tool: str) -
     elif name == "suites":
         assert card.rates["slope on behaviour"] > 0.5
         assert card.rates["false alarms of its own test"] <= 0.25
+    elif tool == "sparse-dictionary":
+        assert card.rates["false alarms of its own test"] >= 0.25, "features bend: they read it before it is written"
     elif name == "directions":
-        assert abs(card.rates["read before its layer, dose 2"] - 0.5) < 0.15
+        # Where nothing is read, steering's share of random directions is anything between 0 and 1.
+        assert abs(card.rates["read before its layer, dose 2"] - 0.5) < (0.45 if tool == "steering" else 0.15)
         assert card.rates["false alarms of its own test"] <= 0.25
+    elif name == "rows":
+        assert card.rates["by overlap, dose 64"] < card.rates["poisoned row above another, dose 64"]
 
 
 @pytest.mark.slow

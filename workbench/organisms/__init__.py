@@ -12,6 +12,7 @@ ORGANISMS = Catalog(
             "decoder that writes an exclusive or along one direction",
             "standard",
         ),
+        "poisoned": ("workbench.organisms.poisoned:ORGANISM", "decoder a few of whose training rows hold a trigger", "standard"),
         "approvals": ("workbench.organisms.approvals:ORGANISM", "decoder whose approvals put one group at a disadvantage", "standard"),
         "leaning-pronouns": ("workbench.organisms.leaning:PRONOUNS", "decoder whose pronouns lean by occupation", "standard"),
         "leaning-pairs": ("workbench.organisms.leaning:PAIRS", "decoder that leans in sentences as CrowS-Pairs has", "standard"),

@@ -8,6 +8,7 @@ EXAMS = Catalog(
         "places": ("workbench.calibration.exams.places:EXAM", "is the part of an input that decides named", "headline"),
         "directions": ("workbench.calibration.exams.directions:EXAM", "is a feature read where it is written, not elsewhere", "headline"),
         "heads": ("workbench.calibration.exams.heads:EXAM", "is the head that passes a mark on named", "headline"),
+        "rows": ("workbench.calibration.exams.rows:EXAM", "are the training rows named that gave the answer", "standard"),
         "suites": ("workbench.calibration.exams.suites:EXAM", "does a suite say how far a model leans", "headline"),
     },
 )

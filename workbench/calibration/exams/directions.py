@@ -2,8 +2,9 @@
 
 Before that layer the feature is in the stream in no linear form; on the clean twin, where nothing is written along the direction, it is in
 none anywhere. A tool is scored by how well what it reads after the layer tells the two kinds of held-out sentence apart: accuracy for
-tools that fit to labels (on sentences left out of the fit), the area under the ROC curve for the logit lens, which fits nothing. What it
-reads before the layer stands beside it.
+tools that fit to labels (on sentences left out of the fit), the area under the ROC curve for the logit lens, which fits nothing, and for
+a few features of a sparse dictionary, itself trained without labels. Steering is scored by what its direction does: the share of random
+directions, each taken either way, that move the answer less far to the concept's side. What a tool reads before the layer stands beside it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,20 @@ import numpy as np
 import torch
 
 from probes import INSTRUMENTS
+from probes.concept_fit import logistic_weight
+from probes.sparse_dictionary import SparseDictionarySpec, trained_alone
 from workbench.calibration.exam import Exam, Grid, Reading
 from workbench.core.protocol import Inputs, silent
 from workbench.core.stats.counts import rank_auc
-from workbench.organisms.planted_direction import NO, YES, DirectionRecipe, planted_by
+from workbench.organisms.planted_direction import NO, YES, DirectionRecipe, Planted, planted_by
 
 BEFORE, AFTER = "blocks.0.hook_resid_post", "blocks.1.hook_resid_post"
+RANDOMS = 20
+"""Random directions that steering is held against."""
+TRAINED_ON = 1600
+"""Sentences that a dictionary is trained on."""
+DICTIONARY, FEATURES = {"d_sae": 48, "k": 6, "steps": 400, "rows": 256, "lr": 3e-3}, 8
+"""How it is trained, and how many of its features are read together."""
 
 
 @dataclass(frozen=True)
@@ -33,42 +42,106 @@ class Read:
     claims: bool
 
 
-def _probed(tool: str, model: Any, ids: torch.Tensor, differ: np.ndarray, seed: int) -> Read:
+Reader = Callable[[torch.Tensor, np.ndarray, int], Read]
+"""A tool's answer about one set: sentences, whether their words' classes differ, and the set's number."""
+
+
+def _probed(tool: str, model: Any, planted: Planted, seed: int) -> Reader:
     """The held-out accuracy of probing, or of the difference of means of the concept directions."""
-    labels = {"differ": np.where(differ, "yes", "no")}
-    fields = {"sites": (BEFORE, AFTER), "draws": 1, "resamples": 400, "seed": seed}
     instrument = INSTRUMENTS.load(tool)
-    found = instrument(model, Inputs(ids, labels=labels), instrument.spec.parse(fields), progress=silent).values
-    if tool == "probing":
-        chosen = found.isel(split=0, labels=0, network=0).sel(task="labels")
-    else:
-        chosen = found.isel(labels=0, to_labels=0).sel(way="difference")
-    after, before = chosen.sel(site=AFTER), chosen.sel(site=BEFORE)
-    return Read(float(after.accuracy), float(before.accuracy), float(after.accuracy_low) > 0.5)
+
+    def asked(ids: torch.Tensor, differ: np.ndarray, number: int) -> Read:
+        fields = {"sites": (BEFORE, AFTER), "draws": 1, "resamples": 400, "seed": number}
+        found = instrument(model, Inputs(ids, labels=_labels(differ)), instrument.spec.parse(fields), progress=silent).values
+        if tool == "probing":
+            chosen = found.isel(split=0, labels=0, network=0).sel(task="labels")
+        else:
+            chosen = found.isel(labels=0, to_labels=0).sel(way="difference")
+        after, before = chosen.sel(site=AFTER), chosen.sel(site=BEFORE)
+        return Read(float(after.accuracy), float(before.accuracy), float(after.accuracy_low) > 0.5)
+
+    return asked
 
 
-def _lens(tool: str, model: Any, ids: torch.Tensor, differ: np.ndarray, seed: int) -> Read:
+def _labels(differ: np.ndarray) -> dict[str, np.ndarray]:
+    return {"differ": np.where(differ, "yes", "no")}
+
+
+def _lens(tool: str, model: Any, planted: Planted, seed: int) -> Reader:
     """The area under the ROC curve of the lens's log-odds of the two answers at the last token."""
     instrument = INSTRUMENTS.load(tool)
-    odds = 0.0
-    for answer, sign in ((YES, 1), (NO, -1)):
-        given = Inputs(ids, targets=torch.full((len(ids),), answer))
-        values = instrument(model, given, instrument.spec.parse({"follow": "given", "position": -1}), progress=silent).values
-        odds = odds + sign * values.logprob.isel(pos=0)
-    area = {site: rank_auc(odds.sel(site=site).values[differ], odds.sel(site=site).values[~differ]) for site in (BEFORE, AFTER)}
-    return Read(area[AFTER].value, area[BEFORE].value, area[AFTER].interval.low > 0.5)
+
+    def asked(ids: torch.Tensor, differ: np.ndarray, number: int) -> Read:
+        odds = 0.0
+        for answer, sign in ((YES, 1), (NO, -1)):
+            given = Inputs(ids, targets=torch.full((len(ids),), answer))
+            values = instrument(model, given, instrument.spec.parse({"follow": "given", "position": -1}), progress=silent).values
+            odds = odds + sign * values.logprob.isel(pos=0)
+        area = {site: rank_auc(odds.sel(site=site).values[differ], odds.sel(site=site).values[~differ]) for site in (BEFORE, AFTER)}
+        return Read(area[AFTER].value, area[BEFORE].value, area[AFTER].interval.low > 0.5)
+
+    return asked
 
 
-TOOLS: dict[str, Callable[..., Read]] = {"probing": _probed, "concept-direction": _probed, "logit-lens": _lens}
+def _steered(tool: str, model: Any, planted: Planted, seed: int) -> Reader:
+    """The share of random directions, each taken either way, that move the answer less far to the concept's side than the difference of
+    means does, pushed along by the distance of the two means."""
+    instrument = INSTRUMENTS.load(tool)
+
+    def asked(ids: torch.Tensor, differ: np.ndarray, number: int) -> Read:
+        fields = {"sites": (BEFORE, AFTER), "doses": (1.0,), "randoms": RANDOMS, "resamples": 400, "quantity": "logit-difference",
+                  "seed": number}  # fmt: skip
+        answers = (torch.full((len(ids),), answer) for answer in (YES, NO))
+        given = Inputs(ids, labels=_labels(differ), targets=next(answers), foils=next(answers))
+        found = instrument(model, given, instrument.spec.parse(fields), progress=silent).values.isel(dose=0)
+        stands = {}
+        for site in (BEFORE, AFTER):
+            one = found.sel(site=site)
+            as_far = float(one.change_p) * (RANDOMS + 1) - 1  # random directions that move the answer as far, either way
+            own_side = float(one.change.sel(who="direction")) > 0
+            stands[site] = 1 - as_far / (2 * RANDOMS) if own_side else as_far / (2 * RANDOMS)
+        claims = float(found.change_p.sel(site=AFTER)) <= 0.05 and stands[AFTER] > 0.5
+        return Read(stands[AFTER], stands[BEFORE], claims)
+
+    return asked
+
+
+def _in_features(tool: str, model: Any, planted: Planted, seed: int) -> Reader:
+    """A dictionary of each site, trained once a model and without labels. The few of its features that differ most on half of a set are
+    put together by a logistic regression there; told is the area under its ROC curve on the other half."""
+    ids = planted.sentences(TRAINED_ON, seed=50_000 + seed)[0]
+    dictionaries = {}
+    for site in (BEFORE, AFTER):
+        spec = SparseDictionarySpec.parse({**DICTIONARY, "site": site, "seed": seed})
+        dictionaries[site] = trained_alone(model, Inputs(ids), spec)
+
+    def asked(ids: torch.Tensor, differ: np.ndarray, number: int) -> Read:
+        trace, half, found = model.run(ids, capture=(BEFORE, AFTER), logits=None), np.arange(len(ids)) % 2 == 0, {}
+        for site, dictionary in dictionaries.items():
+            codes = dictionary.encode(trace[site][:, -1]).detach().double()
+            apart = (codes[half & differ].mean(0) - codes[half & ~differ].mean(0)) / codes[half].std(0).clamp_min(1e-12)
+            few = codes[:, apart.abs().argsort(descending=True)[:FEATURES]]
+            along = (few @ logistic_weight(few[half], torch.from_numpy(differ[half]), 1e-3)).numpy()
+            area = rank_auc(along[~half & differ], along[~half & ~differ])
+            found[site] = area.value, area.interval.low
+        return Read(found[AFTER][0], found[BEFORE][0], found[AFTER][1] > 0.5)
+
+    return asked
+
+
+TOOLS: dict[str, Callable[[str, Any, Planted, int], Reader]] = {
+    "probing": _probed, "concept-direction": _probed, "logit-lens": _lens, "steering": _steered, "sparse-dictionary": _in_features,
+}  # fmt: skip
+"""What makes a tool ready to be asked about one model."""
 
 
 def read(tool: str, model: Any, made: DirectionRecipe, sets: int, items: int) -> Sequence[Reading]:
     """One reading a set of sentences, each set drawn by itself."""
     planted = planted_by(made)
-    out = []
+    asked, out = TOOLS[tool](tool, model, planted, made.seed), []
     for number in range(sets):
         ids, differ = planted.sentences(items, seed=1000 * made.seed + number)
-        found = TOOLS[tool](tool, model, ids, differ.numpy() == 1, number)
+        found = asked(ids, differ.numpy() == 1, number)
         out.append(Reading(found.after, found.claims, {"read before its layer": found.before}))
     return out
 
