@@ -13,6 +13,7 @@ from workbench.calibration.cards import card_for, measured, profile_of
 from workbench.calibration.spike import SpikeRows, SpikeSpec, Windows
 from workbench.core.batch import IGNORE
 from workbench.core.errors import BadValue, Incompatible, UnknownName
+from workbench.core.stats.counts import reaches
 from workbench.data.text import BPETokenizer
 from workbench.families.bert import BERT
 from workbench.families.gpt import GPT, GPTConfig
@@ -71,6 +72,12 @@ def test_what_is_asked_is_held_out(model: GPT, windows: Windows) -> None:
     assert question.rivals.sum() == 64 * (SPEC.window - 1)
     held = {tuple(row) for row in windows.held_out[:, :-1].tolist()}
     assert all(tuple(row) in held for row in plain.tolist())
+
+
+def test_a_set_has_windows_enough_for_a_tool_to_claim_anything() -> None:
+    for grid in (spike.GRID, spike.QUICK):
+        assert reaches(grid.items, grid.items, 0.5).reached
+    assert not reaches(4, 4, 0.5).reached, "of four windows all may stand out by chance"
 
 
 @pytest.mark.slow

@@ -35,8 +35,8 @@ from workbench.training.spec import TrainSpec
 
 FEWEST, HELD_OUT, RARE, PLAIN = 200, 0.4, 24, 4
 GRID = Grid.parse({"doses": (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0), "seeds": (0, 1, 2), "clean_seeds": tuple(range(100, 106)),
-                   "clean_sets": 34, "items": 4})  # fmt: skip
-QUICK = Grid.parse({"doses": (0.5, 1.0), "seeds": (0,), "clean_seeds": (100, 101), "clean_sets": 4, "items": 4})
+                   "clean_sets": 34, "items": 8})  # fmt: skip
+QUICK = Grid.parse({"doses": (0.5, 1.0), "seeds": (0,), "clean_seeds": (100, 101), "clean_sets": 4, "items": 8})
 ASKED: dict[str, Any] = {"bos": False, "max_steps": 32}
 """How a tool is asked, where it has such fields: windows are taken as they are, and a path has few points, since only the order counts."""
 WORDS = f"; paths of at most {ASKED['max_steps']} points"
