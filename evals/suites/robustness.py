@@ -134,7 +134,7 @@ class _Robustness:
 
     def score(self, sample: Sample, response: Any, spec: RobustnessSpec) -> Score:
         suite, own = inner_of(spec.of, spec.settings)
-        where = {"sample": sample.facts["sample"], "condition": sample.facts["condition"]}
+        where = {"condition": sample.facts["condition"]}
         if response == ():
             return Score(sample.id, where, unscored=SAME)
         found = suite.score(_inside(sample), response, own)

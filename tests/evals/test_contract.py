@@ -143,6 +143,8 @@ def test_a_suite_keeps_its_contract(name, folder):
     assert len(result.summary().split()) > 5
     assert len(result.to_frame()) >= 5
     assert {"floor", "asked"} <= set(result.values.attrs)
+    kept = {"sample", "group", "cluster", "unscored"}  # columns of the table of samples, which no value may take the place of
+    assert not any(kept & set(record["values"]) for record in sink.read())
     assert len(sink.read()) == result.values.attrs["asked"]["run"] == sum(1 for _ in suite.samples(spec))
 
 
