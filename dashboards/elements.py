@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # it would import torch, which the first page has no use for
     from dashboards.shelf import Standing
     from workbench.lab.live import Choice
 
+MOST_LINKED = 20_000
+"""Letters of a text in an address at most: a server refuses an address that is far longer."""
 NO_MODEL = "There is no trained model in this store yet. `workbench audit` or `workbench train` makes one; a folder can be typed above."
 
 
@@ -117,6 +119,14 @@ def which_model(choices: Sequence[Choice]) -> str | None:
     if chosen:
         st.query_params["model"] = chosen  # by hand: bound, the address would hold the words and leave the first model out
     return chosen
+
+
+def written(place: Any, label: str, first: str, key: str) -> str:
+    """A text that stands in the address, as long as an address with it can still be opened."""
+    long = len(st.session_state.get(key, "")) > MOST_LINKED
+    if long:
+        st.query_params.pop(key, None)
+    return str(place.text_area(label, first, key=key, height=80, bind=None if long else "query-params") or "")
 
 
 def pick(place: DeltaGenerator, name: str, label: str, options: list[str], *, about: tuple[str, str], first: int = 0) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from dashboards import looks, reads
-from dashboards.elements import NO_MODEL, chart_of, kept, plain, told, which_model
+from dashboards.elements import NO_MODEL, chart_of, kept, plain, told, which_model, written
 from dashboards.grid import press
 from dashboards.panels import target_of
 
@@ -25,8 +25,8 @@ def page() -> None:
     st.title("Causal lab")
     ref = which_model(looks.models())
     left, right = st.columns(2)
-    clean = left.text_area("Clean prompt: the model answers as you ask about", CLEAN, key="clean", height=80, bind="query-params")
-    corrupt = right.text_area("Corrupt prompt: as many tokens, another answer", CORRUPT, key="corrupt", height=80, bind="query-params")
+    clean = written(left, "Clean prompt: the model answers as you ask about", CLEAN, "clean")
+    corrupt = written(right, "Corrupt prompt: as many tokens, another answer", CORRUPT, "corrupt")
     if not ref:
         st.info(NO_MODEL)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboards import looks, reads
-from dashboards.elements import NO_MODEL, chart_of, plain, told, which_model
+from dashboards.elements import NO_MODEL, chart_of, plain, told, which_model, written
 from dashboards.panels import PANELS
 from workbench.core.errors import Incompatible
 from workbench.lab import live
@@ -19,7 +19,7 @@ def page() -> None:
     st.title("Model lab")
     ref = which_model(looks.models())
     if not ref:
-        st.text_area("Prompt", PROMPT, key="prompt", height=80, bind="query-params")
+        written(st, "Prompt", PROMPT, "prompt")
         st.info(NO_MODEL)
         return
     with told():
@@ -40,7 +40,7 @@ def page() -> None:
 
 
 def which_text() -> str:
-    return st.text_area("Prompt", PROMPT, key="prompt", height=80, bind="query-params")
+    return written(st, "Prompt", PROMPT, "prompt")
 
 
 def which_row(ref: str) -> looks.What | None:

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from dashboards import inner, looks, reads, shelf
-from dashboards.elements import began, chart, chart_of, did_not_begin, is_beginning, kept, link, plain, told, which_model, why_not
+from dashboards.elements import began, chart, chart_of, did_not_begin, is_beginning, kept, link, plain, told, which_model, why_not, written
 from workbench.core.errors import StoreError
 from workbench.core.result import Result
 
@@ -143,7 +143,7 @@ def push(one: inner.Found, **where: Any) -> None:
     if one.ref.startswith("endpoint:") or not one.ref:
         st.caption("This model cannot be opened from here, so it cannot be pushed.")
         return
-    text = st.text_area("Prompt", PROMPT, key="prompt", height=80, bind="query-params")
+    text = written(st, "Prompt", PROMPT, "prompt")
     dose = st.slider(
         "How far: 1 is as far as the model itself goes (towards less away)", -8.0, 8.0, 0.0, 0.5, key="dose", bind="query-params"
     )
@@ -155,9 +155,9 @@ def push(one: inner.Found, **where: Any) -> None:
         chart_of(changed.plot().to_dict(), changed.summary())
         st.markdown(plain(changed.summary()))
         if "written" in changed.values:
-            for side, when, written in zip(st.columns(2), ("before", "after"), changed.values.written.values.tolist(), strict=True):
+            for side, when, ending in zip(st.columns(2), ("before", "after"), changed.values.written.values.tolist(), strict=True):
                 side.markdown(f"**Written {when}**")
-                side.code(f"{text}{written}", language=None, wrap_lines=True)
+                side.code(f"{text}{ending}", language=None, wrap_lines=True)
 
 
 page()

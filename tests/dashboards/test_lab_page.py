@@ -96,6 +96,11 @@ def test_an_empty_prompt_is_a_sentence(page: AppTest) -> None:
 def test_a_long_prompt_is_a_sentence(page: AppTest) -> None:
     page.text_area(key="prompt").set_value("The nurse said that " * 30).run()
     assert "at most 64 tokens, this model's context. Shorten it." in errors(page)
+    assert page.text_area(key="prompt").proto.query_param_key == "prompt"
+    page.text_area(key="prompt").set_value("The nurse said that " * 2000).run()
+    assert "at most 64 tokens" in errors(page)
+    page.run()
+    assert not page.text_area(key="prompt").proto.query_param_key, "an address with it could not be opened again"
 
 
 @pytest.mark.slow
