@@ -19,9 +19,11 @@ from workbench.core.catalog import Catalog
 from workbench.core.measure import Needs, Sample, Score
 from workbench.core.result import Provenance, Result
 from workbench.core.spec import Spec
+from workbench.lab import rederive
 from workbench.lab import told as telling
 from workbench.lab.refs import load
 from workbench.lab.told import aggregated, told_name, told_of
+from workbench.reports.evidence.verify import Content
 from workbench.store.runs import Store
 
 
@@ -71,6 +73,11 @@ def test_what_is_read_is_kept_without_the_texts_or_not_at_all(name: str, monkeyp
     other["columns"]["text"][0] = "e" * 9
     assert aggregated(result, scores, other).canonical() != aggregated(result, scores, kept).canonical(), "a change is seen"
     assert told_name(result) != told_name(replace(result, provenance=Provenance(data_digest="e" * 64)))
+
+
+def test_what_no_result_reads_is_named() -> None:
+    (found,) = rederive._results(Content({}, told={"toy-0": {"columns": {}}}))
+    assert [str(fault) for fault in found.faults] == ["told/toy-0.json: no result reads it"]
 
 
 def own_task(folder: Path) -> dict[str, Any]:
