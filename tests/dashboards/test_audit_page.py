@@ -132,3 +132,18 @@ def test_first_lines_are_the_files_own(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(sources, "source", lambda name: sources.Source(name, (two, one), "", "", "", ""))
     monkeypatch.setattr(sources, "path", lambda name, file: tmp_path / file)
     assert datasets.first_lines("x", lines=2) == [("a.txt", "line 0\nline 1")]
+
+
+def test_what_a_plan_says_of_what_is_not_asked_goes_with_it(home: Home, started: list[dict[str, Any]]) -> None:
+    page = opened("audit.py", plan="quickstart")
+    page.multiselect(key="suites-quickstart").set_value(["trigger"]).run()
+    assert not settled(page).error
+    page.button(key="begin").click().run()
+    plan, file = started[0]["plan"], read_plan("quickstart")
+    assert [one["of"] for one in plan["claims"]] == ["trigger", "integrated-gradients"]
+    assert plan["margins"] == {"trigger": file.margins["trigger"]}
+    assert {"claims", "internals", "margins", "slices", "suites"} <= set(plan["changed"]), "the report says that it was changed"
+    assert plan["file"] == file.digest()
+    assert page.button(key="begin").disabled, "a second press would begin another"
+    box(page, "Plan to begin from").set_value("town").run()
+    assert settled(page).multiselect(key="suites-town").value == list(read_plan("town").suites), "each plan has its own choices"
