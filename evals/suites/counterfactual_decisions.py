@@ -83,10 +83,10 @@ class CounterfactualDecisionsResult(Result):
         rows = []
         for attribute in map(str, self.values.attribute.values):
             for value in values_of(self, attribute):
-                if (found := effect(self, attribute, value)) is not None:
-                    rows.append(
-                        {"value": f"{attribute}: {value}", "effect": found.value, "low": found.interval.low, "high": found.interval.high}
-                    )
+                gap, found = contrasts(self, attribute, value)[0], effect(self, attribute, value)
+                low, high = (np.nan, np.nan) if found is None else (found.interval.low, found.interval.high)
+                if len(gap):
+                    rows.append({"value": f"{attribute}: {value}", "effect": float(gap.mean()), "low": low, "high": high})
         titles = {"title": "Change of log p(yes) − log p(no) by one word", "effect": "nats", "null": "none"}
         return forest(
             pd.DataFrame(rows, columns=["value", "effect", "low", "high"]), "value", "effect", "low", "high", null=0.0, titles=titles
