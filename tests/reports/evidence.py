@@ -60,7 +60,7 @@ def evidence() -> Evidence:
         circumstances=canonical_json({"subjects": subjects, "environment": {"code": "0"}}), data={"toy.a": {"digest": "d" * 64}},
         results=results, samples=samples, cards=[card], findings=findings,
         events=[{"name": "asked", "time": "2026-01-02T00:00:01Z", "details": {"label": "toy.a"}}], report=report, page="<html>…</html>",
-        models=MODELS,
+        models=MODELS, told={"toy-0000000000000000": {"given": {"floor": 0.25, "labels": ["one", "two"]}}},
     )  # fmt: skip
 
 
