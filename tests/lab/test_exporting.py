@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from evals.suites.own_task import SUITE
+from tests.lab.audited import home_with_audit
 from tests.lab.exported import MANY, asked, plain
 from workbench.core.errors import StoreError, UnknownName, UsageError
 from workbench.lab.compare import compare
@@ -125,3 +126,16 @@ def test_the_numbers_of_a_table_are_the_stored_ones(store: Store, tmp_path: Path
     for record in store.sink(run, SUITE.name).read():
         assert float(found[record["sample"]]["acc"]) == record["values"]["acc"]
     assert len(found) == len(MANY)
+
+
+@pytest.mark.full
+def test_an_audit_is_exported_as_its_audited_model(tmp_path: Path) -> None:
+    home, run = home_with_audit()
+    with Store.open(home) as opened:
+        seen, notes = evaluated(opened.runs.get(run), opened)
+        assert notes == []
+        assert {(part.name, part.suite) for part in seen.parts} == {(f"{name}.audited", name) for name in ("occupation-pronoun", "trigger")}
+        assert {one.subject for one in seen.findings} == {seen.model}
+        assert all(seen.findings_of(part) for part in seen.parts)
+        for form in FORMATS:
+            assert export(run, form, str(tmp_path / form), store=opened).places

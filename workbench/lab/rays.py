@@ -7,6 +7,7 @@ worker that dies is replaced and its chunk asked again; a chunk that ends three 
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -150,7 +151,11 @@ def rays(engine: str, ref: str, model: HookedModel, store: Store) -> Iterator[Ra
         raise Incompatible("--engine ray", f"'{ref}'", ["a server answers many requests at once by itself: raise its at_once"])
     if ref.startswith("memory:"):
         raise Incompatible("--engine ray", "a model in memory", ["workers load it by a reference: save it, and name the folder"])
-    with cluster(count) as ray:
+    if count > (room := _room()):
+        raise BadValue(
+            "engine", engine, f"ray:N with at most {room}, the processors of this machine", do="RAY_ADDRESS names a larger cluster."
+        )
+    with cluster() as ray:
         there = int(ray.cluster_resources().get("CPU", 0))
         if there < count:
             raise BadValue("engine", engine, f"ray:N with at most {there}, the processors of this cluster")
@@ -162,10 +167,15 @@ def rays(engine: str, ref: str, model: HookedModel, store: Store) -> Iterator[Ra
             workers.close()
 
 
+def _room() -> float:
+    """How many workers a cluster that begins here may have; another one says so itself."""
+    return math.inf if os.environ.get("RAY_ADDRESS") else max(WORKERS, os.cpu_count() or 1)
+
+
 @contextmanager
-def cluster(count: int) -> Iterator[Any]:
+def cluster() -> Iterator[Any]:
     """Ray, joined to a cluster: the one that this process is joined to already, else the one that RAY_ADDRESS names, else one that begins
-    here with room for ``count`` workers. What the block joined it leaves again."""
+    here. What the block joined it leaves again."""
     silence()
     here = not os.environ.get("RAY_ADDRESS")
     if here:  # read when Ray is imported; despite its name it decides on every system whether other machines may join
@@ -177,7 +187,7 @@ def cluster(count: int) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    room = {"num_cpus": max(count, os.cpu_count() or 1)} if here else {}
+    room = {"num_cpus": int(_room())} if here else {}
     carried = {name: os.environ[name] for name in CARRIED if name in os.environ}
     ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": carried}, **room)
     try:

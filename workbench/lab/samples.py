@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from evals import SUITES
+from evals.imported import SUITE as IMPORTED
 from workbench.core.charts.lines import forest
 from workbench.core.errors import BadValue, UnknownName
 from workbench.core.measure import Generate, Moments, Request, Rolling, Sampled, Suite
@@ -182,7 +183,7 @@ def asked_of(store: Store, run: str, name: str, sample: str) -> AskedOf:
 
 
 def _spec_of(kind: str, spec: Mapping[str, Any]) -> tuple[Suite, Spec]:
-    suite: Suite = SUITES.load(kind)
+    suite: Suite = IMPORTED if kind == IMPORTED.name else SUITES.load(kind)
     return suite, suite.spec.parse(spec, what=f"stored spec of '{kind}'")
 
 
