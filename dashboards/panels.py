@@ -51,7 +51,7 @@ def attention(ref: str, what: looks.What) -> None:
 
 def small(count: int) -> int:
     """Pixels of a small picture, so that a row of them is no wider than its column."""
-    return max(24, min(64, 250 // max(1, count)))
+    return max(24, min(56, 220 // max(1, count)))
 
 
 def one_head(ref: str, fingerprint: str, what: looks.What, stack: int, place: tuple[int, int], width: int) -> None:
