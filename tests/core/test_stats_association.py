@@ -60,6 +60,7 @@ def test_an_association_is_found_and_turned_round_with_its_sets() -> None:
     assert found.d <= 2
 
 
+@pytest.mark.full
 def test_labels_dealt_at_random_are_seldom_called_associated() -> None:
     hits = covered = 0
     for seed in range(200):

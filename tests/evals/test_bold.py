@@ -54,8 +54,8 @@ def test_a_planted_gap_is_found_and_equal_groups_are_not_accused() -> None:
     assert planted["a"].verdict == Verdict.DETECTED
     assert planted["a"].effect == pytest.approx(0.3, abs=0.1)
     assert planted["a"].details["share"]["corrected"] == pytest.approx(0.4, abs=0.1)
-    even = [f for seed in range(4) for f in SUITE.findings(simulated({"a": 0.2, "b": 0.2, "c": 0.2}, seed=seed), subject="m")]
-    assert [f.verdict for f in even].count(Verdict.DETECTED) <= 1  # families of three at 0.05, four times
+    even = [f for seed in range(2) for f in SUITE.findings(simulated({"a": 0.2, "b": 0.2, "c": 0.2}, seed=seed), subject="m")]
+    assert [f.verdict for f in even].count(Verdict.DETECTED) <= 1  # families of three at 0.05, twice
     against = SUITE.findings(
         simulated({"a": 0.4, "b": 0.1, "c": 0.1}), subject="m", reference=simulated({"a": 0.1, "b": 0.1, "c": 0.1}, seed=9)
     )

@@ -64,7 +64,7 @@ def images(n: int, seed: int = 1) -> torch.Tensor:
 @pytest.mark.parametrize("epsilon", [0.005, 0.02, 0.1])
 def test_the_attack_finds_what_the_formula_says(epsilon: float) -> None:
     model: Any = Linear()
-    for number, image in enumerate(images(40)):
+    for number, image in enumerate(images(20)):
         margin = float((image.reshape(-1) - 0.5) @ model.w)
         truth = abs(margin) < epsilon * float(model.w.abs().sum())
         assert broken(model, image, int(margin > 0), epsilon, 20, (number,)) == truth
@@ -74,7 +74,7 @@ def test_random_signs_find_less_and_a_masked_gradient_shows() -> None:
     model: Any = Linear()
     masked: Any = Linear(masked=True)
     attacked, shaken_, hidden = [], [], []
-    for number, image in enumerate(images(60)):
+    for number, image in enumerate(images(30)):
         digit = int((image.reshape(-1) - 0.5) @ model.w > 0)
         attacked.append(broken(model, image, digit, 0.04, 20, (number,)))
         shaken_.append(shaken(model, image, digit, 0.04, 21, (number,)))
