@@ -229,7 +229,16 @@ def overall(result: Result, metric: str, subgroup: str = ALL, level: float = 0.9
     if not len(above) or below.sum() <= 0:
         return Clustered(None)
     rows = sums_by(np.stack([above, below], axis=1), clusters)
-    return statistic_of(rows, _exponent if metric != "bits_per_byte" else _bits, level, bounds=(0.0, np.inf), n=len(above))
+    return _unbounded(rows, _exponent if metric != "bits_per_byte" else _bits, level, len(above))
+
+
+def _unbounded(rows: Any, statistic: Any, level: float, n: int) -> Clustered:
+    """A statistic that nothing bounds above. Where every cluster gives the same value there is no interval: how far others may lie is not
+    known."""
+    try:
+        return statistic_of(rows, statistic, level, bounds=(-np.inf, np.inf), n=n)
+    except BadValue:
+        return Clustered(float(statistic(np.asarray(rows, dtype=np.float64)[None], axis=1)[0]), None, n, len(rows))
 
 
 def _nats(sample: Floats, /, axis: int) -> Floats:
@@ -287,7 +296,7 @@ def _against(result: Result, reference: Result, metric: str, subject: str, level
         found = mean_of(gap, v.cluster.values.astype(str), level, bounds=(-1.0, 1.0))
     else:
         rows = sums_by(np.stack([gap[kept], v.below.values[kept]], axis=1), clusters) if kept.any() else []
-        found = statistic_of(rows, _nats, level, bounds=(-np.inf, np.inf), n=int(kept.sum()))
+        found = _unbounded(rows, _nats, level, int(kept.sum()))
     floor = v.attrs["floor"] or w.attrs["floor"]
     verdict, because = decide(
         found.value, found.interval, null=0.0, detectable=found.detectable, paired="higher is better" if share else "higher is worse",

@@ -195,3 +195,17 @@ def test_no_question_stands_among_its_own_examples(tmp_path: Path) -> None:
 def test_a_split_that_gives_no_examples_is_named(tmp_path: Path, old: str, new: str, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         contexts(write(tmp_path, (SPLITS + "fewshot_split: test\n").replace(old, new)))
+
+
+def test_a_perplexity_beside_its_equal_has_no_interval_and_no_error(tmp_path: Path) -> None:
+    """Nothing bounds a difference of nats, so forty equal ones are no certainty."""
+    rows = [{"text": f"the cat number {k}"} for k in range(40)]
+    text = 'task: t\ndata: rows.jsonl\noutput_type: loglikelihood\ndoc_to_text: "Say:"\ndoc_to_target: "{{text}}"\n'
+    result = ask(write(tmp_path, text, rows))
+    own, against = SUITE.findings(result, subject="m", reference=result)
+    assert own.effect is not None
+    assert (against.effect, against.interval, against.verdict) == (0.0, None, Verdict.INCONCLUSIVE)
+    same = ask(write(tmp_path, text, [{"text": "the cat"}] * 40))
+    found = overall(same, "perplexity")
+    assert found.value == pytest.approx(math.exp(-logp("Say:", " the cat")))
+    assert found.interval is None
