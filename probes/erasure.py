@@ -100,8 +100,7 @@ def compute(model: HookedModel, inputs: Inputs, spec: ErasureSpec, progress: Pro
         steps += 1
         progress(steps, total, "runs")
 
-    alone, every = bench.fitted(bench.sites, {}), bench.scrubbed()
-    plans: dict[str, Erasers] = {NOTHING: {}, **{name: {name: alone[name]} for name in names}, EVERY: every}
+    plans = _plans(bench)
     stepped()
     plain = bench.outcome({})
     stepped()
@@ -121,6 +120,18 @@ def compute(model: HookedModel, inputs: Inputs, spec: ErasureSpec, progress: Pro
         provenance=origin(model, seed=spec.seed, dtype=model_dtype(model), ids=items.ids, lengths=items.lengths, **facts),
         notes=(*parts.notes, *_notes(model, inputs, parts, concept, plans, spec)),
     )
+
+
+def erasers_of(model: HookedModel, inputs: Inputs, spec: ErasureSpec) -> dict[str, Erasers]:
+    """The erasers that ``compute`` measures, by what is erased: to run a model with them otherwise (``probes.erasure_runs.erasing``)."""
+    items = read_items(model, inputs, bos=spec.bos)
+    return _plans(_bench(model, inputs, items, read_parts(items, inputs, spec), spec))
+
+
+def _plans(bench: Bench) -> dict[str, Erasers]:
+    """What is erased: nothing, each site alone, every site."""
+    alone, every = bench.fitted(bench.sites, {}), bench.scrubbed()
+    return {NOTHING: {}, **{name: {name: eraser} for name, eraser in alone.items()}, EVERY: every}
 
 
 def _concept(parts: Parts, inputs: Inputs, spec: ErasureSpec) -> np.ndarray | None:
