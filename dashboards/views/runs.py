@@ -134,7 +134,11 @@ def show_report(record: RunRecord) -> None:
     with told():
         files = reads.report(record.id)
         if files is None:
-            st.caption("The report comes at the end." if record.kind == "audit" else "Audits, comparisons and trends have a report; this run is none.")
+            st.caption(
+                "The report comes at the end."
+                if record.kind == "audit"
+                else "Audits, comparisons and trends have a report; this run is none."
+            )
             return
         html, json = st.columns(2, width=420)
         html.download_button("Download as HTML", files.html, f"report-{record.id}.html", "text/html", key="html", on_click="ignore")
