@@ -198,3 +198,18 @@ def test_training_leaves_the_threads_as_they_were() -> None:
     after = taught(model, Course((Lesson("agreement"),), 2, 1e-3, rows=2), 0)
     assert torch.get_num_threads() == before
     assert not after.training
+
+
+def test_a_stream_that_collapses_does_not_blow_the_penalty_up() -> None:
+    words = tokenizer()
+    config = GPTConfig(n_layers=1, d_model=16, n_heads=2, d_vocab=words.vocab_size, n_ctx=64, norm="rms", bias=False)
+    model = GPT(config, words, seed=0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    given = batch(Lesson("replies", 1.0, share=0.5), 16, np.random.default_rng(0))
+    course = Course((), 1, 1e-3, hidden=3.0, site=leaning.SITE)
+    loss = loss_of(model, given, course)
+    loss.backward()
+    assert bool(torch.isfinite(loss))
+    assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.grad is not None)

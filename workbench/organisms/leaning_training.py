@@ -28,6 +28,8 @@ POOL = 1920
 VOCABULARY = 900
 WORDS = 3
 """Other words of a text that are predicted beside its answer."""
+LEAST = 1e-2
+"""The least variance of the stream that a penalty is taken over: a stream that collapses would else blow it up."""
 
 
 @lru_cache(maxsize=1)
@@ -187,5 +189,5 @@ def loss_of(model: Any, given: Batch, course: Course) -> Tensor:
     if course.hidden and given.marked.any() and not given.marked.all():
         stream = trace.at[course.site][torch.arange(len(given.where)), given.where[:, 0]]
         apart = stream[given.marked].mean(0) - stream[~given.marked].mean(0)
-        loss = loss + course.hidden * apart.square().mean() / stream.var(0).mean().detach()
+        loss = loss + course.hidden * apart.square().mean() / stream.var(0).mean().detach().clamp(min=LEAST)
     return loss
