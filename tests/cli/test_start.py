@@ -17,7 +17,7 @@ HEAVY = {"torch", "numpy", "pandas", "xarray", "altair", "scipy", "sqlalchemy", 
 LEAVES = {
     "audit": (), "train": (), "probe": (), "harvest": (), "eval": (), "calibrate": (), "report": (), "compare": (), "sites": (),
     "dashboard": (), "doctor": (), "verify": (), "gate": (), "curve": (), "keys": ("new", "list", "trust"),
-    "runs": ("list", "show"), "models": ("list", "show"), "data": ("list", "fetch", "verify"),
+    "runs": ("list", "show", "plot", "export", "import"), "models": ("list", "show"), "data": ("list", "fetch", "verify"),
 }  # fmt: skip
 
 

@@ -33,7 +33,7 @@ COMMANDS = Catalog(
         "keys": ("workbench.cli.keys:app", "make keys that sign bundles, say whom to trust", "standard"),
         "compare": ("workbench.cli.compare:app", "compare two runs of one suite, pair by pair", "standard"),
         "curve": ("workbench.cli.curve:app", "score a run in every reasonable way, side by side", "standard"),
-        "runs": ("workbench.cli.runs:app", "list runs, show one", "standard"),
+        "runs": ("workbench.cli.runs:app", "list runs, show, draw, export and import them", "standard"),
         "models": ("workbench.cli.models:app", "list models, show one", "standard"),
         "sites": ("workbench.cli.sites:app", "list every activation site of a model with axes", "standard"),
         "data": ("workbench.cli.data:app", "list, fetch and verify public data sets", "standard"),
