@@ -77,9 +77,9 @@ def new() -> None:
             "Instruments", list(instruments), base.instruments, format_func=instruments.__getitem__, key=f"instruments-{shipped}"
         )
         settings = st.text_input("Settings, as after --set, with spaces between them", placeholder="trigger.count=50", key="settings")
+        none = (reference or "").strip().lower() in ("", "none", NO_REFERENCE)
         changes: dict[str, Any] = {
-            "model": model or "", "reference": None if reference in (None, NO_REFERENCE) else reference, "suites": asked,
-            "instruments": tools, "level": level,
+            "model": model or "", "reference": None if none else reference, "suites": asked, "instruments": tools, "level": level,
         }  # fmt: skip
         # only what differs: a plan that was changed says so in its report
         plan = audits.planned(shipped, {name: value for name, value in changes.items() if value != audits.field(base, name)}, settings)
