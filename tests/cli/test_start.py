@@ -16,7 +16,7 @@ from workbench.lab.silence import SWITCHES
 HEAVY = {"torch", "numpy", "pandas", "xarray", "altair", "scipy", "sqlalchemy", "streamlit", "transformers"}
 LEAVES = {
     "audit": (), "train": (), "probe": (), "harvest": (), "eval": (), "calibrate": (), "report": (), "compare": (), "sites": (),
-    "dashboard": (), "doctor": (), "verify": (), "gate": (), "curve": (), "keys": ("new", "list", "trust"),
+    "dashboard": (), "doctor": (), "verify": (), "gate": (), "curve": (), "trend": (), "keys": ("new", "list", "trust"),
     "runs": ("list", "show", "plot", "export", "import"), "models": ("list", "show"), "data": ("list", "fetch", "verify"),
 }  # fmt: skip
 
