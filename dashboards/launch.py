@@ -40,6 +40,7 @@ SETTINGS = {
     "client.toolbarMode": "minimal",
     "logger.hideWelcomeMessage": "true",
     "runner.magicEnabled": "false",
+    "runner.postScriptGC": "false",  # a quarter of a second after each press, while what it drew waits to be sent; Python collects anyway
 }
 
 
