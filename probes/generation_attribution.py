@@ -33,7 +33,9 @@ from workbench.core.measure import Instrument, Needs
 from workbench.core.protocol import HookedModel, Inputs, Progress
 from workbench.core.spec import Spec
 
-Method = Literal["integrated-gradients", "input-x-gradient", "saliency", "occlusion", "shapley", "gradient-shap", "smooth-grad"]
+Method = Literal[
+    "integrated-gradients", "input-x-gradient", "saliency", "occlusion", "shapley", "gradient-shap", "deep-lift", "smooth-grad"
+]
 SHARED = ("quantity", "position", "stack", "bos", "tokens_a_pass")
 """Fields of a method's spec that are set here."""
 

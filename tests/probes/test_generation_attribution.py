@@ -32,6 +32,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "saliency": {},
     "occlusion": {},
     "shapley": {"estimator": "exact"},
+    "deep-lift": {"filler": "zero"},
 }
 FAMILIES = {"gpt": ("",), "seq2seq": ("encoder", "decoder"), "whisper": ("encoder", "decoder")}
 STEPS = 3
