@@ -14,7 +14,11 @@ INSTRUMENTS = Catalog(
         "logit-lens": ("probes.logit_lens:INSTRUMENT", "what the model would answer after each layer", "headline"),
         "probing": ("probes.probing:INSTRUMENT", "what a linear map reads at each layer, with controls", "headline"),
         "concept-direction": ("probes.concept_direction:INSTRUMENT", "in which direction of each layer a concept lies", "standard"),
-        "contrast-direction": ("probes.contrast_direction:INSTRUMENT", "what differs between contrast pairs, without labels", "experimental"),
+        "contrast-direction": (
+            "probes.contrast_direction:INSTRUMENT",
+            "what differs between contrast pairs, without labels",
+            "experimental",
+        ),
         "steering": ("probes.steering:INSTRUMENT", "what pushing along a concept does, and its price", "standard"),
         "erasure": ("probes.erasure:INSTRUMENT", "what is known and done once a concept is erased", "standard"),
         "interchange": ("probes.interchange:INSTRUMENT", "in which directions exchanged activations carry the answer along", "standard"),

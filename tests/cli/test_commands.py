@@ -80,8 +80,8 @@ def test_data_is_listed_and_verified(call: Call, tmp_path: Path, monkeypatch: py
     sets = call("data", "list", "--json").document["data"]
     assert {one["name"]: one["state"] for one in sets} == dict.fromkeys(
         (
-            "advbench", "bbq", "blimp", "bold", "crows-pairs", "fsdd", "harmbench", "holisticbias", "realtoxicityprompts-sample", "stereoset",
-            "tinyshakespeare", "toxic-spans", "toxigen", "ud-english-ewt", "wikitext-2", "winobias",
+            "advbench", "bbq", "blimp", "bold", "crows-pairs", "fsdd", "harmbench", "holisticbias", "realtoxicityprompts-sample",
+            "stereoset", "tinyshakespeare", "toxic-spans", "toxigen", "ud-english-ewt", "wikitext-2", "winobias",
         ),
         "not here",
     )  # fmt: skip
