@@ -87,6 +87,14 @@ def harvest(
     return folder
 
 
+def begin(model: HookedModel, corpus: Corpus, out: Path | str, spec: HarvestSpec) -> int:
+    """Begin the folder ``out`` without making a shard, so that several processes may then make its parts; the number of its shards. Raises
+    as ``harvest`` does before its first shard."""
+    head = _head(model, corpus, model.sites().select(spec.sites), spec)
+    _begun(Path(out), head)
+    return int(head["shards"])
+
+
 def _write(folder: Path, which: tuple[int, int, int], made: Made, mark: str) -> None:
     """A shard and then its receipt."""
     (shard, start, stop), (rows, kept, tensors, cut) = which, made

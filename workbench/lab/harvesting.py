@@ -47,14 +47,20 @@ def harvested(
     """Harvest from the model ``ref`` into ``out``, or go on with it; ``settings`` are fields of CorpusSpec and HarvestSpec. With ``part``
     what other parts have not made may be missing from what is returned. Raises UnknownName and BadValue for settings, UnknownName or
     MissingData for a corpus that is not there, and what ``engine.harvest`` raises."""
+    corpus, spec = specs_of(settings)
+    model = load(ref, store=store, progress=progress)
+    folder = harvest(model, corpus_of(model, corpus, ref, store), out, spec, part=part, progress=progress)
+    return Harvest.open(folder, partial=part[1] > 1)
+
+
+def specs_of(settings: Mapping[str, Any]) -> tuple[CorpusSpec, HarvestSpec]:
+    """What is read and what is kept, from one set of fields. Raises UnknownName and BadValue."""
     known = (*CorpusSpec.model_fields, *HarvestSpec.model_fields)
     if unknown := [name for name in settings if name not in known]:
         raise UnknownName("setting", unknown[0], known, where="of a harvest")
     corpus = CorpusSpec.parse({name: value for name, value in settings.items() if name in CorpusSpec.model_fields}, what="the corpus")
     spec = HarvestSpec.parse({name: value for name, value in settings.items() if name in HarvestSpec.model_fields}, what="the harvest")
-    model = load(ref, store=store, progress=progress)
-    folder = harvest(model, corpus_of(model, corpus, ref, store), out, spec, part=part, progress=progress)
-    return Harvest.open(folder, partial=part[1] > 1)
+    return corpus, spec
 
 
 def described(found: Harvest) -> dict[str, Any]:
