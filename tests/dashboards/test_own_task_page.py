@@ -54,17 +54,3 @@ def test_a_table_is_asked_about(home: Home, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(("content", "words"), [(b"\xff\xfe", "UTF-8"), (b"question,answer\n", "at least one row")])
 def test_what_is_no_table_is_a_sentence(home: Home, content: bytes, words: str) -> None:
     assert words in given("questions.csv", content).error[0].value.replace("\\", "")
-
-
-@pytest.mark.full
-def test_a_picture_of_ones_own_in_the_lab(home: Home) -> None:
-    from tests.lab.test_uploads import DRAW, png
-
-    page = opened("lab.py", model="family:vit", look="Attention")
-    content = png(DRAW.integers(0, 256, (40, 30, 3), dtype="uint8"))
-    page.file_uploader(key="own").set_value(("mine.png", content, "image/png")).run()
-    said = texts(settled(page)).replace("\\", "")
-    assert "mine.png, as this vit model reads it" in said
-    assert not page.error
-    page.file_uploader(key="own").set_value(("mine.png", b"<svg/>", "image/png")).run()
-    assert "a whole PNG or JPEG picture" in "".join(one.value for one in settled(page).error).replace("\\", "")
