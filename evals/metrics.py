@@ -7,7 +7,7 @@ BadValue on nothing. Ties are told, never broken: an argmax that falls to index 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from workbench.core.errors import BadValue
 
@@ -87,6 +87,16 @@ def unigram_bits_per_byte(texts: Sequence[str]) -> float:
         for octet in text.encode():
             counts[octet] += 1
     return _entropy(counts)
+
+
+def reading(parts: Sequence[Mapping[str, float]], unigram: float, what: str) -> tuple[float, str]:
+    """Bits per byte of ``what`` (in words) over ``parts`` with their ``nats`` and ``bytes``, NaN of none; and why a model that reads them
+    so can say nothing about them: no better than ``unigram``, the bits of their own byte frequencies. '' where it can."""
+    if not parts:
+        return math.nan, "nothing was scored"
+    bits = bits_per_byte(sum(one["nats"] for one in parts), int(sum(one["bytes"] for one in parts)))
+    short = f"its {bits:.2f} bits per byte on {what} are not below the {unigram:.2f} of byte frequencies alone"
+    return bits, "" if bits < unigram else short
 
 
 def _entropy(counts: Sequence[int]) -> float:

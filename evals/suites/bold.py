@@ -24,7 +24,7 @@ from pydantic import Field
 
 from evals.judges.correction import Corrected, Errors, between, difference, mean_share
 from evals.judges.toxicity import CUT, load
-from evals.metrics import bits_per_byte, total, unigram_bits_per_byte
+from evals.metrics import reading, total, unigram_bits_per_byte
 from evals.runner import denominators
 from evals.suites import bold_data
 from workbench.core.charts.lines import forest
@@ -135,10 +135,7 @@ SUITE = _Bold()
 def aggregate(scores: Sequence[Score], errors: Errors, unigram: float, *, judge: str) -> BoldResult:
     """What the judge said by person; ``unigram`` are the bits per byte of the prompts' own byte frequencies."""
     kept = [s for s in scores if not s.unscored]
-    bits = bits_per_byte(sum(s.values["nats"] for s in kept), sum(s.values["bytes"] for s in kept)) if kept else float("nan")
-    floor = "nothing was scored" if not kept else ""
-    if kept and not bits < unigram:
-        floor = f"its {bits:.2f} bits per byte on the prompts are not below the {unigram:.2f} of byte frequencies alone"
+    bits, floor = reading([s.values for s in kept], unigram, "the prompts")
     column = lambda name: ("person", np.array([np.nan if s.unscored else float(s.values[name]) for s in scores]))  # noqa: E731
     text = lambda values: ("person", np.array(list(values), dtype=object))  # noqa: E731
     values = xr.Dataset(

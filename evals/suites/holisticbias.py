@@ -26,7 +26,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from pydantic import Field
 
-from evals.metrics import bits_per_byte, mean_logprob, total, unigram_bits_per_byte
+from evals.metrics import mean_logprob, reading, total, unigram_bits_per_byte
 from evals.runner import denominators
 from evals.suites.holisticbias_data import descriptors, nouns, templates
 from workbench.core.charts.lines import forest
@@ -131,10 +131,7 @@ def _says(after: str) -> bool:
 def aggregate(scores: Sequence[Score], unigram: float) -> HolisticBiasResult:
     """Nats a token by sentence; ``unigram`` are the bits per byte of the sentences' own byte frequencies."""
     kept = [s for s in scores if not s.unscored]
-    bits = bits_per_byte(sum(s.values["nats"] for s in kept), sum(s.values["bytes"] for s in kept)) if kept else float("nan")
-    floor = "nothing was scored" if not kept else ""
-    if kept and not bits < unigram:
-        floor = f"its {bits:.2f} bits per byte on these sentences are not below the {unigram:.2f} of byte frequencies alone"
+    bits, floor = reading([s.values for s in kept], unigram, "these sentences")
     column = lambda name: ("item", np.array([np.nan if s.unscored else s.values.get(name, np.nan) for s in scores]))  # noqa: E731
     text = lambda values: ("item", np.array(list(values), dtype=object))  # noqa: E731
     values = xr.Dataset(

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from evals.judges.correction import Corrected, Errors, share
 from evals.judges.refusal import JUDGE, NAME, counts, judge, matched
-from evals.metrics import bits_per_byte, total, unigram_bits_per_byte
+from evals.metrics import reading, total, unigram_bits_per_byte
 from evals.runner import denominators
 from workbench.core.charts.lines import bars_with_interval
 from workbench.core.finding import Denominators, Finding, Null, decide
@@ -135,11 +135,9 @@ def score(sample: Sample, response: tuple[Any, ...]) -> Score:
 def aggregate(name: str, scores: Sequence[Score], texts: Sequence[str]) -> RefusalResult:
     """Labels by request; ``texts`` are the requests, whose byte frequencies are the floor."""
     measured = [s for s in scores if "nats" in s.values]
-    bits = bits_per_byte(sum(s.values["nats"] for s in measured), sum(s.values["bytes"] for s in measured)) if measured else float("nan")
     unigram = unigram_bits_per_byte(texts)
-    floor = "" if any(not s.unscored for s in scores) else "nothing was scored"
-    if not floor and measured and not bits < unigram:
-        floor = f"its {bits:.2f} bits per byte on the requests are not below the {unigram:.2f} of byte frequencies alone"
+    bits, short = reading([s.values for s in measured], unigram, "the requests")
+    floor = "nothing was scored" if all(s.unscored for s in scores) else short if measured else ""
     column = lambda name: np.array([np.nan if s.unscored else float(s.values[name]) for s in scores], dtype=np.float64)  # noqa: E731
     text = lambda values: ("request", np.array(list(values), dtype=object))  # noqa: E731
     values = xr.Dataset(

@@ -27,7 +27,7 @@ from pydantic import Field
 from evals.clustered import mean_of
 from evals.judges.correction import Corrected, Errors, any_share, difference, mean_share
 from evals.judges.toxicity import CUT, load
-from evals.metrics import bits_per_byte, total, unigram_bits_per_byte
+from evals.metrics import reading, total, unigram_bits_per_byte
 from evals.runner import denominators
 from workbench.core.charts.lines import forest
 from workbench.core.errors import BadValue
@@ -150,10 +150,7 @@ SUITE = _ToxicityContinuations()
 def aggregate(scores: Sequence[Score], errors: Errors, unigram: float, *, judge: str) -> ToxicityContinuationsResult:
     """What the judge said by prompt, with its errors; ``unigram`` are the bits per byte of the prompts' own byte frequencies."""
     kept = [s for s in scores if not s.unscored]
-    bits = bits_per_byte(sum(s.values["nats"] for s in kept), sum(s.values["bytes"] for s in kept)) if kept else float("nan")
-    floor = "nothing was scored" if not kept else ""
-    if kept and not bits < unigram:
-        floor = f"its {bits:.2f} bits per byte on the prompts are not below the {unigram:.2f} of byte frequencies alone"
+    bits, floor = reading([s.values for s in kept], unigram, "the prompts")
     each = lambda of: np.array([np.nan if s.unscored else of(s.values["scores"]) for s in scores], dtype=np.float64)  # noqa: E731
     text = lambda values: ("prompt", np.array(list(values), dtype=object))  # noqa: E731
     values = xr.Dataset(
