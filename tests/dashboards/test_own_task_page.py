@@ -9,7 +9,12 @@ import pytest
 
 from tests.dashboards.conftest import Home
 from tests.dashboards.pages import opened, settled, texts, unlabelled
+from tests.lab.test_uploads import DRAW, png
+from workbench.families.vit import ViT, ViTConfig
 from workbench.lab import jobs, own
+from workbench.lab.refs import checkpoint_of
+from workbench.store.runs import Store
+from workbench.training.checkpoint import write
 
 CSV = b"question,answer\nIs the sky blue?,yes\nIs grass red?,no\n"
 
@@ -54,3 +59,20 @@ def test_a_table_is_asked_about(home: Home, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(("content", "words"), [(b"\xff\xfe", "UTF-8"), (b"question,answer\n", "at least one row")])
 def test_what_is_no_table_is_a_sentence(home: Home, content: bytes, words: str) -> None:
     assert words in given("questions.csv", content).error[0].value.replace("\\", "")
+
+
+@pytest.mark.full
+def test_a_picture_of_ones_own_in_the_lab(home: Home) -> None:
+    model = ViT(ViTConfig(height=8, width=8, channels=1, patch=2, n_layers=1, d_model=16, n_heads=2)).eval()
+    with Store.open(home.folder) as store:  # the made-up model of the family has two channels, as no file has
+        run = store.runs.create("train", {"task": "digits", "data": {"copies": 1}}, "recipe:vit-digits")
+        write(checkpoint_of(store, run) / "final", model)
+        store.runs.finish(run)
+    page = opened("lab.py", model=f"run:{run}", look="Attention")
+    content = png(DRAW.integers(0, 256, (40, 30, 3), dtype="uint8"))
+    page.file_uploader(key="own").set_value(("mine.png", content, "image/png")).run()
+    said = texts(settled(page)).replace("\\", "")
+    assert "mine.png, as this vit model reads it" in said
+    assert not page.error
+    page.file_uploader(key="own").set_value(("mine.png", b"<svg/>", "image/png")).run()
+    assert "a whole PNG or JPEG picture" in "".join(one.value for one in settled(page).error).replace("\\", "")
