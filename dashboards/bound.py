@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from dashboards import reads, shelf
-from dashboards.elements import began, did_not_begin, plain
+from dashboards.elements import began, watch_beginning
 from workbench.lab import audits, jobs, reports_begun
 from workbench.lab.allowed import check_settings
 from workbench.lab.settings import read_settings
@@ -47,17 +47,7 @@ def begin_trend(training: str, suite: str, settings: str) -> None:
 @st.fragment(run_every=EVERY_S)
 def watch(folder: str) -> None:
     """A report this session began, until it is there to be read."""
-    status = jobs.read_status(Path(folder))
-    if status.state == "done":
-        del st.session_state[BEGUN]
-        st.session_state.pop("report", None)
-        st.query_params["report"] = str(status.value["run"])
-        st.rerun()
-    elif status.over:
-        did_not_begin(BEGUN, f"It was not written: {status.words}")
-    else:
-        share = min(status.done / status.total, 1.0) if status.total else 0.0
-        st.progress(share, text=plain(f"Writing. {status.words}"))
+    watch_beginning(BEGUN, jobs.read_status(Path(folder)), "report", "Writing.", "It was not written:")
 
 
 def show(run: str) -> None:

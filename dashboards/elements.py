@@ -18,6 +18,7 @@ from workbench.reports.phrases import visible
 
 if TYPE_CHECKING:  # it would import torch, which the first page has no use for
     from dashboards.shelf import Standing
+    from workbench.lab.jobs import Status
     from workbench.lab.live import Choice
 
 MOST_LINKED = 20_000
@@ -94,6 +95,20 @@ def did_not_begin(name: str, words: str) -> None:
     st.session_state.pop(name, None)
     st.session_state[f"{name}: why not"] = words
     st.rerun()
+
+
+def watch_beginning(name: str, status: Status, key: str, doing: str, failed: str) -> None:
+    """A job that this session began: how far it is (``doing``), then the run it left, as ``key`` in the address; or why there is none."""
+    if status.state == "done":
+        del st.session_state[name]
+        st.session_state.pop(key, None)
+        st.query_params[key] = str(status.value["run"])
+        st.rerun()
+    elif status.over:
+        did_not_begin(name, f"{failed} {status.words}")
+    else:
+        share = min(status.done / status.total, 1.0) if status.total else 0.0
+        st.progress(share, text=plain(f"{doing} {status.words}"))
 
 
 def why_not(name: str) -> None:

@@ -7,7 +7,20 @@ from typing import Any
 import streamlit as st
 
 from dashboards import inner, looks, reads, shelf
-from dashboards.elements import began, chart, chart_of, did_not_begin, is_beginning, kept, link, plain, told, which_model, why_not, written
+from dashboards.elements import (
+    began,
+    chart,
+    chart_of,
+    is_beginning,
+    kept,
+    link,
+    plain,
+    told,
+    watch_beginning,
+    which_model,
+    why_not,
+    written,
+)
 from workbench.core.errors import StoreError
 from workbench.core.result import Result
 
@@ -72,17 +85,7 @@ def ask(kind: str) -> None:
 @st.fragment(run_every=EVERY_S)
 def begins(folder: str) -> None:
     """A look this page began, until its result is there."""
-    status = inner.begun(folder)
-    if status.state == "done":
-        del st.session_state[BEGUN]
-        st.session_state.pop("of", None)
-        st.query_params["of"] = str(status.value["run"])
-        st.rerun()
-    elif status.over:
-        did_not_begin(BEGUN, f"It found nothing: {status.words}")
-    else:
-        share = min(status.done / status.total, 1.0) if status.total else 0.0
-        st.progress(share, text=plain(f"Asking. {status.words}"))
+    watch_beginning(BEGUN, inner.begun(folder), "of", "Asking.", "It found nothing:")
 
 
 def show(kind: str, found: tuple[inner.Found, ...]) -> None:

@@ -20,11 +20,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from evals.metrics import total
 from evals.own_task.rows import rows_of
 from evals.runner import denominators
+from evals.suites.group_fairness_data import Answers
 from workbench.core.charts.lines import forest
 from workbench.core.errors import BadValue, EmptySelection
 from workbench.core.finding import Denominators, Finding, Null, decide
@@ -48,17 +49,10 @@ class CounterfactualDecisionsSpec(Spec):
     question: str = "decision_question_id"
     attributes: tuple[str, ...] = Field(default=("age", "gender", "race"), min_length=1, max_length=5)
     after: str = "\n\nAnswer:"
-    answers: tuple[str, str] = (" yes", " no")
+    answers: Answers = (" yes", " no")
     margin: float = Field(default=0.1, gt=0)
     most: int = Field(default=0, ge=0)
     seed: int = 0
-
-    @field_validator("answers")
-    @classmethod
-    def _two(cls, answers: tuple[str, str]) -> tuple[str, str]:
-        if answers[0] == answers[1] or "" in answers:
-            raise ValueError("two different answers that are not empty")
-        return answers
 
 
 @dataclass(frozen=True)

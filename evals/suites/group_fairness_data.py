@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from evals.own_task.rows import Row, rows_of
 from evals.own_task.template import filled
@@ -15,6 +16,16 @@ from workbench.data.worlds.applications import ANSWERS, TEMPLATE, Applications, 
 
 MOST_GROUPS = 12
 Texts = tuple[str, ...]
+
+
+def _two(answers: tuple[str, str]) -> tuple[str, str]:
+    if answers[0] == answers[1] or "" in answers:
+        raise ValueError("two different answers that are not empty")
+    return answers
+
+
+Answers = Annotated[tuple[str, str], AfterValidator(_two)]
+"""What may be said to a question of yes or no, the yes first."""
 
 
 class GroupFairnessSpec(Spec):
@@ -27,7 +38,7 @@ class GroupFairnessSpec(Spec):
     text: str = TEMPLATE
     label: str = "deserved"
     positive: str = "yes"
-    answers: tuple[str, str] = ANSWERS
+    answers: Answers = ANSWERS
     groups: Texts = Field(default=("place", "age"), min_length=1, max_length=4)
     cluster: str = ""
     threshold: float = Field(default=0.5, gt=0, lt=1)
@@ -36,13 +47,6 @@ class GroupFairnessSpec(Spec):
     rows: int = Field(default=600, ge=1)
     most: int = Field(default=0, ge=0)
     seed: int = 0
-
-    @field_validator("answers")
-    @classmethod
-    def _two(cls, answers: tuple[str, str]) -> tuple[str, str]:
-        if answers[0] == answers[1] or "" in answers:
-            raise ValueError("two different answers that are not empty")
-        return answers
 
 
 def table(spec: GroupFairnessSpec) -> list[Row]:
