@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from workbench.core.errors import AssayError, Incompatible
+from workbench.core.errors import AssayError
 from workbench.core.protocol import Progress, silent
 from workbench.engine.harvest import begin
 from workbench.engine.harvest_read import Harvest
 from workbench.lab.harvesting import corpus_of, harvested, specs_of
-from workbench.lab.rays import TRIES, cluster, parse
+from workbench.lab.rays import TRIES, cluster, last_line, parse, refuse_memory
 from workbench.lab.refs import load
 from workbench.lab.silence import silence
 from workbench.store.runs import Store
@@ -35,8 +35,7 @@ def harvested_on(
     count = parse(engine)
     if not count:
         return harvested(ref, out, settings, store=store, progress=progress)
-    if ref.startswith("memory:"):
-        raise Incompatible("--engine ray", "a model in memory", ["workers load it by a reference: save it, and name the folder"])
+    refuse_memory(ref)
     store = store if store is not None else Store.open()
     corpus, spec = specs_of(settings)
     model = load(ref, store=store, progress=progress)
@@ -72,8 +71,6 @@ def _told(ray: Any, one: Any) -> None:
     try:
         said = ray.get(one)
     except ray.exceptions.RayError as error:
-        raise AssayError(
-            f"A worker of the harvest failed {TRIES} times: {str(error).strip().splitlines()[-1]}. Whole shards are kept."
-        ) from None
+        raise AssayError(f"A worker of the harvest failed: {last_line(error)}. Whole shards are kept.") from None
     if said:
         raise AssayError(said)

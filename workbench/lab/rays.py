@@ -91,7 +91,7 @@ class Rays:
         try:
             self._ray.get([worker.ready.remote() for worker in self._workers])
         except self._ray.exceptions.RayError as error:
-            raise AssayError(f"A worker could not begin: {_last_line(error)}.") from None
+            raise AssayError(f"A worker could not begin: {last_line(error)}.") from None
 
     def __call__(self, suite: Suite, spec: Spec, chunks: Sequence[Sequence[Sample]]) -> Iterator[list[Answer]]:
         """The answers of each chunk as they come. Raises AssayError where a chunk ends ``TRIES`` workers, or cannot be asked."""
@@ -111,7 +111,7 @@ class Rays:
                 waiting.appendleft((chunk, tried + 1))
                 continue
             except self._ray.exceptions.RayTaskError as error:
-                raise AssayError(f"A worker failed: {_last_line(error)}.") from None
+                raise AssayError(f"A worker failed: {last_line(error)}.") from None
             if isinstance(found, str):
                 raise AssayError(found)
             idle.append(worker)
@@ -121,7 +121,7 @@ class Rays:
         self.lost += 1
         if tried >= TRIES:
             raise AssayError(
-                f"The same samples ended {TRIES} workers, the last so: {_last_line(error)}. What was finished is kept."
+                f"The same samples ended {TRIES} workers, the last so: {last_line(error)}. What was finished is kept."
             ) from None
         self._workers.remove(worker)
         self._workers.append(fresh := self._begun())
@@ -149,8 +149,7 @@ def rays(engine: str, ref: str, model: HookedModel, store: Store) -> Iterator[Ra
         return
     if isinstance(model, Answering):
         raise Incompatible("--engine ray", f"'{ref}'", ["a server answers many requests at once by itself: raise its at_once"])
-    if ref.startswith("memory:"):
-        raise Incompatible("--engine ray", "a model in memory", ["workers load it by a reference: save it, and name the folder"])
+    refuse_memory(ref)
     if count > (room := _room()):
         raise BadValue(
             "engine", engine, f"ray:N with at most {room}, the processors of this machine", do="RAY_ADDRESS names a larger cluster."
@@ -165,6 +164,12 @@ def rays(engine: str, ref: str, model: HookedModel, store: Store) -> Iterator[Ra
             yield workers
         finally:
             workers.close()
+
+
+def refuse_memory(ref: str) -> None:
+    """Raises Incompatible for a model that only this process has."""
+    if ref.startswith("memory:"):
+        raise Incompatible("--engine ray", "a model in memory", ["workers load it by a reference: save it, and name the folder"])
 
 
 def _room() -> float:
@@ -196,5 +201,6 @@ def cluster() -> Iterator[Any]:
         ray.shutdown()
 
 
-def _last_line(error: Exception) -> str:
+def last_line(error: Exception) -> str:
+    """What an error of a worker ends in, without its full stop."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip().rstrip(".")
