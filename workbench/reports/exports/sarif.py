@@ -1,6 +1,7 @@
 """A gate as SARIF 2.1.0 (OASIS, 2020), which code-scanning pages show: a rule a policy's rule, a result a decision; and a run without one.
 
-A failed rule is an ``error``, an inconclusive one a ``warning`` of kind ``open``, a passed one kind ``pass`` with level ``none``. A result
+A failed rule is of kind ``fail`` and level ``error``, an undecided one of kind ``open``, a passed one of kind ``pass``: a result of any
+kind but ``fail`` must have the level ``none`` (3.27.10), so nothing but a failed rule is a problem in a page that shows problems. A result
 lies at its rule's line of the policy file (a page needs a file), with suite and measure as its logical location; its fingerprint is of
 rule, measure and model, so that the same trouble is the same alert from run to run.
 
@@ -21,7 +22,7 @@ from workbench.reports.gate import Decision, Gate
 VERSION = "2.1.0"
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _UNDECIDED = (Verdict.INCONCLUSIVE, Verdict.NOT_APPLICABLE, Verdict.NOT_CALIBRATED)
-_KINDS = {"pass": ("pass", "none"), "fail": ("fail", "error"), "inconclusive": ("open", "warning")}
+_KINDS = {"pass": ("pass", "none"), "fail": ("fail", "error"), "inconclusive": ("open", "none")}
 
 
 def render(gate: Gate, version: str) -> str:
