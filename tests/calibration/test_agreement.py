@@ -46,8 +46,9 @@ def test_shipped_cards_agree_with_themselves() -> None:
         changed(rates={"first": 0.7, "slope on behaviour": 0.85}, intervals={"first": Interval(low=0.5, high=0.82, method="made up")}),
         changed(limit_of_detection=0.21, limit_interval=Interval(low=0.1, high=0.3, method="made up")),
         changed(curve=curve(2, 0.7, 0.22)),
+        changed(rates={"first": 0.82, "slope on behaviour": 0.8}, intervals={}),
     ],
-    ids=["code and seconds", "rates", "limit", "curve"],
+    ids=["code and seconds", "rates", "limit", "curve", "an interval on one card only"],
 )
 def test_what_drawing_anew_moves_is_let_pass(now: Card) -> None:
     assert disagreements(CARD, now, GRID) == disagreements(now, CARD, GRID) == []
@@ -64,6 +65,7 @@ def test_what_drawing_anew_moves_is_let_pass(now: Card) -> None:
             changed(rates={"first": 0.6, "slope on behaviour": 0.8}, intervals={"first": Interval(low=0.5, high=0.7, method="made up")}),
             "first was 0.9 and is 0.6",
         ),
+        (changed(rates={"first": 0.78, "slope on behaviour": 0.8}, intervals={}), "first was 0.9 and is 0.78"),
         (changed(curve=curve(2, 0.0, 0.2)), f"at dose 0.2, 10 of {CASES} cases were found and 0 are"),
         (changed(curve=curve(0, 0.2, 0.0)), "at dose 0, 10 of 200 cases were found and 40 are"),
         (changed(curve=curve(4, 1.0, 0.5)), "at dose 1 the behaviour moved by 0.99 and moves by 0.5"),

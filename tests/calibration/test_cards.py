@@ -75,8 +75,14 @@ def test_the_atlas_in_the_docs_is_that_of_the_shipped_cards() -> None:
     assert plain in written.replace(" (stale)", ""), "write it anew: `python benchmarks/atlas.py`"
 
 
+def drawn() -> list[str]:
+    """Three of the exams that have cards, drawn by what their files hold: each is measured again sooner or later."""
+    held = {file.stem: zlib.crc32(file.read_bytes()) for file in FILES if file.stem in EXAMS}
+    return sorted(held, key=lambda exam: held[exam])[:3]
+
+
 @pytest.mark.full
-@pytest.mark.parametrize("exam", [exam for exam in EXAMS if exam in {file.stem for file in FILES}])  # `rows` has no card yet
+@pytest.mark.parametrize("exam", drawn())
 def test_a_shipped_card_is_measured_again_from_nothing(exam: str, tmp_path: Path) -> None:
     """One card an exam; which one, its file's bytes say. Models are trained anew; every number is compared within what that moves."""
     (file,) = [file for file in FILES if file.name == f"{exam}.json"]

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from workbench.calibration.cards import is_stale
 from workbench.calibration.exam import Exam
 from workbench.calibration.exams import EXAMS
-from workbench.calibration.scoring import CUT_OFF, SLOPE
+from workbench.calibration.scoring import CUT_OFF, RHO, SLOPE
 from workbench.core.finding import Card
 
 HEADER = ("tool", "family", "AUROC", "first", "false alarms", "of its own test", "limit of detection", "effect there", "seconds an item")
 NOTHING = "–"
-FOLLOWED = {"slope": SLOPE, "rho": "rank correlation with behaviour", CUT_OFF: CUT_OFF}
+FOLLOWED = {"slope": SLOPE, "rho": RHO, CUT_OFF: CUT_OFF}
 
 
 def rows_of(cards: Sequence[Card]) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:

@@ -11,19 +11,22 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats as scipy_stats
 
 from workbench.calibration.exam import Exam, Grid, Row
 from workbench.core.errors import BadValue
 from workbench.core.finding import Card, Interval
+from workbench.core.stats.correlation import correlation
 from workbench.core.stats.counts import rank_auc
 from workbench.core.stats.detection import Limit, limit_of_detection
 from workbench.core.stats.intervals import clopper_pearson, mean_interval
+from workbench.core.stats.regression import slope
 from workbench.core.stats.resampling import bootstrap, fewest, mean
 from workbench.organisms import ORGANISMS
 
 FALSE_ALARMS, POWER, LEVEL = 0.05, 0.8, 0.95
-CUT_OFF, SLOPE = "cut-off", "slope on behaviour"
+CUT_OFF, SLOPE, RHO, AGREEMENT = "cut-off", "slope on behaviour", "rank correlation with behaviour", "agreement of two halves"
+FEWEST = 4
+"""The fewest models of which it is said how the statistic rises with behaviour, or how far two halves agree."""
 Floats = NDArray[np.float64]
 Rates = dict[str, float]
 Intervals = dict[str, Interval]
@@ -37,7 +40,7 @@ def card_of(exam: Exam, tool: str, family: str, grid: Grid, rows: Sequence[Row],
     rates, intervals = _against_truth(exam, planted, clean)
     if exam.answers:  # an effect in the suite's own terms: what one model's must exceed
         rates[CUT_OFF] = cut_off(statistics(clean))
-    for add in (_false_alarms(clean), _response(rows, exam.answers)):
+    for add in (_false_alarms(clean), _response(rows, exam.answers), _repeated(rows)):
         rates, intervals = rates | add[0], intervals | add[1]
     limit = _limit(planted, clean)
     sized = [replace(row, behaviour=abs(row.behaviour)) for row in planted] if exam.answers else planted  # a plant may lean either way
@@ -84,25 +87,28 @@ def _against_truth(exam: Exam, planted: Sequence[Row], clean: Sequence[Row]) -> 
     doses = sorted({row.dose for row in planted})
     for dose in sorted({doses[-1], min(doses, key=lambda d: abs(d - 0.5))}, reverse=True):
         chosen = [row for row in planted if row.dose == dose]
-        means = [float(np.mean([r.statistic for r in row.readings])) for row in chosen]
-        rates[f"{exam.statistic}, dose {dose:g}"] = float(np.mean(means))
-        if len(means) > 1:
-            intervals[f"{exam.statistic}, dose {dose:g}"] = _bounded(means)
+        means = {exam.statistic: [float(np.mean([r.statistic for r in row.readings])) for row in chosen]}
+        # The effect in a suite's own terms is left out: plants lean up and down, so its mean is next to nothing, and all of it is chance.
+        for name in (one for one in chosen[0].readings[0].extras if one != exam.answers):
+            means[name] = [float(np.mean([r.extras[name] for r in row.readings])) for row in chosen]
+        for name, values in means.items():
+            rates[f"{name}, dose {dose:g}"] = float(np.mean(values))
+            if len(values) > 1:
+                intervals[f"{name}, dose {dose:g}"] = _bounded(values)
         apart = rank_auc(statistics(chosen), statistics(clean))
         rates[f"AUROC of planted against clean, dose {dose:g}"] = apart.value
         intervals[f"AUROC of planted against clean, dose {dose:g}"] = apart.interval
-        # The effect in a suite's own terms is left out: plants lean up and down, so its mean is next to nothing, and all of it is chance.
-        for name in (one for one in chosen[0].readings[0].extras if one != exam.answers):
-            rates[f"{name}, dose {dose:g}"] = float(np.mean([r.extras[name] for row in chosen for r in row.readings]))
     rates[f"{exam.statistic}, clean twins"] = float(np.mean(statistics(clean)))
+    if len(clean) > 1:
+        intervals[f"{exam.statistic}, clean twins"] = _bounded([float(np.mean(statistics([row]))) for row in clean])
     return rates, intervals
 
 
 def _bounded(means: Sequence[float]) -> Interval:
-    """Student's interval over models, cut at 0 and 1, within which a statistic lies (a measured dose may lie a little above)."""
-    most = max(1.0, *means)
-    found = mean_interval(np.asarray(means), level=LEVEL, bounds=(0.0, most))
-    return Interval(low=max(0.0, found.low), high=min(most, found.high), level=found.level, method=found.method)
+    """Student's interval over models, cut at 0 and 1, within which shares lie (a measured dose may lie a little outside)."""
+    least, most = min(0.0, *means), max(1.0, *means)
+    found = mean_interval(np.asarray(means), level=LEVEL, bounds=(least, most))
+    return Interval(low=max(least, found.low), high=min(most, found.high), level=found.level, method=found.method)
 
 
 def _false_alarms(clean: Sequence[Row]) -> tuple[Rates, Intervals]:
@@ -128,20 +134,24 @@ def _over_seeds(shares: Sequence[float], clean: Sequence[Row]) -> Interval:
 
 
 def _response(rows: Sequence[Row], answers: str = "") -> tuple[Rates, Intervals]:
-    """How the statistic (or the extra ``answers``) rises with measured behaviour over all models, and how far two halves of a model's sets
-    agree."""
+    """How the statistic (or the extra ``answers``) rises with measured behaviour over all models."""
     behaviour = np.array([row.behaviour for row in rows])
     value = lambda r: r.extras[answers] if answers else r.statistic  # noqa: E731
     answer = np.array([np.mean([value(r) for r in row.readings]) for row in rows])
-    rates: Rates = {}
-    if len(rows) > 2 and np.ptp(behaviour) > 0 and np.ptp(answer) > 0:
-        rates[SLOPE] = float(np.polyfit(behaviour, answer, 1)[0])
-        ranks = [scipy_stats.rankdata(values) for values in (behaviour, answer)]
-        rates["rank correlation with behaviour"] = float(np.corrcoef(*ranks)[0, 1])  # Spearman's
-    halves = [[np.mean([r.statistic for r in row.readings[start::2]]) for row in rows if len(row.readings) > 1] for start in (0, 1)]
-    if len(halves[0]) > 2 and np.ptp(halves[0]) > 0 and np.ptp(halves[1]) > 0:
-        rates["agreement of two halves"] = float(np.corrcoef(halves[0], halves[1])[0, 1])
-    return rates, {}
+    if len(rows) < FEWEST or not np.ptp(behaviour) or not np.ptp(answer):
+        return {}, {}
+    line, order = slope(behaviour, answer, level=LEVEL), correlation(behaviour, answer, ranks=True, level=LEVEL)
+    return {SLOPE: line.slope, RHO: order.value}, {SLOPE: line.interval, **({RHO: order.interval} if order.interval else {})}
+
+
+def _repeated(rows: Sequence[Row]) -> tuple[Rates, Intervals]:
+    """How far two halves of a model's sets agree, over all models: Pearson's correlation."""
+    twice = [[r.statistic for r in row.readings] for row in rows if len(row.readings) > 1]
+    halves = [np.array([np.mean(one[start::2]) for one in twice]) for start in (0, 1)]
+    if len(halves[0]) < FEWEST or not np.ptp(halves[0]) or not np.ptp(halves[1]):
+        return {}, {}
+    found = correlation(*halves, level=LEVEL)
+    return {AGREEMENT: found.value}, {AGREEMENT: found.interval} if found.interval else {}
 
 
 def _limit(planted: Sequence[Row], clean: Sequence[Row]) -> Limit | None:

@@ -3,6 +3,7 @@
 Every function refuses empty, NaN and mismatched input with BadValue, and is the same for the same seed.
 """
 
+from workbench.core.stats.correlation import Correlation, correlation
 from workbench.core.stats.counts import RankAUC, Reach, mcnemar_exact, rank_auc, reaches
 from workbench.core.stats.detection import Limit, limit_of_detection
 from workbench.core.stats.equivalence import Equivalence, equivalence_interval, tost, tost_estimate
@@ -15,6 +16,7 @@ from workbench.core.stats.resampling import Estimate, bootstrap, fewest, mean, p
 from workbench.core.stats.unpaired import unpaired_interval
 
 __all__ = [
+    "Correlation",
     "Equivalence",
     "Estimate",
     "Limit",
@@ -26,6 +28,7 @@ __all__ = [
     "bootstrap",
     "clopper_pearson",
     "constant_interval",
+    "correlation",
     "equivalence_interval",
     "fewest",
     "holm",
