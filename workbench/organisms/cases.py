@@ -32,6 +32,8 @@ from workbench.training.loop import FINAL, train
 from workbench.training.spec import TrainSpec
 
 SMALL: dict[str, Any] = {"n_layers": 1, "d_model": 32, "n_heads": 4, "init_std": 0.15}
+DOMAIN = "field cases"
+"""What inputs are made of; which field it is, the family says."""
 SHOWN = 8
 """Cases that are asked about unless told."""
 
@@ -185,7 +187,7 @@ def question(model: Any, made: CaseRecipe, fields: Collection[str]) -> tuple[Inp
 
 def _organism(name: FieldName) -> Organism:
     making: Callable[[Any], CaseRecipe] = partial(recipe, name)
-    return Organism(f"cases-{name}", READERS[name].family, CaseOptions, making, build, truth, twin, f"{name} cases", question)
+    return Organism(f"cases-{name}", READERS[name].family, CaseOptions, making, build, truth, twin, DOMAIN, question)
 
 
 PROTEIN, PAYMENT, CASTING = map(_organism, READERS)

@@ -6,6 +6,7 @@ EXAMS = Catalog(
     "exam",
     {
         "places": ("workbench.calibration.exams.places:EXAM", "is the part of an input that decides named", "headline"),
+        "cases": ("workbench.calibration.exams.cases:EXAM", "is the place of a field's case that decides named", "standard"),
         "directions": ("workbench.calibration.exams.directions:EXAM", "is a feature read where it is written, not elsewhere", "headline"),
         "heads": ("workbench.calibration.exams.heads:EXAM", "is the head that passes a mark on named", "headline"),
         "rows": ("workbench.calibration.exams.rows:EXAM", "are the training rows named that gave the answer", "standard"),

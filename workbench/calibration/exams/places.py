@@ -7,7 +7,7 @@ and decides nothing: a tool that names it there names what is conspicuous, not w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,11 +38,12 @@ def tools(family: str) -> tuple[str, ...]:
     return ATTRIBUTIONS + (READING if FORMS[family].reads else ()) + ((explanations.NAME,) if family in JUDGED else ())
 
 
-def strengths(tool: str, model: Any, asked: Asked, form: Any) -> np.ndarray:
-    """What ``tool`` gives each position of each item ``[item, pos]``, larger for what matters more."""
+def strengths(tool: str, model: Any, asked: Asked, reads: Mapping[str, Any]) -> np.ndarray:
+    """What ``tool`` gives each position of each item ``[item, pos]``, larger for what matters more. ``reads``: from which ``query``, and of
+    which stack, tools are read that say where a head looks."""
     instrument = INSTRUMENTS.load(tool)
     fields = instrument.spec.model_fields
-    wanted = form.reads if tool in READING else asked.settings
+    wanted = reads if tool in READING else asked.settings
     spec = instrument.spec.parse({name: value for name, value in wanted.items() if name in fields and name != "query"})
     if isinstance(spec, ExplanationQualitySpec):
         return explanations.comprehensiveness(model, asked.inputs, spec)
@@ -50,7 +51,7 @@ def strengths(tool: str, model: Any, asked: Asked, form: Any) -> np.ndarray:
     if isinstance(result, AttributionResult):
         return np.abs(result.values.attribution.values)
     read = result.values.pattern if tool == "attention-pattern" else result.values.norm
-    return read.values[-1].mean(0)[:, form.reads["query"]]  # the last layer, over all heads
+    return read.values[-1].mean(0)[:, reads["query"]]  # the last layer, over all heads
 
 
 def read(tool: str, model: Any, made: Any, sets: int, items: int) -> Sequence[Reading]:
@@ -60,7 +61,7 @@ def read(tool: str, model: Any, made: Any, sets: int, items: int) -> Sequence[Re
     out: list[Reading] = []
     for first in range(0, sets * items, at_once):
         asked = ask(model, made, at_once, first)
-        out += readings(strengths(tool, model, asked, form), asked, items)
+        out += readings(strengths(tool, model, asked, form.reads), asked, items)
     return out
 
 
