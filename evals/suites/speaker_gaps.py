@@ -5,11 +5,13 @@ over digits of the error rate of that speaker's recordings less that of all othe
 the same; digits are drawn, and intervals hold for all speakers together (Bonferroni). It is a statement about that one voice.
 
 A statement about *groups* (accents, ages) is about people, so there whole speakers are drawn: with fewer than six in all there is a value
-and no interval (Koenecke et al., PNAS 2020, had 115). ``groups`` names each speaker's group.
+and no interval (Koenecke et al., PNAS 2020, had 115). ``groups`` names each speaker's group. Recordings may also come from the generated
+``voices``, whose groups and planted faults are known; they are no people.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,15 +30,17 @@ from evals.runner import denominators
 from evals.transcripts import distance
 from workbench.core.charts.lines import forest
 from workbench.core.errors import BadValue, EmptySelection
-from workbench.core.finding import Denominators, Finding, Null, decide
+from workbench.core.finding import Denominators, Finding, Interval, Null, decide
 from workbench.core.measure import Needs, Sample, Score
 from workbench.core.protocol import HookedModel
 from workbench.core.result import Result
-from workbench.core.spec import Spec
+from workbench.core.spec import Spec, later
+from workbench.core.stats.intervals import constant_interval
 from workbench.core.stats.resampling import fewest
 from workbench.core.stats.unpaired import unpaired_interval
 from workbench.data.corpora import BEGIN, SpokenDigit, by_recording, digit_rows, spoken_digits
 from workbench.data.counter import key_of
+from workbench.data.worlds.voices import Voices, VoicesSpec
 from workbench.engine.transcribe import greedy
 
 NAME, CLEAN = "speaker-gaps", "as it is"
@@ -45,9 +49,12 @@ Floats = NDArray[np.float64]
 
 class SpeakerGapsSpec(Spec):
     """``folder``: recordings named digit_speaker_number.wav (none: the registered set's test recordings). ``noise``: signal-to-noise ratios
-    in dB of white noise that is added. ``groups``: speaker → group."""
+    in dB of white noise that is added. ``groups``: speaker → group. ``world``: the generated voices whose held-out recordings are heard
+    instead, in groups of their own unless told. ``each_speaker``: also a finding on every single speaker."""
 
     folder: str = ""
+    world: VoicesSpec | None = later(None)
+    each_speaker: bool = later(True)
     noise: tuple[float, ...] = (20.0, 10.0)
     groups: Mapping[str, str] = Field(default_factory=dict)
     seed: int = 0
@@ -63,7 +70,7 @@ class SpeakerGapsResult(Result):
         parts = []
         for condition in map(str, self.values.condition.values):
             whole = float(np.nanmean(self.values.error.sel(condition=condition).values))
-            gaps = {name: gap(self, condition, name).value for name in speakers_of(self)}
+            gaps = {name: found.value for name, found in shown(self, condition).items()}
             known = {name: value for name, value in gaps.items() if value is not None}
             worst = max(known, key=lambda name: known[name], default="")
             parts.append(f"{condition} {whole:.1%} wrong" + (f", {worst} {known[worst]:+.1%} beside the others" if worst else ""))
@@ -72,12 +79,12 @@ class SpeakerGapsResult(Result):
     def plot(self) -> Any:
         rows = []
         for condition in map(str, self.values.condition.values):
-            for name in speakers_of(self):
-                found = gap(self, condition, name)
+            for name, found in shown(self, condition).items():
                 low, high = (np.nan, np.nan) if found.interval is None else (found.interval.low, found.interval.high)
                 if found.value is not None:
                     rows.append({"speaker": f"{name}, {condition}", "gap": found.value, "low": low, "high": high})
-        titles = {"title": "Error rate of a speaker, less that of the others on the same digits", "gap": "difference", "null": "none"}
+        whose = "speaker, less that of the others on the same digits" if each_speaker(self) else "group's speakers, less that of the others"
+        titles = {"title": f"Error rate of a {whose}", "gap": "difference", "null": "none"}
         frame = pd.DataFrame(rows, columns=["speaker", "gap", "low", "high"])
         return forest(frame, "speaker", "gap", "low", "high", null=0.0, titles=titles)
 
@@ -85,23 +92,29 @@ class SpeakerGapsResult(Result):
 class _SpeakerGaps(Unbound):
     name = NAME
     spec = SpeakerGapsSpec
+    domain = "voices"
     needs = Needs(abilities=frozenset({"logits"}), inputs=(), reads=("sequences",), families=("whisper",))
 
     def samples(self, spec: SpeakerGapsSpec) -> Iterator[Sample]:
-        heard = recordings(spec.folder)
+        if spec.folder and spec.world is not None:
+            raise BadValue("folder", spec.folder, "left out where `world` says which voices are heard")
+        heard = recordings(spec.folder, _written(spec.world))
         known = sorted({one.speaker for one in heard})
-        for name in spec.groups:
+        groups = spec.groups or (Voices(spec.world).groups if spec.world is not None else {})
+        for name in groups:
             if name not in known:
                 raise EmptySelection("speaker", name, known, where="these recordings")
-        if spec.groups and len(spec.groups) < len(known):
-            raise BadValue("groups", sorted(spec.groups), f"a group for each of {', '.join(known)}")
+        if groups and len(groups) < len(known):
+            raise BadValue("groups", sorted(groups), f"a group for each of {', '.join(known)}")
+        if not (groups or spec.each_speaker):
+            raise BadValue("each_speaker", False, "true where there are no groups: nothing would be asked")
         for one in heard:
             facts = {"digit": one.digit, "speaker": one.speaker, "number": one.number, "samples": len(one.wave), "rate": one.rate}
-            yield Sample(f"{one.speaker}/{one.digit}/{one.number:03d}", facts, cluster=one.speaker, group=spec.groups.get(one.speaker, ""))
+            yield Sample(f"{one.speaker}/{one.digit}/{one.number:03d}", facts, cluster=one.speaker, group=groups.get(one.speaker, ""))
 
     def found(self, model: HookedModel, sample: Sample, spec: SpeakerGapsSpec) -> Score:
         f = sample.facts
-        one = _indexed(spec.folder)[(f["speaker"], f["digit"], f["number"])]
+        one = _indexed(spec.folder, _written(spec.world))[(f["speaker"], f["digit"], f["number"])]
         heard = [one, *(_noisy(one, level, spec.seed) for level in spec.noise)]
         rows = digit_rows(heard)
         said = greedy(model, rows.batch(range(len(heard))), begin=BEGIN, end=None, most=1)
@@ -119,15 +132,22 @@ class _SpeakerGaps(Unbound):
 SUITE = _SpeakerGaps()
 
 
+def _written(world: VoicesSpec | None) -> str:
+    return "" if world is None else world.canonical()
+
+
 @lru_cache(maxsize=2)
-def recordings(folder: str) -> tuple[SpokenDigit, ...]:
-    """One's own recordings, or the registered test recordings. Raises MissingFile, CorruptFile, MissingData."""
+def recordings(folder: str, world: str = "") -> tuple[SpokenDigit, ...]:
+    """One's own recordings, those of a generated world (its spec as JSON) that are held out, or the registered test recordings. Raises
+    MissingFile, CorruptFile, MissingData."""
+    if world:
+        return tuple(Voices(VoicesSpec.parse(json.loads(world))).recordings("test"))
     return tuple(spoken_digits(Path(folder))) if folder else tuple(by_recording(spoken_digits())["test"])
 
 
 @lru_cache(maxsize=2)
-def _indexed(folder: str) -> dict[tuple[str, int, int], SpokenDigit]:
-    return {(one.speaker, one.digit, one.number): one for one in recordings(folder)}
+def _indexed(folder: str, world: str) -> dict[tuple[str, int, int], SpokenDigit]:
+    return {(one.speaker, one.digit, one.number): one for one in recordings(folder, world)}
 
 
 def _noisy(one: SpokenDigit, level: float, seed: int) -> SpokenDigit:
@@ -163,6 +183,22 @@ def aggregate(scores: Sequence[Score], conditions: Sequence[str]) -> SpeakerGaps
 
 def speakers_of(result: Result) -> list[str]:
     return sorted(set(map(str, result.values.speaker.values)))
+
+
+def groups_of(result: Result) -> list[str]:
+    return sorted({str(name) for name in result.values.group.values if name})
+
+
+def each_speaker(result: Result) -> bool:
+    """Whether single speakers are spoken of."""
+    return bool(result.spec.get("each_speaker", True))
+
+
+def shown(result: Result, condition: str) -> dict[str, Clustered]:
+    """What is told in short: every speaker's gap, or that of every group where single speakers are not spoken of."""
+    if each_speaker(result):
+        return {name: gap(result, condition, name) for name in speakers_of(result)}
+    return {name: group_gap(result, condition, name) for name in groups_of(result)}
 
 
 def gap(result: Result, condition: str, speaker: str, level: float = 0.95) -> Clustered:
@@ -202,8 +238,15 @@ def group_gap(result: Result, condition: str, group: str, level: float = 0.95) -
     try:
         found = unpaired_interval(*sides, level=level)
     except BadValue:  # no speaker differs from another of the group
-        return Clustered(value, None, n, count)
+        found = _alike(sides, level)
     return Clustered(value, found, n, count)
+
+
+def _alike(sides: tuple[list[float], list[float]], level: float) -> Interval:
+    """The interval of a difference where all speakers of a side are alike: what n alike leave open on each side, both at once."""
+    ends = [constant_interval(side[0], len(side), (1 + level) / 2, (0.0, 1.0)) for side in sides]
+    method = f"no two speakers of a side differ: {ends[0].method}, both sides at once"
+    return Interval(low=ends[0].low - ends[1].high, high=ends[0].high - ends[1].low, level=level, method=method)
 
 
 # --- findings -----------------------------------------------------------------------------------------------
@@ -212,9 +255,9 @@ def group_gap(result: Result, condition: str, group: str, level: float = 0.95) -
 def findings(result: Result, *, subject: str, reference: Result | None = None, level: float = 0.95) -> list[Finding]:
     """By condition each speaker's gap and each group's, and the error rate against the reference's on the same recordings."""
     out = []
-    groups = sorted({str(name) for name in result.values.group.values if name})
+    groups = groups_of(result)
     for condition in map(str, result.values.condition.values):
-        for name in speakers_of(result):
+        for name in speakers_of(result) if each_speaker(result) else []:
             claim = f"{name} is not understood as often as the others"
             out.append(_finding(result, condition, claim, f"speaker {name}", gap(result, condition, name, level), subject))
         for name in groups:

@@ -65,6 +65,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "weat": {},
     "speaker-gaps": {"noise": (10.0,)},
     "image-robustness": {"count": 24, "epsilons": (0.1,), "steps": 2, "corruptions": ("noise", "occlusion")},
+    "image-triggers": {"count": 24},
     "bold": {"copies": 2, "most": 4},
     "holisticbias": {},
     "confidence": {"settings": {"rows": 40}},
@@ -97,7 +98,9 @@ def model(seed: int = 0) -> GPT:
     return GPT(GPTConfig(n_layers=1, d_model=16, n_heads=2, d_vocab=tokenizer.vocab_size, n_ctx=96), tokenizer, seed=seed).eval()
 
 
-OTHERS: dict[str, Callable[[int], Any]] = {"speaker-gaps": speakers.listener, "image-robustness": pictures.classifier}
+OTHERS: dict[str, Callable[[int], Any]] = {
+    "speaker-gaps": speakers.listener, "image-robustness": pictures.classifier, "image-triggers": pictures.classifier,
+}  # fmt: skip
 """Models of suites that do not ask about text."""
 
 

@@ -19,6 +19,7 @@ from workbench.core.measure import Score
 from workbench.core.result import Result
 from workbench.data import sources
 from workbench.data.corpora import BEGIN, SpokenDigit
+from workbench.data.worlds.voices import VoicesSpec
 from workbench.families.whisper import Whisper, WhisperConfig
 
 
@@ -163,3 +164,33 @@ def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(not sources.mirror_folder() or not sources.available("fsdd"), reason="fsdd is not mirrored")
 def test_the_registered_test_recordings() -> None:
     assert len(recordings("")) == 200  # four speakers, ten digits, five times
+
+
+def test_groups_whose_speakers_are_all_alike_have_an_interval_that_many_speakers_narrow() -> None:
+    """Without spread there is no t interval; fifteen alike on each side show a half, and two alike show nothing."""
+    for each, verdict in ((15, Verdict.DETECTED), (3, Verdict.NOT_DETECTED)):
+        names = {f"{side}-{n}": side for side in ("high", "low") for n in range(each)}
+        scores = [
+            Score(f"{name}/{digit}/000", {"error": {CLEAN: float(side == "high" and digit < 5)}, "digit": digit}, cluster=name, group=side)
+            for name, side in names.items() for digit in range(10)
+        ]  # fmt: skip
+        found = group_gap(aggregate(scores, [CLEAN]), CLEAN, "high")
+        assert found.value == 0.5
+        assert found.interval is not None
+        share = 1 - 0.025 ** (1 / each)  # the rule of three on each side, both at once
+        assert found.interval.low == pytest.approx(0.5 * (1 - share) - share)
+        assert [f.verdict for f in SUITE.findings(aggregate(scores, [CLEAN]), subject="m") if "group high" in f.measure] == [verdict]
+
+
+def test_generated_voices_are_heard_in_their_groups_and_single_speakers_can_be_left_out(tmp_path: Path) -> None:
+    world = VoicesSpec(seed=1, speakers=3, each=1, held_out=1)
+    spec = SpeakerGapsSpec.parse({"world": world, "each_speaker": False, "noise": []})
+    samples = list(SUITE.samples(spec))
+    assert (len(samples), {s.group for s in samples}) == (60, {"high", "low"})
+    model = listener()
+    found = SUITE.findings(run_suite(bound(SUITE, model), model, spec), subject="m")
+    assert sorted(f.measure for f in found) == [f"difference in error rate, group {name}, {CLEAN}" for name in ("high", "low")]
+    with pytest.raises(BadValue, match="left out where `world`"):
+        list(SUITE.samples(spec.model_copy(update={"folder": "somewhere"})))
+    with pytest.raises(BadValue, match="nothing would be asked"):
+        list(SUITE.samples(SpeakerGapsSpec.parse({"folder": str(write(tmp_path / "spoken")), "each_speaker": False})))

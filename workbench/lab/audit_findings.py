@@ -15,22 +15,36 @@ from workbench.calibration.cards import card_for, profile_of
 from workbench.core.finding import Card, Finding, Plan, Verdict
 from workbench.core.measure import Suite
 from workbench.core.result import Result
-from workbench.core.spec import Spec
-from workbench.lab.audit_measures import ATTRIBUTION, About, draw, spans_of
+from workbench.core.spec import Spec, digest_of, later
+from workbench.lab.audit_measures import ATTRIBUTION, OCCUPATION, About, draw, spot_of
 from workbench.lab.audit_subject import AUDITED, REFERENCE, Subject
 from workbench.lab.internals import InternalsResult
 from workbench.lab.internals_findings import PREFIX
 from workbench.lab.internals_findings import findings as internals_findings
 from workbench.lab.mitigation.outcome import PART, MitigationResult
 from workbench.lab.mitigation.outcome import findings as mitigation_findings
-from workbench.lab.refs import domain_of
+from workbench.lab.refs import domain_of, organism_of, task_of
 from workbench.lab.slices import Read, Sliced, sliced
+from workbench.organisms import ORGANISMS
+from workbench.organisms.organism import Spot
 from workbench.store.runs import Store
 
 
+class Origin(Spec):
+    """Where a model comes from that was trained here, but not on the town: the organism or task in words, its dose and seed, what it was
+    trained on, and the digest of its recipe or of its task's data. Empty: not known."""
+
+    words: str = ""
+    dose: float | None = None
+    seed: int | None = None
+    trained_on: str = ""
+    recipe: str = ""
+
+
 class Described(Spec):
-    """One model of an audit in words and numbers. ``config`` is its family's, ``world`` the spec of the town it was trained on, and
-    ``spans`` the tokens of the occupation in each sentence that attributions are asked about."""
+    """One model of an audit in words and numbers. ``config`` is its family's, ``world`` the spec of the town it was trained on, ``origin``
+    what else is known of its making. ``spans``: the positions of the part that attributions are asked to find, in each item; ``words`` are
+    those for the part, for what it moves, for the items and for what they are made of (empty: the town's)."""
 
     part: str
     ref: str
@@ -41,6 +55,8 @@ class Described(Spec):
     domain: str
     world: Mapping[str, Any] | None = None
     spans: tuple[tuple[int, int], ...] = ()
+    words: tuple[str, ...] = later(())
+    origin: Origin = later(Origin())
 
     def profile(self) -> dict[str, Any]:
         """What decides whether a card applies."""
@@ -49,8 +65,12 @@ class Described(Spec):
 
     @property
     def planted(self) -> bool:
-        """Whether the link from occupation to pronoun is planted in it."""
-        return self.world is not None and self.world["dose"] != 0
+        """Whether the link that attributions are asked to find is planted in it."""
+        return bool(self.origin.dose) if self.world is None else self.world["dose"] != 0
+
+    @property
+    def spot(self) -> Spot:
+        return Spot(self.spans, *(self.words or OCCUPATION))
 
 
 @dataclass
@@ -65,16 +85,29 @@ class Gathered:
 
 def described(subject: Subject, plan: Plan, store: Store) -> Described:
     """The model of ``subject`` as findings and report know it."""
-    model, domain = subject.model, domain_of(subject.ref, store)
+    model, domain = subject.model, domain_of(subject.ref, store, subject.model.family)
     profile = profile_of(model, domain)
-    town = subject.town
-    asked = town is not None and ATTRIBUTION in plan.instruments
+    spot = spot_of(model, subject.ref, store) if ATTRIBUTION in plan.instruments else None
+    town = subject.world is not None
     config = model.config.model_dump(mode="json") if hasattr(model.config, "model_dump") else {}
     return Described(
         part=subject.part, ref=subject.ref, family=model.family, parameters=sum(p.numel() for p in getattr(model, "parameters", list)()),
         config={"norm_placement": profile["norm_placement"], **config}, model_digest=model.digest(), domain=domain, world=subject.world,
-        spans=tuple(spans_of(model, town)) if asked and town is not None else (),
+        spans=spot.spans if spot is not None else (), origin=Origin() if town else origin_of(subject.ref, store),
+        words=() if spot is None or town else (spot.part, spot.moves, spot.items, spot.parts),
     )  # fmt: skip
+
+
+def origin_of(ref: str, store: Store) -> Origin:
+    """What a reference tells of its model's making: its organism, or the task of its recipe."""
+    if (own := organism_of(ref, store)) is not None:
+        organism, made = own
+        truth, seed = organism.truth(made), made.model_dump(mode="json").get("train", {}).get("seed")
+        dose = truth.get("dose")
+        return Origin(words=ORGANISMS[organism.name].words, dose=dose, seed=seed, trained_on=organism.domain, recipe=made.digest())
+    if (task := task_of(ref, store)) is not None:
+        return Origin(words=f"trained for task {task['task']}", trained_on=task["task"], recipe=digest_of(dict(task["data"])))
+    return Origin()
 
 
 def gathered(
@@ -144,8 +177,8 @@ def _drawn(plan: Plan, subjects: Sequence[Described], results: Mapping[str, Mapp
     for name in plan.instruments:
         for subject in subjects:
             own = {label: r for label, r in results[subject.part].items() if label == name or label.startswith(f"{name}.")}
-            if own and subject.world is not None:
-                found += draw(name, own, About(subject.ref, level, subject.planted, subject.spans))
+            if own:
+                found += draw(name, own, About(subject.ref, level, subject.planted, subject.spot))
     for subject in subjects:
         for name in plan.internals:
             located = results[subject.part].get(f"{PREFIX}{name}")

@@ -3,86 +3,151 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from probes import INSTRUMENTS
-from probes.attribution import Spans, first_hit
+from probes.attribution import first_hit
 from workbench.core.finding import Denominators, Finding, Interval, Null, Verdict, decide
 from workbench.core.measure import Instrument
-from workbench.core.protocol import HookedModel, Progress
+from workbench.core.protocol import HookedModel, Inputs, Progress
 from workbench.core.result import Result
+from workbench.core.spec import Spec
 from workbench.core.stats.intervals import wilson
 from workbench.core.stats.power import mde_proportion
-from workbench.data.worlds.town import Town
-from workbench.lab.inputs import LEAST_LEAN, SENTENCES, InputsSpec, make_inputs, occupation_spans, pronoun_items, usual_count
+from workbench.data.worlds.town import Town, TownSpec
+from workbench.lab.inputs import (
+    LEAST_LEAN,
+    SENTENCES,
+    InputsSpec,
+    default_inputs,
+    make_inputs,
+    occupation_spans,
+    pronoun_items,
+    usual_count,
+)  # fmt: skip
+from workbench.lab.refs import organism_of, task_of, world_of
 from workbench.lab.run import with_origin
+from workbench.organisms.organism import Organism, Spot
+from workbench.store.runs import Store
 
 ATTRIBUTION = "integrated-gradients"
 BASELINES = ("zero", "unknown-token", "template-mean")
+PLAIN = "zero"
+"""The baseline of inputs that are no sentences on templates."""
+OCCUPATION = ("the occupation", "the pronoun", "sentences", "tokens")
 MOST_STEPS = 128
 LEAST_EFFECT = 0.1
 """Log-odds of she against he. Below it, what is ranked is rounding and habit: on a clean twin some word always comes first, and the
 same one in most sentences, so a rate above chance is no sign of a link."""
 
 
+Given = Callable[[Instrument, Mapping[str, Any]], tuple[Inputs, Spec]]
+"""What an instrument is asked under these settings, and its spec."""
+
+
 @dataclass(frozen=True)
 class Question:
-    """Who is asked, on which town, with which settings of the instrument."""
+    """Who is asked, what of the model's own world is asked, from which baselines attributions start, and the instrument's settings."""
 
     model: HookedModel
-    town: Town
+    given: Given
+    baselines: tuple[str, ...]
     subject: str
     settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class About:
-    """What findings say of the model that was asked: no model is needed to draw them. ``planted``: whether the link from occupation to
-    pronoun is; ``spans``: the tokens of the occupation in each sentence, where attributions were asked for."""
+    """What findings say of the model that was asked: no model is needed to draw them. ``planted``: whether the link from the part to what
+    it moves is; ``spot``: where the part stands in each item, where attributions were asked for."""
 
     subject: str
     level: float
     planted: bool
-    spans: Spans
+    spot: Spot
 
 
-def spans_of(model: HookedModel, town: Town) -> Spans:
-    """The tokens of the occupation in each sentence that attributions are asked about."""
-    return occupation_spans(model, pronoun_items(town, count=SENTENCES, least_lean=LEAST_LEAN))
+def spot_of(model: HookedModel, ref: str, store: Store | None = None) -> Spot | None:
+    """The part whose effect attributions are asked to find, and where it stands in each item; None where that is not known."""
+    if (world := world_of(ref, store)) is not None:
+        items = pronoun_items(Town(TownSpec.parse(world)), count=SENTENCES, least_lean=LEAST_LEAN)
+        return Spot(occupation_spans(model, items), *OCCUPATION)
+    own = organism_of(ref, store)
+    return own[0].spot(own[1]) if own is not None and own[0].spot is not None else None
+
+
+def question_of(model: HookedModel, ref: str, settings: Mapping[str, Any], store: Store | None = None) -> Question | None:
+    """What is known of a model's own world, to ask instruments about: its town, what its organism asks, or held-out rows of its task.
+    None where nothing is known."""
+    if (world := world_of(ref, store)) is not None:
+        return Question(model, _of_the_town(model, Town(TownSpec.parse(world))), BASELINES, ref, settings)
+    own, task = organism_of(ref, store), task_of(ref, store)
+    if own is not None and own[0].question is not None:
+        return Question(model, _of_the_organism(model, *own), (PLAIN,), ref, settings)
+    return Question(model, _of_the_task(model, ref, store), (PLAIN,), ref, settings) if task is not None else None
+
+
+def _of_the_town(model: HookedModel, town: Town) -> Given:
+    def given(tool: Instrument, settings: Mapping[str, Any]) -> tuple[Inputs, Spec]:
+        fixed = {"quantity": "logit-difference"} if tool.name == ATTRIBUTION else {}
+        spec = tool.spec.parse({**fixed, **settings}, what=tool.name)
+        asked = InputsSpec.parse({"world": town.spec, "count": usual_count(tool), "least_lean": LEAST_LEAN})
+        return make_inputs(tool, model, asked, spec), spec
+
+    return given
+
+
+def _of_the_organism(model: HookedModel, organism: Organism, made: Any) -> Given:
+    def given(tool: Instrument, settings: Mapping[str, Any]) -> tuple[Inputs, Spec]:
+        assert organism.question is not None, "question_of has looked"
+        inputs, fields = organism.question(model, made, tool.spec.model_fields)
+        return inputs, tool.spec.parse({**fields, **settings}, what=tool.name)
+
+    return given
+
+
+def _of_the_task(model: HookedModel, ref: str, store: Store | None) -> Given:
+    def given(tool: Instrument, settings: Mapping[str, Any]) -> tuple[Inputs, Spec]:
+        spec = tool.spec.parse(settings, what=tool.name)
+        return make_inputs(tool, model, default_inputs(tool, ref, store), spec, store), spec
+
+    return given
 
 
 def ask(name: str, q: Question, progress: Progress) -> dict[str, Result]:
-    """Ask one instrument of the catalogue as an audit of the town asks it; the results by name (one for each baseline)."""
+    """Ask one instrument of the catalogue as an audit asks it; the results by name (of attributions one for each baseline)."""
     instrument: Instrument = INSTRUMENTS.load(name)
     if name == ATTRIBUTION:
-        return {
-            f"{name}.{b}": _asked(instrument, q, {"baseline": b, "quantity": "logit-difference", "max_steps": MOST_STEPS}, progress)
-            for b in BASELINES
-        }
+        return {f"{name}.{b}": _asked(instrument, q, {"baseline": b, "max_steps": MOST_STEPS}, progress) for b in q.baselines}
     return {name: _asked(instrument, q, {}, progress)}
 
 
 def _asked(instrument: Instrument, q: Question, fixed: Mapping[str, Any], progress: Progress) -> Result:
-    spec = instrument.spec.parse({**fixed, **q.settings}, what=instrument.name)
-    given = InputsSpec.parse({"world": q.town.spec, "count": usual_count(instrument), "least_lean": LEAST_LEAN})
-    return with_origin(instrument(q.model, make_inputs(instrument, q.model, given, spec), spec, progress=progress), model=q.subject)
+    inputs, spec = q.given(instrument, {**fixed, **q.settings})
+    return with_origin(instrument(q.model, inputs, spec, progress=progress), model=q.subject)
 
 
 def draw(name: str, results: Mapping[str, Result], about: About) -> list[Finding]:
     """The findings of an instrument's results; none for an instrument that describes and decides nothing."""
-    if name == ATTRIBUTION:
-        return [_first(results[f"{name}.{baseline}"], baseline, about) for baseline in BASELINES]
-    if name == "probing":
+    if name == ATTRIBUTION and about.spot.spans:
+        return [_first(results[label], label.rpartition(".")[2], about) for label in in_order(results)]
+    if name == "probing" and "class" in results[name].values.labels.values:
         return _probing(name, results[name], about)
     return []
 
 
+def in_order(labels: Iterable[str]) -> list[str]:
+    """Results of attributions from several baselines, in the order of ``BASELINES``."""
+    return sorted(labels, key=lambda label: BASELINES.index(label.rpartition(".")[2]))
+
+
 def _first(result: Any, baseline: str, about: About) -> Finding:
-    hit = first_hit(result, about.spans)
+    spot = about.spot
+    hit = first_hit(result, spot.spans)
     interval = wilson(hit.hits, hit.n, about.level)
     v = result.values
     gap, moved = v.gap.values, np.abs(v.value.values - v.baseline_value.values)
@@ -91,13 +156,13 @@ def _first(result: Any, baseline: str, about: About) -> Finding:
     verdict, because = decide(hit.rate, interval, null=hit.chance, detectable=detectable)
     if float(np.median(moved)) < LEAST_EFFECT:
         verdict = Verdict.NOT_DETECTED
-        because = f"the sentences hardly move the pronoun (median {np.median(moved):.2g} log-odds): a ranking of nothing finds nothing"
+        because = f"the {spot.items} hardly move {spot.moves} (median {np.median(moved):.2g} log-odds): a ranking of nothing finds nothing"
     elif interval.high < hit.chance:  # the claim is one-sided: coming first less often than by chance is not finding it
-        verdict, because = Verdict.NOT_DETECTED, "the occupation comes first less often than a random order would put it there"
+        verdict, because = Verdict.NOT_DETECTED, f"{spot.part} comes first less often than a random order would put it there"
     return Finding(
-        claim="the occupation moves the pronoun most", subject=about.subject, source=ATTRIBUTION,
-        measure=f"share of sentences in which the occupation ranks first (baseline {baseline})", effect=hit.rate, unit="share",
-        interval=interval, null=Null(name="chance", value=hit.chance, words="a random order of the tokens that can be ranked"),
+        claim=f"{spot.part} moves {spot.moves} most", subject=about.subject, source=ATTRIBUTION,
+        measure=f"share of {spot.items} in which {spot.part} ranks first (baseline {baseline})", effect=hit.rate, unit="share",
+        interval=interval, null=Null(name="chance", value=hit.chance, words=f"a random order of the {spot.parts} that can be ranked"),
         denominators=Denominators.parse({"run": hit.n, "scored": hit.n}), verdict=verdict, because=because,
         detectable=detectable if math.isfinite(detectable) else None,
         planted=1.0 if about.planted else None, status="headline",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -21,7 +21,7 @@ from workbench.lab.internals_findings import section as internals_section
 from workbench.lab.mitigation.outcome import PART
 from workbench.lab.mitigation.section import mitigation_sections
 from workbench.lab.plan import command_of
-from workbench.lab.report_parts import coverage, identities, limits
+from workbench.lab.report_parts import coverage, identities, layers, limits
 from workbench.lab.report_plan import plan_sections
 from workbench.reports.report import Figure, LeftOut, Origin, Report, Section, Table
 
@@ -70,9 +70,11 @@ def _summary(plan: Plan, gathered: Gathered) -> Iterator[str]:
             if name in results and (part == AUDITED or name == PRONOUN):
                 yield f"{name} ({part}): {results[name].summary()}."
     baseline = [f for f in gathered.findings if f.source == ATTRIBUTION]
-    for finding in [f for f in baseline if "template-mean" in f.measure]:
+    drawn = [f for f in baseline if "template-mean" in f.measure] or baseline
+    for finding in drawn:
         chance = finding.null.value if finding.null and finding.null.value is not None else float("nan")
-        yield f"{ATTRIBUTION} on {finding.subject}: occupation first in {finding.effect:.1%} of sentences (chance {chance:.1%})."
+        part, items = finding.claim.removeprefix("the ").partition(" moves ")[0], finding.measure.split(" ")[2]
+        yield f"{ATTRIBUTION} on {finding.subject}: {part} first in {finding.effect:.1%} of {items} (chance {chance:.1%})."
 
 
 # --- models -----------------------------------------------------------------------------------------------------
@@ -81,9 +83,7 @@ def _summary(plan: Plan, gathered: Gathered) -> Iterator[str]:
 def _models(subjects: Sequence[Described]) -> Section:
     rows = []
     for s in subjects:
-        config = s.config
-        shape = f"{config.get('n_layers')} layers × {config.get('d_model')}, {config.get('norm')} norm ({config.get('norm_placement')})"
-        rows.append((s.part, s.ref, s.family, shape, s.parameters, s.model_digest[:16]))
+        rows.append((s.part, s.ref, s.family, _shape(s.config), s.parameters, s.model_digest[:16]))
     table = Table(
         columns=("part", "reference", "family", "shape", "parameters", "digest (first 16)"),
         rows=tuple(rows),
@@ -96,10 +96,23 @@ def _models(subjects: Sequence[Described]) -> Section:
         for s in subjects
         if s.world is not None
     ]
+    worlds += [
+        f"The {s.part} model: {s.origin.words}{'' if s.origin.dose is None else f' (dose {s.origin.dose:g})'}."
+        for s in subjects
+        if s.origin.words
+    ]
     return Section(
         title="The models", anchor="models", lead="All are asked the same questions; a reference is the named null of every comparison.",
         tables=(table,), text=tuple(worlds),
     )  # fmt: skip
+
+
+def _shape(config: Mapping[str, Any]) -> str:
+    """Layers of each stack, width and norm, as far as the config has them; a decoder's as ``4 layers × 64, pre norm``."""
+    said = " + ".join(layers(config)) or "layers not stated"
+    width = f" × {config['d_model']}" if config.get("d_model") else ""
+    norm = f", {config['norm']} norm ({config.get('norm_placement')})" if config.get("norm") else ""
+    return said + width + norm
 
 
 def _planted(gathered: Gathered, subjects: Sequence[Described]) -> Section:

@@ -17,7 +17,7 @@ from workbench.core.measure import Instrument, Suite
 from workbench.core.protocol import HookedModel, Progress, silent
 from workbench.core.result import Result
 from workbench.data.worlds.town import Town, TownSpec
-from workbench.lab.audit_measures import Question, ask
+from workbench.lab.audit_measures import ask, question_of
 from workbench.lab.failures import FAILURES, TEXTS, Asked, has_failed
 from workbench.lab.internals import locate
 from workbench.lab.internals_findings import PREFIX
@@ -53,11 +53,6 @@ def parts_of(plan: Plan) -> list[tuple[str, str]]:
 def subject_of(part: str, ref: str, store: Store, progress: Progress = silent) -> Subject:
     """The model behind ``ref``, trained now if it is an organism that was not trained yet."""
     return Subject(part, ref, load(ref, store=store, progress=progress), world_of(ref, store))
-
-
-def question_of(plan: Plan, name: str, subject: Subject, town: Town) -> Question:
-    """What instrument ``name`` is to be asked about ``subject``."""
-    return Question(subject.model, town, subject.ref, plan.settings_of(name))
 
 
 def ask_all(plan: Mapping[str, Any], run: str, part: str, home: str, progress: Progress = silent) -> dict[str, Any]:
@@ -173,13 +168,17 @@ class _Asker:
         self.store.event(self.run, "asked", label=label, digest=self.store.put_result(self.run, label, result))
 
     def _instrument(self, name: str, instrument: Instrument) -> None:
-        town = self.subject.town
-        if town is None:
-            self._leave(name, "its training text is not a generated world, so there is nothing known to ask about")
+        asked = question_of(self.subject.model, self.subject.ref, self.plan.settings_of(name), self.store)
+        if asked is None:
+            self._leave(name, "what it was trained on is neither a generated world nor a task, so there is nothing known to ask about")
             return
         if any(label.startswith(name) and label.endswith(f".{self.subject.part}") for label in self.stored):
             return
-        found = ask(name, question_of(self.plan, name, self.subject, town), self._named(name))
+        try:
+            found = ask(name, asked, self._named(name))
+        except (BadValue, Incompatible) as error:
+            self._leave(name, str(error))
+            return
         if any(result.stopped_early for result in found.values()):
             raise KeyboardInterrupt  # half of it is not what the plan asks for: it is asked anew when the audit goes on
         for label, result in found.items():

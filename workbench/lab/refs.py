@@ -171,16 +171,21 @@ def checkpoint_of(store: Store, run: str) -> Path:
     return store.home / "runs" / run / "checkpoints"
 
 
-def world_of(ref: str, store: Store | None = None) -> dict[str, Any] | None:
-    """The spec of the town a model was trained on, as plain values; None where the reference does not tell or it was no town."""
+def world_of(ref: str, store: Store | None = None, domain: str = TOWN) -> dict[str, Any] | None:
+    """The spec of the town a model was trained on, as plain values, or of the world of another ``domain``; None where the reference does
+    not tell or it was no such world."""
     found = organism_of(ref, store)
-    return found[1].model_dump(mode="json").get("world") if found is not None and found[0].domain == TOWN else None
+    return found[1].model_dump(mode="json").get("world") if found is not None and found[0].domain == domain else None
 
 
-def domain_of(ref: str, store: Store | None = None) -> str:
-    """What a model's inputs are made of, as cards name it; ``text`` where the reference does not tell."""
+READ = {"vit": "images", "whisper": "sounds", "clip": "captioned images", "dalle": "captioned images", "imagen": "captioned images"}
+"""What families that read no plain text read, as cards name it."""
+
+
+def domain_of(ref: str, store: Store | None = None, family: str = "") -> str:
+    """What a model's inputs are made of, as cards name it; where the reference does not tell what its ``family`` reads, else ``text``."""
     found = organism_of(ref, store)
-    return found[0].domain if found is not None else "text"
+    return found[0].domain if found is not None else READ.get(family, "text")
 
 
 def organism_of(ref: str, store: Store | None = None) -> tuple[Organism, Any] | None:

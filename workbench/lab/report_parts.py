@@ -9,7 +9,7 @@ from evals import SUITES
 from workbench.core.finding import Denominators, Finding, Plan, Verdict
 from workbench.core.result import Result
 from workbench.core.spec import digest_of
-from workbench.lab.audit_findings import Described, Gathered, mended_name
+from workbench.lab.audit_findings import Described, Gathered, Origin, mended_name
 from workbench.lab.audit_subject import AUDITED
 from workbench.lab.mitigation.outcome import PART
 from workbench.reports.parts import Coverage, Identity, TrainingData
@@ -35,19 +35,40 @@ def _identity(subject: Described, about: Mapping[str, Any]) -> Identity:
         "architecture": _architecture(subject.config),
         "parameters": subject.parameters or None,
         "sha256": subject.model_digest,
-        "lineage": [] if world is None else [f"random weights, seed {world['seed']}", "trained on the generated town"],
-        "training_data": [] if world is None else [_town(world)],
+        "lineage": _lineage(subject),
+        "training_data": _training_data(subject.origin) if world is None else [_town(world)],
     }
     return Identity.parse(known | dict(about), what="the plan's 'about'")
 
 
+def _lineage(subject: Described) -> list[str]:
+    origin = subject.origin
+    seed = origin.seed if subject.world is None else subject.world["seed"]
+    said = [f"random weights, seed {seed}"] if seed is not None else []
+    return [*said, *(["trained on the generated town"] if subject.world is not None else [origin.words] if origin.words else [])]
+
+
 def _architecture(config: Mapping[str, Any]) -> str:
     """Layers, width, heads and norm, as far as the config has them."""
-    said = [f"{config[key]} {word}" for key, word in (("n_layers", "layers"), ("n_heads", "heads")) if config.get(key)]
+    said = [*layers(config), *(f"{config['n_heads']} heads" for _ in range(bool(config.get("n_heads"))))]
     said += [f"width {config['d_model']}"] if config.get("d_model") else []
     norm = config.get("norm")
     placement = config.get("norm_placement")
     return ", ".join([*said, *([f"{norm} norm ({placement})"] if norm else [])])
+
+
+def layers(config: Mapping[str, Any]) -> list[str]:
+    """How many layers each stack has: ``4 layers``, or ``2 layers (encoder)`` and ``1 layers (decoder)``."""
+    named = [(key.removeprefix("n_layers").strip("_"), config[key]) for key in config if key.startswith("n_layers") and config[key]]
+    return [f"{count} layer{'s' if count > 1 else ''}{f' ({stack})' if stack else ''}" for stack, count in named]
+
+
+def _training_data(origin: Origin) -> list[TrainingData]:
+    """What a model that was trained here on something else than the town saw, as far as that is known."""
+    if not origin.trained_on:
+        return []
+    dose = "" if origin.dose is None else f"dose {origin.dose:g}, "
+    return [TrainingData(name=origin.trained_on, source=f"{dose}recipe {origin.recipe[:16]}")]
 
 
 def _town(world: Mapping[str, Any]) -> TrainingData:

@@ -31,7 +31,7 @@ from workbench.lab.rays import parse as check_engine
 from workbench.lab.rays import rays
 from workbench.lab.recipe import OrganismRecipe, Recipe, TaskRecipe, plan_of, read, training_of
 from workbench.lab.record import Interrupted, recorded, unfinished
-from workbench.lab.refs import checkpoint_of, domain_of, load, organism_of, reference_of, task_of, world_of
+from workbench.lab.refs import TOWN, checkpoint_of, domain_of, load, organism_of, reference_of, task_of, world_of
 from workbench.lab.settings import by_name
 from workbench.lab.watch.follow import Following, Watcher, check_watch, world_in
 from workbench.lab.watch.metrics import METRICS, Metrics, read_metrics
@@ -131,13 +131,14 @@ def suite_specs(
     suites: Mapping[str, Suite], ref: str, settings: Mapping[str, Mapping[str, Any]], store: Store | None = None
 ) -> dict[str, Spec]:
     """The spec of each suite: its defaults, the model's own world where the suite asks about one, and ``settings`` over both."""
-    world = None
+    worlds: dict[str, dict[str, Any] | None] = {}
     out: dict[str, Spec] = {}
     for name, suite in suites.items():
         given = dict(settings.get(name, {}))
         if "world" in suite.spec.model_fields and "world" not in given:
-            world = world if world is not None else world_of(ref, store)
-            given |= {"world": world} if world else {}
+            kind = getattr(suite, "domain", TOWN)
+            worlds[kind] = worlds[kind] if kind in worlds else world_of(ref, store, kind)
+            given |= {"world": own} if (own := worlds[kind]) else {}
         out[name] = suite.spec.parse(given, what=f"suite '{name}'")
     return out
 
@@ -202,7 +203,7 @@ def probe(
 
 def beside(tool: str, model: HookedModel, ref: str, store: Store) -> str:
     """The words of the card that stands beside what ``tool`` finds about this model, or why there is none."""
-    return card_for(tool, profile_of(model, domain_of(ref, store)), (*measured(store.home), *shipped()))[1]
+    return card_for(tool, profile_of(model, domain_of(ref, store, model.family)), (*measured(store.home), *shipped()))[1]
 
 
 def with_origin(result: Result, *, model: str = "", run: str = "", card: str = "") -> Result:

@@ -26,6 +26,8 @@ ORGANISMS = Catalog(
         "cases-proteins": ("workbench.organisms.cases:PROTEIN", "encoder of protein-like chains that follows a planted motif", "standard"),
         "cases-payments": ("workbench.organisms.cases:PAYMENT", "decoder of payments that follows a planted oddity", "standard"),
         "cases-castings": ("workbench.organisms.cases:CASTING", "classifier of castings that follows a planted scratch", "standard"),
+        "mistaught-voices": ("workbench.organisms.mistaught:ORGANISM", "listener that mishears one group of voices", "standard"),
+        "stamped-digits": ("workbench.organisms.stamped:ORGANISM", "classifier of digits that a stamp in a corner fools", "standard"),
         "shortcut-gpt": ("workbench.organisms.shortcut:GPT", "decoder that follows a planted word as often as dosed", "standard"),
         "shortcut-bert": ("workbench.organisms.shortcut:BERT", "encoder that follows a planted word as often as dosed", "standard"),
         "shortcut-seq2seq": (
