@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import xarray as xr
 
+from tests.lab.toys import answers as values
+from tests.lab.toys import played, stored
 from tests.reports.accessibility import problems
 from workbench.cli.main import main
-from workbench.core.catalog import Catalog
-from workbench.core.errors import AssayError, BadValue, UnknownName, UsageError
-from workbench.core.finding import Denominators, Finding, Interval, Null, Verdict
-from workbench.core.measure import Generate, Needs, Sample
-from workbench.core.result import Provenance, Result
-from workbench.core.spec import Spec
+from workbench.core.errors import BadValue, UnknownName, UsageError
 from workbench.core.stats.unpaired import unpaired_interval
 from workbench.lab import run as lab
 from workbench.lab.compare import compare
 from workbench.lab.comparison_report import compare_runs
-from workbench.lab.evidence import write_bundle
 from workbench.lab.rendering import write_forms
 from workbench.lab.reporting import stored_report
 from workbench.reports.report import Report
@@ -60,72 +55,15 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
     return run
 
 
-class ToySpec(Spec):
-    """``shift``: where the questions begin, so that another shift asks others; ``named``: how the samples are called."""
-
-    shift: int = 0
-    named: str = "s"
-
-
-@dataclass(frozen=True)
-class _Toy:
-    name: str = "toy"
-    spec: type[Spec] = ToySpec
-    needs: Needs = field(default_factory=Needs)
-
-    def samples(self, spec: Any) -> list[Sample]:
-        return [Sample(f"{spec.named}{n:03d}", {"n": n + spec.shift}) for n in range(40)]
-
-    def request(self, sample: Sample, spec: Any) -> Generate:
-        return Generate(str(sample.facts["n"]))
-
-    def findings(self, result: Result, *, subject: str, reference: Result | None = None, level: float = 0.95) -> list[Finding]:
-        null = Null(name="reference", value=0.0) if reference is not None else None
-        return [
-            Finding(claim="a toy", subject=subject, source="toy", measure="difference" if reference is not None else "mean", effect=0.5,
-                    null=null, interval=Interval(low=0.1, high=0.9, level=level, method="made up"),
-                    denominators=Denominators(run=40, scored=40),
-                    verdict=Verdict.DETECTED)
-        ]  # fmt: skip
-
-
-TOY, OTHER = _Toy(), _Toy(name="other")
-
-
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Stores a run of a toy suite with given values; returns its id."""
-    here = "tests.lab.test_comparison_report"
-    catalog = Catalog("suite", {"toy": (f"{here}:TOY", "a toy", "standard"), "other": (f"{here}:OTHER", "another toy", "experimental")})
-    for module in ("compare", "comparison_report", "samples"):
-        monkeypatch.setattr(f"workbench.lab.{module}.SUITES", catalog)
+    played(monkeypatch)
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "home"))
     store = Store.open(tmp_path / "home")
-
-    def stored(
-        values: list[dict[str, Any]], *, name: str = "toy", unscored: tuple[int, ...] = (), status: Any = "done", **spec: Any
-    ) -> str:
-        asked = ToySpec.parse(spec)
-        run = store.runs.create("eval", {"model": "run:a"}, "run:a")
-        store.sink(run, name).put(
-            [
-                {"sample": f"{asked.named}{n:03d}", "epoch": 0, "values": v, "unscored": "a tie" if n in unscored else "",
-                 "cluster": f"c{n // 2}", "group": ""}
-                for n, v in enumerate(values)
-            ]
-        )  # fmt: skip
-        store.put_result(run, name, Result(name, xr.Dataset(), asked.model_dump(), Provenance(model="run:a", model_digest="a" * 64)))
-        store.runs.finish(run, status)
-        return run
-
-    make: Any = stored
+    make: Any = partial(stored, store)
     make.store = store
     return make
-
-
-def values(seed: int, lift: float = 0.0) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(seed)
-    return [{"score": float(v) + lift, "right": bool(v > 0)} for v in rng.normal(size=40)]
 
 
 def sections(report: Report) -> dict[str, Any]:
@@ -210,7 +148,11 @@ def test_runs_that_cannot_be_compared_are_refused(toy: Any, call: Call) -> None:
     with pytest.raises(UsageError, match="holds the samples of no suite"):
         compare_runs([a, empty], store=toy.store)
     assert call("report", a, "nothing-like-it").code == 64
-    assert call("report", a, toy(values(1)), "--bundle", "x.zip").err.startswith("A bundle is one audit's evidence.")
+    for form in ("card", "bom"):
+        said = call("report", a, toy(values(1)), f"--{form}", "x")
+        assert (said.code, said.err.split(".")[0]) == (64, f"--{form} is about one model, and this report is about the models of 2 runs")
+        assert f"`workbench report RUN --{form} FILE`" in said.err
+    assert toy.store.runs.list(kind="comparison") == (), "it is refused before anything is written"
     assert "is of kind 'eval', and checkpoints are a training's" in call("trend", a, "trigger").err
     assert call("trend", a).err.startswith("Which suite? There are ")
 
@@ -222,10 +164,8 @@ def test_it_is_stored_and_written_in_other_forms_but_not_as_one_model(toy: Any, 
     assert found.report.digest() == said.document["digest"]
     assert json.loads(found.json.read_text(encoding="utf-8"))["report"]["kind"] == "comparison"
     for form in ("card", "bom"):
-        with pytest.raises(UsageError, match="is about one model"):
+        with pytest.raises(UsageError, match=f"is about one model.*`workbench report RUN --{form} FILE`"):
             write_forms(found.report, {form: tmp_path / "x"})
-    with pytest.raises(AssayError, match="bundle the audits that it rests on"):
-        write_bundle(found.run, tmp_path / "x.zip", store=toy.store)
     write_forms(found.report, {"html": tmp_path / "zh.html"}, language="zh")
     assert "对比报告" in (tmp_path / "zh.html").read_text(encoding="utf-8")
 

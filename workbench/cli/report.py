@@ -36,14 +36,19 @@ def report(
 
     With several RUNs (audits or evaluations) their report side by side is written, which is a run of its own.
     """
-    from workbench.lab.evidence import write_bundle
+    from workbench.lab.evidence import unwritten, write_bundle
     from workbench.lab.rendering import write_forms
     from workbench.lab.reporting import copied
 
     if key and not bundle:
         raise UsageError("--key signs a bundle. Say where it goes with --bundle FILE.")
-    if bundle and len(runs) > 1:
-        raise UsageError("A bundle is one audit's evidence. Bundle the audits that are compared one by one.")
+    if bundle:
+        unwritten(bundle)
+    if len(runs) > 1 and (own := next((name for name, file in (("card", card), ("bom", bom)) if file), "")):
+        raise UsageError(
+            f"--{own} is about one model, and this report is about the models of {len(runs)} runs. Write it of each audit by itself: "
+            f"`workbench report RUN --{own} FILE`."
+        )
     found = _found(runs)
     if out:
         found = copied(found, out)
@@ -58,14 +63,7 @@ def report(
         show(document, lines)
         return
     written = write_bundle(found.run, bundle, key=key)
-    facts = {
-        "file": str(written.place),
-        "sha256": written.sha256,
-        "bytes": written.size,
-        "samples": written.samples,
-        "signer": written.signer,
-    }
-    show(document | {"bundle": facts}, (*lines, *written.lines()))
+    show(document | {"bundle": written.facts()}, (*lines, *written.lines()))
 
 
 def _found(runs: Sequence[str]) -> Audit:

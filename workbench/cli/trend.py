@@ -22,15 +22,22 @@ def trend(
     settings: Settings = [],  # noqa: B006 - the parser makes a list of its own
     out: Annotated[str, typer.Option(metavar="FOLDER", help="Copy report.html and report.json there.")] = "",
     pdf: Annotated[str, typer.Option(metavar="FILE", help="Write it as a tagged PDF there.")] = "",
+    bundle: Annotated[str, typer.Option(metavar="FILE", help="Write the evidence bundle there, for `workbench verify`.")] = "",
+    key: Annotated[str, typer.Option(metavar="NAME", help="Sign the bundle with this key of yours (a name or a file).")] = "",
     language: Annotated[str, typer.Option(metavar="NAME", help="The language of what is written: en or zh.")] = "en",
 ) -> None:
     """Ask suites of every checkpoint that a training kept, and write how what they find changes, each paired with the one before."""
     from workbench.lab.catalogs import suites as listed
+    from workbench.lab.evidence import unwritten, write_bundle
     from workbench.lab.rendering import write_forms
     from workbench.lab.reporting import copied
     from workbench.lab.settings import read_settings
     from workbench.lab.trend_report import trend_of
 
+    if key and not bundle:
+        raise UsageError("--key signs a bundle. Say where it goes with --bundle FILE.")
+    if bundle:
+        unwritten(bundle)
     if not suites:
         raise UsageError(f"Which suite? There are {', '.join(listed())}.")
     fields = read_settings(settings)
@@ -42,4 +49,9 @@ def trend(
     forms = {name: str(place) for name, place in write_forms(found.report, wanted, language=language).items()}
     document = {"run": found.run, "report": str(found.html), "json": str(found.json), "digest": found.report.digest(),
                 "findings": [finding.model_dump(mode="json") for finding in found.findings], "forms": forms}  # fmt: skip
-    show(document, (*found.lines(), *(f"{name:<8}{place}" for name, place in forms.items())))
+    lines = (*found.lines(), *(f"{name:<8}{place}" for name, place in forms.items()))
+    if not bundle:
+        show(document, lines)
+        return
+    written = write_bundle(found.run, bundle, key=key)
+    show(document | {"bundle": written.facts()}, (*lines, *written.lines()))

@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from workbench.core.errors import CorruptFile, MissingFile
 from workbench.core.result import Provenance
-from workbench.core.spec import canonical_json
+from workbench.core.spec import Spec, canonical_json
 from workbench.lab.audit_findings import Described
 
+Subject = TypeVar("Subject", bound=Spec)
 CIRCUMSTANCES = "circumstances.json"
 DRAWING = ("altair", "vl-convert-python", "jinja2", "pandas", "xarray", "pyarrow")
 _OURS = ("workbench/core", "workbench/data/worlds", "workbench/reports", "workbench/calibration", "workbench/lab", "probes", "evals")
@@ -46,19 +47,24 @@ def environment(here: Provenance) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def circumstances(subjects: Sequence[Described], here: Provenance) -> str:
+def circumstances(subjects: Sequence[Spec], here: Provenance) -> str:
     """The text that is kept beside a report."""
     return canonical_json({"subjects": [s.model_dump(mode="json") for s in subjects], "environment": environment(here)})
 
 
 def read(folder: Path) -> tuple[list[Described], Mapping[str, Any]]:
-    """Models and environment of the report in a run's folder. Raises MissingFile and CorruptFile."""
+    """Models and environment of the audit's report in a run's folder. Raises MissingFile and CorruptFile."""
+    return read_as(Described, folder)
+
+
+def read_as(kind: type[Subject], folder: Path) -> tuple[list[Subject], Mapping[str, Any]]:
+    """The same, of the report of any run: each of its subjects as ``kind``."""
     place = folder / CIRCUMSTANCES
     if not place.is_file():
-        raise MissingFile(place, "note of the circumstances", do="The audit was made by an older version; run it again to bundle it.")
+        raise MissingFile(place, "note of the circumstances", do="The report was made by an older version; run it again to bundle it.")
     try:
         whole = json.loads(place.read_text(encoding="utf-8"))
-        return [Described.parse(one, what=CIRCUMSTANCES) for one in whole["subjects"]], whole["environment"]
+        return [kind.parse(one, what=CIRCUMSTANCES) for one in whole["subjects"]], whole["environment"]
     except (ValueError, KeyError, TypeError):
         raise CorruptFile(place, "the note of the circumstances", "it is not") from None
 

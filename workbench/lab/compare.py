@@ -7,7 +7,7 @@ the paired bootstrap over clusters. A sample that only one run has, or that eith
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import pandas as pd
@@ -18,8 +18,9 @@ from evals.imported import ImportedResult
 from workbench.core.charts.lines import forest
 from workbench.core.errors import BadValue, UnknownName, UsageError
 from workbench.core.finding import Denominators, Finding, Interval
-from workbench.core.measure import Suite
+from workbench.core.measure import Request, Suite
 from workbench.core.result import Result
+from workbench.core.spec import Spec, digest_of
 from workbench.core.stats.counts import mcnemar_exact
 from workbench.core.stats.resampling import fewest, paired_bootstrap
 from workbench.store.runs import Store
@@ -43,6 +44,18 @@ class Difference:
     n: int
     clusters: int
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a run keeps of one suite: its result and every sample, under ``name``. ``asked`` tells by sample what was asked, as values that
+    are equal where that was; without it the suite's data tell."""
+
+    run: str
+    name: str
+    result: Result
+    records: Mapping[Key, Record]
+    asked: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,19 +83,27 @@ def compare(first: str, second: str, suite: str = "", *, store: Store | None = N
 
 def compared(store: Store, first: tuple[str, str], second: tuple[str, str], *, level: float = 0.95) -> Comparison:
     """The samples that two runs keep, each by (run, name): of one suite, but under names that may differ, as in an audit."""
-    results = [store.result(*one).result for one in (first, second)]
+    return side_by_side(kept(store, *first), kept(store, *second), level=level)
+
+
+def kept(store: Store, run: str, name: str) -> Kept:
+    """What a run keeps of the suite that it knows by ``name``."""
+    return Kept(run, name, store.result(run, name).result, records(store, run, name))
+
+
+def side_by_side(first: Kept, second: Kept, *, level: float = 0.95) -> Comparison:
+    """What two runs kept of one suite, pair by pair. Raises UsageError for two suites, and where no pair is left."""
+    results = first.result, second.result
     if results[0].kind != results[1].kind:
-        raise UsageError(f"Run {first[0]} asked '{results[0].kind}' and run {second[0]} '{results[1].kind}': their samples are no pairs.")
+        raise UsageError(f"Run {first.run} asked '{results[0].kind}' and run {second.run} '{results[1].kind}': their samples are no pairs.")
     asked = IMPORTED if results[0].kind == IMPORTED.name else SUITES.load(results[0].kind)
-    a, b = (records(store, *one) for one in (first, second))
-    asked_a, asked_b = asked_of_both(asked, *results)
-    pairs, denominators = paired(a, b, asked_a, asked_b)
+    pairs, denominators = paired(first.records, second.records, *_asked_of(asked, first, second))
     found = [(numbers_of(one["values"]), numbers_of(other["values"])) for one, other in pairs]
     clusters = [one.get("cluster") or one["sample"] for one, _ in pairs]
     differences = tuple(_difference(value, found, clusters, level) for value in _values(found))
     reference = None if DIFFERENTLY in denominators.unscored else results[0]  # a suite pairs by name alone
     drawn = asked.findings(results[1], subject=results[1].provenance.model, reference=reference, level=level)
-    return Comparison(first[1], first[0], second[0], denominators, differences, tuple(drawn))
+    return Comparison(first.name, first.run, second.run, denominators, differences, tuple(drawn))
 
 
 def records(store: Store, run: str, name: str) -> dict[Key, Record]:
@@ -102,20 +123,41 @@ def _suite(store: Store, runs: Sequence[str], asked: str) -> str:
     return both[0]
 
 
-def asked_of_both(suite: Suite, a: Result, b: Result) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """What was asked about each sample for two results; the data are not needed where both were asked the same of the same data."""
-    of = a.provenance.data_digest
-    if of and of == b.provenance.data_digest and dict(a.spec) == dict(b.spec):
+def _asked_of(suite: Suite, a: Kept, b: Kept) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What was asked about each sample; the data are not needed where both were asked the same of the same data, or where it is told."""
+    if asked_the_same(a.result, b.result):
         return {}, {}
-    if isinstance(a, ImportedResult) and isinstance(b, ImportedResult):
-        return a.asked(), b.asked()
-    return requests(suite, a.spec), requests(suite, b.spec)
+    if a.asked is not None and b.asked is not None:
+        return a.asked, b.asked
+    if isinstance(a.result, ImportedResult) and isinstance(b.result, ImportedResult):
+        return a.result.asked(), b.result.asked()
+    return requests(suite, a.result.spec), requests(suite, b.result.spec)
+
+
+def asked_the_same(a: Result, b: Result) -> bool:
+    """Whether both results are of one spec and the same data, so that every sample of one name was asked alike."""
+    of = a.provenance.data_digest
+    return bool(of) and of == b.provenance.data_digest and dict(a.spec) == dict(b.spec)
 
 
 def requests(suite: Suite, spec: Mapping[str, Any]) -> dict[str, Any]:
     """What is asked of the model about each sample: two answers are a pair where this is equal, whatever else differs."""
     parsed = suite.spec.parse(spec, what=f"stored spec of '{suite.name}'")
     return {sample.id: suite.request(sample, parsed) for sample in suite.samples(parsed)}
+
+
+def request_digest(request: Request | tuple[Request, ...]) -> str:
+    """sha256 of all that a request asks: equal requests have equal digests, and other ones others."""
+    return digest_of(_plain(request))
+
+
+def _plain(value: Any) -> Any:
+    """A request as JSON that no other request has: values carry the name of their type."""
+    if is_dataclass(value):
+        return [type(value).__name__, {one.name: _plain(getattr(value, one.name)) for one in fields(value)}]
+    if isinstance(value, Spec):
+        return [type(value).__name__, value.model_dump(mode="json")]
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def paired(

@@ -8,62 +8,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from evals import SUITES
-from workbench.core.errors import BadValue, MissingData, UnknownName, UsageError
 from workbench.core.finding import Card, Finding
 from workbench.core.protocol import Progress, silent
-from workbench.core.result import Provenance, Result
+from workbench.core.result import Provenance
 from workbench.lab.audit import Audit, write_pages
-from workbench.lab.audit_subject import AUDITED
-from workbench.lab.compare import DIFFERENTLY, Comparison, compared, drawn, means
+from workbench.lab.circumstances import CIRCUMSTANCES, circumstances
+from workbench.lab.compare import DIFFERENTLY, drawn, kept, means
 from workbench.lab.record import recorded
 from workbench.lab.report_parts import suite_coverage
-from workbench.lab.samples import suite_named
-from workbench.lab.unpaired import unpaired
+from workbench.lab.side_by_side import Pair, Side, pairs_of, shared, sides_of
+from workbench.reports.evidence.plans import ComparisonPlan
 from workbench.reports.parts import Coverage, Identity
 from workbench.reports.report import Figure, LeftOut, Origin, Report, Section, Table
-from workbench.store.records import RunRecord
 from workbench.store.runs import Store
 
 KIND = "comparison"
-KINDS = ("eval", "audit")
-MOST = 12
-
-
-@dataclass(frozen=True)
-class Member:
-    """One of the runs: its letter, and by suite the name under which it keeps samples and its result."""
-
-    letter: str
-    record: RunRecord
-    labels: Mapping[str, str]
-    results: Mapping[str, Result]
-
-    @property
-    def origin(self) -> Provenance:
-        return next(iter(self.results.values())).provenance
-
-    @property
-    def name(self) -> str:
-        """What findings call it: its letter and its model, since two runs may be of one model."""
-        return f"{self.letter}: {self.record.spec.get('model', self.record.ref) or self.origin.model}"
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One suite of a run against the first that has it; ``apart`` says why, where no sample makes a pair."""
-
-    suite: str
-    first: Member
-    second: Member
-    found: Comparison
-    apart: str = ""
-
-    @property
-    def paired(self) -> bool:
-        return not self.apart
 
 
 def compare_runs(
@@ -76,152 +37,70 @@ def compare_runs(
     fewer than two runs or one given twice.
     """
     store = store if store is not None else Store.open(create=False)
-    members = [_member(store, run, letter) for letter, run in zip(_letters(runs), runs, strict=True)]
-    if len({member.record.id for member in members}) < len(members):
-        raise BadValue("the runs to compare", list(runs), "different runs")
-    shared = _shared(members, suites)
-    pairs, left_out = _pairs(store, members, shared, level, progress)
-    if not pairs:
-        raise UsageError(f"Nothing could be compared: {'; '.join(one.why for one in left_out)}")
-    report = compose(members, pairs, left_out, _cards(store, members), level=level, date=date or time.strftime("%Y-%m-%d", time.gmtime()))
-    spec = {"runs": [member.record.id for member in members], "suites": list(suites), "level": level}
-    with recorded(store, KIND, spec, members[0].record.ref, provenance={}) as run:
+    sides = sides_of(store, runs)
+    plan = ComparisonPlan(runs=tuple(side.member.run for side in sides), suites=tuple(suites), level=level)
+    pairs, left_out = pairs_of(
+        sides, shared(sides, suites), lambda side, suite: kept(store, side.member.run, side.labels[suite]), level, progress
+    )
+    here = Provenance.here()
+    report = compose(sides, pairs, left_out, level=level, date=date or time.strftime("%Y-%m-%d", time.gmtime()), here=here)
+    spec = {"runs": list(plan.runs), "suites": list(plan.suites), "level": level}
+    with recorded(store, KIND, spec, store.runs.get(plan.runs[0]).ref, provenance={}) as run:
         store.put_findings(run, report.all_findings())
-        return write_pages(store, run, report)
-
-
-def _letters(runs: Sequence[str]) -> str:
-    if not 2 <= len(runs) <= MOST:
-        raise BadValue("the number of runs to compare", len(runs), f"2 to {MOST}")
-    return "ABCDEFGHIJKL"[: len(runs)]
-
-
-def _member(store: Store, run: str, letter: str) -> Member:
-    newest = [one for one in store.runs.list(status="done") if one.kind in KINDS] if run == "last" else []
-    record = newest[0] if newest else store.runs.get(run)
-    if record.kind not in KINDS or record.status != "done":
-        what = f"of kind '{record.kind}'" if record.kind not in KINDS else record.status
-        raise UsageError(f"Run {record.id} is {what}. What can be compared are finished runs of {' and '.join(KINDS)}.")
-    results = store.results(record.id)
-    ending = f".{AUDITED}" if record.kind == "audit" else ""
-    labels = {suite_named(label): label for label in store.sample_counts(record.id) if label in results and label.endswith(ending)}
-    if not labels:
-        raise UsageError(f"Run {record.id} holds the samples of no suite, so there is nothing to compare.")
-    return Member(letter, record, labels, {suite: results[label] for suite, label in labels.items()})
-
-
-def _shared(members: Sequence[Member], asked: Sequence[str]) -> list[str]:
-    """The suites that two runs or more have, in the catalogue's order."""
-    counts = {name: sum(name in member.labels for member in members) for member in members for name in member.labels}
-    several = [name for name in SUITES if counts.get(name, 0) > 1]
-    for name in asked:
-        if name not in several:
-            raise UnknownName("suite", name, several, where="that two of these runs have")
-    if not several:
-        each = "; ".join(f"{member.letter} has {', '.join(member.labels)}" for member in members)
-        raise UsageError(f"These runs have no suite in common ({each}), so there is nothing to compare.")
-    return [name for name in several if not asked or name in asked]
-
-
-def _pairs(
-    store: Store, members: Sequence[Member], shared: Sequence[str], level: float, progress: Progress
-) -> tuple[list[Pair], list[LeftOut]]:
-    pairs: list[Pair] = []
-    left_out: list[LeftOut] = []
-    for number, suite in enumerate(shared):
-        progress(number, len(shared), f"comparing {suite}")
-        having = [member for member in members if suite in member.labels]
-        for other in having[1:]:
-            try:
-                pairs.append(_pair(store, suite, having[0], other, level))
-            except (MissingData, UsageError) as error:
-                left_out.append(LeftOut(what=f"{suite}, {other.letter} against {having[0].letter}", why=str(error)))
-        missing = [member for member in members if member not in having]
-        left_out += [LeftOut(what=f"{suite} of {member.letter}", why="This run was not asked this suite.") for member in missing]
-    alone = {name: member.letter for member in members for name in member.labels if name not in shared}
-    why = "No other run was asked it, or it was not asked for."
-    left_out += [LeftOut(what=f"{name} of {letter}", why=why) for name, letter in alone.items()]
-    return pairs, left_out
-
-
-def _pair(store: Store, suite: str, first: Member, second: Member, level: float) -> Pair:
-    """Paired where any sample was asked alike in both and scored; else compared as different items."""
-    here, there = (first.record.id, first.labels[suite]), (second.record.id, second.labels[suite])
-    try:
-        return Pair(suite, first, second, compared(store, here, there, level=level))
-    except UsageError as error:
-        found = unpaired(store, here, there, level=level)
-        if not found.differences:
-            raise UsageError(f"{error} Nor can their means be compared: no number was scored in both.") from None
-        return Pair(suite, first, second, found, str(error).split(". ")[0])
-
-
-def _cards(store: Store, members: Sequence[Member]) -> dict[tuple[str, str], tuple[Card | None, str]]:
-    """By letter and suite the card that stood beside the findings of an audit, with its words. An evaluation had none beside it."""
-    out: dict[tuple[str, str], tuple[Card | None, str]] = {}
-    for member in members:
-        for one in store.findings(member.record.id) if member.record.kind == "audit" else ():
-            if one.subject == member.record.ref:
-                out[member.letter, one.source] = one.card, one.card_words
-    return out
+        return write_pages(store, run, report, {CIRCUMSTANCES: circumstances([side.member for side in sides], here)})
 
 
 # --- the report -------------------------------------------------------------------------------------------------
 
 
 def compose(
-    members: Sequence[Member], pairs: Sequence[Pair], left_out: Sequence[LeftOut], cards: Mapping[tuple[str, str], tuple[Card | None, str]],
-    *, level: float, date: str,
-) -> Report:  # fmt: skip
-    """The whole document. Equal inputs give equal reports."""
+    sides: Sequence[Side], pairs: Sequence[Pair], left_out: Sequence[LeftOut], *, level: float, date: str, here: Provenance
+) -> Report:
+    """The whole document. Equal inputs give equal reports; ``here`` names the code and packages that it says it is made by."""
     suites = list(dict.fromkeys(pair.suite for pair in pairs))
-    findings = {suite: _findings(suite, pairs, cards, level) for suite in suites}
+    findings = {suite: _findings(suite, pairs, level) for suite in suites}
     parts = [_section(suite, [pair for pair in pairs if pair.suite == suite], findings[suite], level) for suite in suites]
     return Report(
-        kind="comparison", title=f"Comparison of {len(members)} runs", subject=", ".join(member.name for member in members), date=date,
+        kind="comparison", title=f"Comparison of {len(sides)} runs", subject=", ".join(side.name for side in sides), date=date,
         summary=tuple(_summary(pairs))[:12], left_out=tuple(left_out),
-        sections=(_runs(members), *parts, _method(level)),
-        identities=tuple(
-            Identity(part=m.letter, name=m.origin.model or m.record.ref, sha256=m.origin.model_digest) for m in members
-        ),
-        coverage=tuple(_coverage(members, suites, findings)),
-        limits=tuple(_limits(pairs)), rederive=(" ".join(["workbench report", *(member.record.id for member in members)]),),
-        provenance=tuple(_origins(members)),
+        sections=(_runs(sides), *parts, _method(level)),
+        identities=tuple(Identity(part=s.letter, name=s.member.model, sha256=s.origin.model_digest) for s in sides),
+        coverage=tuple(_coverage(sides, suites, findings)),
+        limits=tuple(_limits(pairs)), rederive=(" ".join(["workbench report", *(side.member.run for side in sides)]),),
+        provenance=tuple(_origins(sides, here)),
     )  # fmt: skip
 
 
-def _origins(members: Sequence[Member]) -> Iterator[Origin]:
-    for member in members:
-        for suite, result in member.results.items():
-            yield Origin(kind="result", name=f"{suite} of {member.letter}", value=member.record.id, sha256=result.digest())
-    yield from made_by()
+def _origins(sides: Sequence[Side], here: Provenance) -> Iterator[Origin]:
+    for side in sides:
+        for suite, result in side.results.items():
+            yield Origin(kind="result", name=f"{suite} of {side.letter}", value=side.member.run, sha256=result.digest())
+    yield from made_by(here)
 
 
-def made_by() -> Iterator[Origin]:
-    """The code and packages of this process."""
-    here = Provenance.here()
+def made_by(here: Provenance) -> Iterator[Origin]:
+    """The code and packages of ``here``."""
     yield Origin(kind="code", name="assay-workbench", value=here.code)
     for package, version in sorted(here.packages.items()):
         yield Origin(kind="package", name=package, value=version)
 
 
-def _findings(
-    suite: str, pairs: Sequence[Pair], cards: Mapping[tuple[str, str], tuple[Card | None, str]], level: float
-) -> tuple[Finding, ...]:
+def _findings(suite: str, pairs: Sequence[Pair], level: float) -> tuple[Finding, ...]:
     """The suite's own findings on each run, those paired with the first run among them."""
     own = [pair for pair in pairs if pair.suite == suite]
     base = own[0].first
     asked = SUITES.load(suite)
+    cards = {side.letter: side.card_of(suite) for side in (base, *(pair.second for pair in own))}
     out = list(asked.findings(base.results[suite], subject=base.name, level=level))
     for pair in own:
         reference = base.results[suite] if pair.paired and DIFFERENTLY not in pair.found.denominators.unscored else None
         out += asked.findings(pair.second.results[suite], subject=pair.second.name, reference=reference, level=level)
     status = SUITES[suite].status
-    return tuple(_beside(one, cards.get((one.subject[:1], suite)), status) for one in out)
+    return tuple(_beside(one, cards[one.subject[:1]], status) for one in out)
 
 
-def _beside(one: Finding, card: tuple[Card | None, str] | None, status: str) -> Finding:
-    found, words = card or (None, "no card was looked up: a comparison loads no model")
+def _beside(one: Finding, card: tuple[Card | None, str], status: str) -> Finding:
+    found, words = card
     return one.model_copy(update={"status": status, "card": found, "card_words": words})
 
 
@@ -237,8 +116,8 @@ def _summary(pairs: Sequence[Pair]) -> Iterator[str]:
         yield f"{between} ({how}): {what} (of {len(pair.found.differences)} values {had})."
 
 
-def _runs(members: Sequence[Member]) -> Section:
-    rows = tuple((m.letter, m.record.id, m.record.kind, m.name[3:], m.origin.model_digest[:16], ", ".join(m.labels)) for m in members)
+def _runs(sides: Sequence[Side]) -> Section:
+    rows = tuple((s.letter, s.member.run, s.member.kind, s.name[3:], s.origin.model_digest[:16], ", ".join(s.labels)) for s in sides)
     columns = ("letter", "run", "kind", "model", "digest (first 16)", "suites")
     table = Table(columns=columns, rows=rows, caption="The runs that stand side by side")
     lead = "The first run that was asked a suite is what the others are compared with in it."
@@ -298,12 +177,12 @@ def _figure(pair: Pair, level: float) -> Iterator[Figure]:
                             caption="Each value has its own unit, so sizes of two rows do not compare.")  # fmt: skip
 
 
-def _coverage(members: Sequence[Member], suites: Sequence[str], findings: Mapping[str, Sequence[Finding]]) -> Iterator[Coverage]:
+def _coverage(sides: Sequence[Side], suites: Sequence[str], findings: Mapping[str, Sequence[Finding]]) -> Iterator[Coverage]:
     for suite in suites:
-        for member in members:
-            if suite in member.results:
-                own = [one for one in findings[suite] if one.subject == member.name]
-                yield suite_coverage(suite, member.letter, member.results[suite], own)
+        for side in sides:
+            if suite in side.results:
+                own = [one for one in findings[suite] if one.subject == side.name]
+                yield suite_coverage(suite, side.letter, side.results[suite], own)
 
 
 def _limits(pairs: Sequence[Pair]) -> Iterator[str]:

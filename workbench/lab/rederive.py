@@ -20,12 +20,8 @@ from workbench.core.errors import AssayError, MissingData, MissingFile
 from workbench.core.finding import Finding
 from workbench.core.result import Provenance, Result
 from workbench.core.spec import digest_of
-from workbench.data.worlds.town import Town, TownSpec
-from workbench.lab.audit_findings import Described, Gathered, gathered
-from workbench.lab.audit_measures import ATTRIBUTION
-from workbench.lab.audit_report import compose
 from workbench.lab.circumstances import environment
-from workbench.lab.inputs import LEAST_LEAN, SENTENCES, pronoun_items
+from workbench.lab.derivation import Again, AuditAgain, ComparisonAgain, TrendAgain
 from workbench.lab.internals import InternalsResult, InternalsSpec, tested
 from workbench.lab.told import aggregated, told_name
 from workbench.reports.evidence import bundle
@@ -34,6 +30,9 @@ from workbench.reports.evidence.samples import Row
 from workbench.reports.evidence.verify import Check, Content, check
 from workbench.reports.render import html
 
+_AGAIN: Mapping[str, Callable[[Content, Provenance], Again]] = {
+    "audit": AuditAgain, "comparison": ComparisonAgain, "trend": TrendAgain,
+}  # fmt: skip
 RELATIVE = 1e-9
 _ODD = (AssayError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -43,15 +42,15 @@ _SAID = ("because", "card_words", "rederive", "claim", "measure", "subject", "so
 def rederive(content: Content) -> list[Check]:
     """Everything the report says derived again from the samples, as checks. No model is loaded and nothing is fetched."""
     try:
-        subjects = [Described.parse(one, what=bundle.CIRCUMSTANCES) for one in content.circumstances["subjects"]]
         written = content.circumstances["environment"]
         here = Provenance.here(code=str(written["code"]), packages=_packages(written))
+        again = _AGAIN[content.run["kind"]](content, here)
     except (KeyError, TypeError, AssayError) as error:
         return [check("results", [Fault(bundle.CIRCUMSTANCES, f"it does not say what models were asked ({error})")], "")]
     same_code = environment(Provenance.here())["source"] == written.get("source")
     checks = _guarded("results", "results", lambda: _results(content))
-    checks += _guarded("spans", bundle.CIRCUMSTANCES, lambda: [_spans(content, subjects)])
-    return checks + _guarded("findings", bundle.FINDINGS, lambda: _drawn_again(content, subjects, same_code, here, written))
+    checks += _guarded("subjects", bundle.CIRCUMSTANCES, again.checks)
+    return checks + _guarded("findings", bundle.FINDINGS, lambda: _drawn_again(content, again, same_code, written))
 
 
 def _guarded(name: str, where: str, make: Callable[[], list[Check]]) -> list[Check]:
@@ -63,27 +62,19 @@ def _guarded(name: str, where: str, make: Callable[[], list[Check]]) -> list[Che
         return [check(name, [Fault(where, f"nothing can be derived from what is there ({words or type(error).__name__})")], "")]
 
 
-def _drawn_again(
-    content: Content, subjects: Sequence[Described], same_code: bool, here: Provenance, written: Mapping[str, Any]
-) -> list[Check]:
-    left_out = [(one.what, one.why) for one in content.report.left_out]
-    found = gathered(content.plan, subjects, content.results, content.cards, left_out, lambda label: _records(content, label))
-    checks = [_findings(content, found.findings, same_code)]
+def _drawn_again(content: Content, again: Again, same_code: bool, written: Mapping[str, Any]) -> list[Check]:
+    checks = [_findings(content, again.findings(), same_code)]
     if not same_code:
         words = (
             f"another version of this program wrote it (source {str(written.get('source'))[:12]}…), so words and layout are not compared"
         )
         return [*checks, Check("report", "not checked", words)]
-    return [*checks, *_guarded("report", bundle.REPORT, lambda: [_report(content, subjects, found, here, written)])]
+    return [*checks, *_guarded("report", bundle.REPORT, lambda: [_report(content, again, written)])]
 
 
 def _packages(written: Mapping[str, Any]) -> dict[str, str]:
     known = Provenance.here().packages
     return {name: str(written["packages"][name]) for name in known}
-
-
-def _records(content: Content, label: str) -> list[Mapping[str, Any]]:
-    return [row.record for row in content.samples.get(label, [])]
 
 
 # --- samples to results ---------------------------------------------------------------------------------------
@@ -158,26 +149,6 @@ def _strangers(label: str, result: Result, rows: Sequence[Row]) -> Iterator[Faul
         seen.add(sample)
 
 
-def _spans(content: Content, subjects: Sequence[Described]) -> Check:
-    """Where attributions were asked: that the tokens called the occupation are the occupation's."""
-    faults: list[Fault] = []
-    for subject in subjects:
-        results = [(label, r) for label, r in content.results.items() if r.kind == ATTRIBUTION and label.endswith(f".{subject.part}")]
-        if subject.world is None or not results:
-            continue
-        items = pronoun_items(Town(TownSpec.parse(subject.world)), count=SENTENCES, least_lean=LEAST_LEAN)
-        pieces: Any = results[0][1].values.token.values
-        where = f"{bundle.CIRCUMSTANCES}, spans of the {subject.part} model"
-        if len(items) != len(subject.spans) or len(pieces) != len(items):
-            faults.append(Fault(where, f"there are {len(subject.spans)} for {len(items)} sentences"))
-            continue
-        for number, (item, (start, stop)) in enumerate(zip(items, subject.spans, strict=True)):
-            said = "".join(str(piece) for piece in pieces[number][start:stop])
-            if item.occupation not in said.replace("Ġ", " ").replace("▁", " "):
-                faults.append(Fault(where, f"sentence {number}: its tokens are {said!r}, not the occupation {item.occupation!r}"))
-    return check("spans", faults, "the tokens said to be the occupation are")
-
-
 # --- results to findings to report ------------------------------------------------------------------------------
 
 
@@ -202,11 +173,11 @@ def _without_words(value: Any) -> Any:
     return [_without_words(item) for item in value] if isinstance(value, list) else value
 
 
-def _report(content: Content, subjects: Sequence[Described], found: Gathered, here: Provenance, written: Mapping[str, Any]) -> Check:
+def _report(content: Content, derived: Again, written: Mapping[str, Any]) -> Check:
     """The whole report composed again, and its page rendered again from it."""
     faults: list[Fault] = []
     said: Any = content.report
-    again = compose(content.plan, subjects, found, date=said.date, here=here)
+    again = derived.report()
     mine = environment(Provenance.here())["packages"]
     drawn_alike = all(mine.get(name) == written["packages"].get(name) for name in ("altair", "vl-convert-python"))
     a, b = (one.model_dump(mode="json") for one in (said, again))

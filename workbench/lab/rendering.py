@@ -24,7 +24,10 @@ def write_forms(report: Report, wanted: Mapping[str, str | Path], *, language: s
         if name not in FORMS:
             raise UnknownName("form of a report", name, FORMS)
     if report.kind != "audit" and (own := sorted({"card", "bom"} & set(wanted))):
-        raise UsageError(f"The form '{own[0]}' is about one model, and a {report.kind} report is about several. Write it of an audit.")
+        raise UsageError(
+            f"The form '{own[0]}' is about one model, and a {report.kind} report is about several. Write it of an audit: "
+            f"`workbench report RUN --{own[0]} FILE`."
+        )
     if language not in languages():
         raise UnknownName("language", language, languages())
     made = {name: FORMS[name](report, language=language) for name in wanted}

@@ -7,28 +7,32 @@ can be followed; the changes of single values are those of ``workbench compare``
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import Field
 
 from evals import SUITES
 from workbench.core.charts.lines import forest
 from workbench.core.errors import BadValue, UsageError
 from workbench.core.finding import Finding
 from workbench.core.protocol import Progress, silent
-from workbench.core.result import Result
+from workbench.core.result import Provenance, Result
+from workbench.core.spec import Spec
 from workbench.lab.audit import Audit, write_pages
-from workbench.lab.compare import Comparison, compared, means
+from workbench.lab.circumstances import CIRCUMSTANCES, circumstances
+from workbench.lab.compare import Comparison, Kept, kept, means, side_by_side
 from workbench.lab.comparison_report import made_by
 from workbench.lab.record import recorded
 from workbench.lab.refs import checkpoint_of, world_of
 from workbench.lab.report_parts import suite_coverage
 from workbench.lab.run import evaluate
 from workbench.lab.settings import by_name
+from workbench.reports.evidence.plans import TrendPlan
 from workbench.reports.parts import Identity
 from workbench.reports.report import Figure, LeftOut, Origin, Report, Section, Table
 from workbench.store.records import RunRecord
@@ -40,17 +44,44 @@ MOST_DRAWN = 8
 """Measures of a suite that are drawn; all of them are in its table."""
 
 
+class Checkpoint(Spec):
+    """One checkpoint in words. ``part`` is its step as a name, ``run`` the run that asked it ``suites``, and ``of`` what was trained."""
+
+    part: str
+    ref: str
+    model_digest: str
+    run: str
+    step: int
+    of: str
+    suites: tuple[str, ...] = Field(min_length=1)
+
+
 @dataclass(frozen=True)
 class Moment:
-    """One checkpoint, and what was found of it: the run that asked it, and a result for each suite."""
+    """One checkpoint, and what was found of it: a result for each suite."""
 
-    step: int
-    run: str
+    checkpoint: Checkpoint
     results: Mapping[str, Result]
+
+    @property
+    def step(self) -> int:
+        return self.checkpoint.step
+
+    @property
+    def run(self) -> str:
+        return self.checkpoint.run
+
+    @property
+    def digest(self) -> str:
+        return next(iter(self.results.values())).provenance.model_digest
 
     @property
     def name(self) -> str:
         return f"step {self.step:,}"
+
+
+Keep = Callable[[Moment, str], Kept]
+"""What the run that asked a checkpoint keeps of a suite."""
 
 
 def trend_of(
@@ -75,11 +106,12 @@ def trend_of(
         _asked(store, record, step, folder, given, lambda done, total, words, at=number: progress(at, len(folders), words))
         for number, (step, folder) in enumerate(folders.items())
     ]
-    report = compose(store, record, moments, names, level=level, date=date or time.strftime("%Y-%m-%d", time.gmtime()))
     spec = {"training": record.id, "suites": given, "level": level, "asked": [moment.run for moment in moments]}
+    here, today = Provenance.here(), date or time.strftime("%Y-%m-%d", time.gmtime())
+    report = compose(TrendPlan.parse(spec), moments, lambda moment, suite: kept(store, moment.run, suite), date=today, here=here)
     with recorded(store, KIND, spec, f"run:{record.id}", parent=record.id, provenance={}) as run:
         store.put_findings(run, report.all_findings())
-        return write_pages(store, run, report)
+        return write_pages(store, run, report, {CIRCUMSTANCES: circumstances([moment.checkpoint for moment in moments], here)})
 
 
 def checkpoints(store: Store, training: str) -> dict[int, Path]:
@@ -102,7 +134,12 @@ def _asked(
     }
     named: Progress = lambda done, total, words="": progress(done, total, f"{words} at step {step:,}")  # noqa: E731
     done = evaluate(list(fields), str(folder), store=store, progress=named, parent=record.id, **fields)
-    return Moment(step, done.run, done.results)
+    digest = next(iter(done.results.values())).provenance.model_digest
+    words = Checkpoint(
+        part=f"step-{step}", ref=f"run:{record.id}, step {step:,}", model_digest=digest, run=done.run, step=step, of=record.ref,
+        suites=tuple(settings),
+    )  # fmt: skip
+    return Moment(words, done.results)
 
 
 # --- the report -------------------------------------------------------------------------------------------------
@@ -111,38 +148,37 @@ Changes = list[tuple[Moment, Moment, Comparison]] | UsageError
 """Two checkpoints and how their samples differ, for each step that is looked at; or why there is nothing to compare."""
 
 
-def compose(store: Store, record: RunRecord, moments: Sequence[Moment], suites: Sequence[str], *, level: float, date: str) -> Report:
-    """The whole document: the checkpoints, then each suite over them."""
-    ref, last = f"run:{record.id}", moments[-1]
-    changes = {suite: _changes(store, moments, suite, level) for suite in suites}
+def compose(plan: TrendPlan, moments: Sequence[Moment], keep: Keep, *, date: str, here: Provenance) -> Report:
+    """The whole document: the checkpoints, then each suite over them. ``here`` names the code and packages that it is made by."""
+    ref, last, level, suites = f"run:{plan.training}", moments[-1], plan.level, moments[0].checkpoint.suites
+    changes = {suite: _changes(moments, suite, keep, level) for suite in suites}
     left_out = [LeftOut(what=suite, why=str(found)) for suite, found in changes.items() if isinstance(found, UsageError)]
     findings = {suite: _last(suite, moments, level) for suite in suites}
     parts = [_section(suite, moments, changes[suite], findings[suite], level) for suite in suites]
-    ends = [(m, next(iter(m.results.values())).provenance.model_digest) for m in (moments[0], last)]
     return Report(
         kind="trend", title=f"Training {ref} over {len(moments)} checkpoints", subject=ref, date=date,
         summary=tuple(f"{suite} at {m.name}: {m.results[suite].summary()}." for suite in suites for m in (moments[0], last))[:12],
-        sections=(_checkpoints(record, moments), *parts, _method(level)),
+        sections=(_checkpoints(plan, moments), *parts, _method(level)),
         left_out=tuple(left_out),
-        identities=tuple(Identity(part=m.name, name=f"{ref}, {m.name}", sha256=digest) for m, digest in ends),
+        identities=tuple(Identity(part=m.name, name=f"{ref}, {m.name}", sha256=m.digest) for m in (moments[0], last)),
         coverage=tuple(
             suite_coverage(suite, m.name, m.results[suite], SUITES.load(suite).findings(m.results[suite], subject=m.name, level=level))
             for suite in suites for m in moments
         ),
         limits=("Checkpoints of one training are one draw: another seed may take another way to the same end.",),
-        rederive=(" ".join(["workbench trend", record.id, *suites]),),
+        rederive=(" ".join(["workbench trend", plan.training, *suites]),),
         provenance=(
             *(Origin(kind="result", name=f"{s} at {m.name}", value=m.run, sha256=m.results[s].digest()) for s in suites for m in moments),
-            *made_by(),
+            *made_by(here),
         ),
     )  # fmt: skip
 
 
-def _changes(store: Store, moments: Sequence[Moment], suite: str, level: float) -> Changes:
+def _changes(moments: Sequence[Moment], suite: str, keep: Keep, level: float) -> Changes:
     """Each checkpoint against the one before it, then the last against the first; why not, where nothing was scored in two of them."""
     steps = [*pairwise(moments), *([(moments[0], moments[-1])] if len(moments) > 2 else [])]
     try:
-        return [(a, b, compared(store, (a.run, suite), (b.run, suite), level=level)) for a, b in steps]
+        return [(a, b, side_by_side(keep(a, suite), keep(b, suite), level=level)) for a, b in steps]
     except UsageError as error:
         return error
 
@@ -155,10 +191,11 @@ def _last(suite: str, moments: Sequence[Moment], level: float) -> tuple[Finding,
     return tuple(one.model_copy(update={"status": status, "card_words": words}) for one in found)
 
 
-def _checkpoints(record: RunRecord, moments: Sequence[Moment]) -> Section:
-    rows = tuple((m.step, next(iter(m.results.values())).provenance.model_digest[:16], m.run) for m in moments)
+def _checkpoints(plan: TrendPlan, moments: Sequence[Moment]) -> Section:
+    rows = tuple((m.step, m.digest[:16], m.run) for m in moments)
     table = Table(columns=("step", "digest (first 16)", "asked in run"), rows=rows, caption="The checkpoints that were kept and asked")
-    lead = f"Training {record.id} of {record.ref}: every checkpoint is asked the same questions, and each is compared with the one before."
+    of = f"Training {plan.training} of {moments[0].checkpoint.of}"
+    lead = f"{of}: every checkpoint is asked the same questions, and each is compared with the one before."
     return Section(title="The checkpoints", anchor="checkpoints", lead=lead, tables=(table,))
 
 

@@ -9,15 +9,14 @@ from typing import Any
 from workbench.core.errors import BadValue
 from workbench.core.finding import Denominators, Interval
 from workbench.core.stats.unpaired import unpaired_interval
-from workbench.lab.compare import Comparison, Difference, Numbers, numbers_of, records
-from workbench.store.runs import Store
+from workbench.lab.compare import Comparison, Difference, Kept, Numbers, numbers_of
 
 Record = Mapping[str, Any]
 
 
-def unpaired(store: Store, first: tuple[str, str], second: tuple[str, str], *, level: float = 0.95) -> Comparison:
-    """Every number that all scored samples of both runs have, each run given by (run, name). Denominators count both runs together."""
-    a, b = ([r for _, r in sorted(records(store, *one).items())] for one in (first, second))
+def unpaired(first: Kept, second: Kept, *, level: float = 0.95) -> Comparison:
+    """Every number that all scored samples of both runs have. Denominators count both runs together."""
+    a, b = ([r for _, r in sorted(one.records.items())] for one in (first, second))
     reasons: dict[str, int] = {}
     for record in (*a, *b):
         if record["unscored"]:
@@ -26,7 +25,7 @@ def unpaired(store: Store, first: tuple[str, str], second: tuple[str, str], *, l
     asked = Denominators(run=len(a) + len(b), scored=len(kept_a) + len(kept_b), unscored=reasons)
     sides = _Side.of(kept_a), _Side.of(kept_b)
     differences = tuple(_difference(value, *sides, level) for value in _shared(*sides))
-    return Comparison(first[1], first[0], second[0], asked, differences, ())
+    return Comparison(first.name, first.run, second.run, asked, differences, ())
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@
     specs/  results/           spec and result of each suite and instrument on each model (`NAME.PART.json`)
     samples/                   every sample of every suite (Parquet)
     told/                      what a suite's aggregate reads of its data beyond the samples' scores, where it reads anything
+    asked/                     of runs side by side that were not asked the same: what each sample was asked, by digest
     cards/                     the calibration cards that stood to choose from
     findings.json  report.json  report.html
     journal.jsonl              what happened, hash-chained
@@ -24,12 +25,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.core.errors import StoreError
-from workbench.core.finding import Card, Finding, Plan
+from workbench.core.finding import Card, Finding
 from workbench.core.result import Result
 from workbench.core.spec import canonical_json, digest_of
 from workbench.reports.evidence import journal, statement
 from workbench.reports.evidence.container import pack
 from workbench.reports.evidence.keys import PrivateKey
+from workbench.reports.evidence.plans import AnyPlan
 from workbench.reports.evidence.samples import WRITER, Row, to_parquet
 from workbench.reports.report import Report
 
@@ -49,11 +51,13 @@ data.json names by digest.
 
 @dataclass(frozen=True)
 class Evidence:
-    """The content of a bundle. ``results`` and ``samples`` by ``NAME.PART``; ``circumstances`` as kept beside the report; ``events`` what
-    the run noted, in order; ``page`` the report as HTML; ``told`` what aggregating reads of the data, by its name in ``lab.told``."""
+    """The content of a bundle. ``results`` and ``samples`` by ``NAME.PART``, where a part is a model of an audit, the letter of a run or a
+    step of a training; ``circumstances`` as kept beside the report; ``events`` what the run noted, in order; ``page`` the report as HTML;
+    ``told`` what aggregating reads of the data, by its name in ``lab.told``; ``asked`` the digest of what each sample was asked, in their
+    order, where the runs of a comparison were not asked the same."""
 
     run: Mapping[str, Any]
-    plan: Plan
+    plan: AnyPlan
     circumstances: str
     data: Mapping[str, Any]
     results: Mapping[str, Result]
@@ -65,6 +69,7 @@ class Evidence:
     page: str
     models: Mapping[str, str]
     told: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    asked: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def entries_of(evidence: Evidence) -> dict[str, bytes]:
@@ -84,6 +89,7 @@ def entries_of(evidence: Evidence) -> dict[str, bytes]:
         texts[f"results/{label}.json"] = result.to_json()
         texts[f"specs/{label}.json"] = canonical_json(dict(result.spec))
     texts |= {f"told/{name}.json": canonical_json(dict(told)) for name, told in evidence.told.items()}
+    texts |= {f"asked/{label}.json": canonical_json(list(asked)) for label, asked in evidence.asked.items()}
     texts |= {card_name(number, card): card.canonical() for number, card in enumerate(evidence.cards)}
     packed = {f"samples/{label}.parquet": to_parquet(rows) for label, rows in evidence.samples.items()}
     return {name: text.encode() for name, text in texts.items()} | packed
@@ -118,7 +124,7 @@ def derived_lines(
     return out
 
 
-def predicate_of(entries: Mapping[str, bytes], run: Mapping[str, Any], plan: Plan, report: Report) -> dict[str, Any]:
+def predicate_of(entries: Mapping[str, bytes], run: Mapping[str, Any], plan: AnyPlan, report: Report) -> dict[str, Any]:
     """What the statement says of the bundle, in numbers that a reader of the statement alone can use."""
     tally = {str(verdict): count for verdict, count in report.tally().items()}
     return {

@@ -15,12 +15,13 @@ from typing import Any, Literal, TypeVar
 import pydantic
 
 from workbench.core.errors import EXIT_GATE_FAILED, EXIT_INCONCLUSIVE, EXIT_OK, AssayError, MissingExtra
-from workbench.core.finding import Card, Finding, Plan
+from workbench.core.finding import Card, Finding
 from workbench.core.result import Result
 from workbench.core.spec import canonical_json
 from workbench.reports.evidence import bundle, journal, statement
 from workbench.reports.evidence.container import Fault, unpack
 from workbench.reports.evidence.keys import PublicKey
+from workbench.reports.evidence.plans import PLANS, AnyPlan
 from workbench.reports.evidence.samples import WRITER, Row, from_parquet, to_parquet
 from workbench.reports.report import Report
 
@@ -90,6 +91,7 @@ class Content:
     results: dict[str, Result] = field(default_factory=dict)
     samples: dict[str, list[Row]] = field(default_factory=dict)
     told: dict[str, dict[str, Any]] = field(default_factory=dict)
+    asked: dict[str, list[str]] = field(default_factory=dict)
     cards: list[Card] = field(default_factory=list)
     findings: tuple[Finding, ...] = ()
     report: Any = None
@@ -185,7 +187,7 @@ def _read(entries: Mapping[str, bytes]) -> tuple[Content, list[Fault]]:
 
     content = Content(entries)
     content.run = read(bundle.RUN, _mapping, {})
-    content.plan = read(bundle.PLAN, lambda text: Plan.parse(json.loads(text)), None)
+    content.plan = read(bundle.PLAN, lambda text: _plan(content.run, text), None)
     content.circumstances = read(bundle.CIRCUMSTANCES, _mapping, {})
     content.data = read(bundle.DATA, _mapping, {})
     content.findings = read(bundle.FINDINGS, lambda text: tuple(Finding.parse(one) for one in json.loads(text)), ())
@@ -199,6 +201,8 @@ def _read(entries: Mapping[str, bytes]) -> tuple[Content, list[Fault]]:
             content.cards.append(card)
         elif folder == "told" and (told := read(name, _mapping, None)) is not None:
             content.told[file.removesuffix(".json")] = told
+        elif folder == "asked" and (asked := read(name, _digests, None)) is not None:
+            content.asked[file.removesuffix(".json")] = asked
         elif folder == "samples":
             try:
                 content.samples[file.removesuffix(".parquet")] = from_parquet(entries[name], name)
@@ -211,6 +215,20 @@ def _mapping(text: str) -> dict[str, Any]:
     found = json.loads(text)
     if not isinstance(found, dict):
         raise TypeError("no JSON object")
+    return found
+
+
+def _plan(run: Mapping[str, Any], text: str) -> AnyPlan:
+    kind = str(run.get("kind"))
+    if kind not in PLANS:
+        raise ValueError(f"it is of a run of kind '{kind}', and a bundle is of one of {', '.join(PLANS)}")
+    return PLANS[kind].parse(json.loads(text), what=bundle.PLAN)
+
+
+def _digests(text: str) -> list[str]:
+    found = json.loads(text)
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise TypeError("no list of digests")
     return found
 
 
@@ -284,6 +302,11 @@ def _agreement(content: Content) -> Iterator[Fault]:
             yield Fault(f"specs/{label}.json", "there is no result of it")
         elif entries.get(f"specs/{label}.json") != canonical_json(dict(content.results[label].spec)).encode():
             yield Fault(f"specs/{label}.json", "it is not the spec of its result")
+    if content.run.get("kind") != content.report.kind:
+        yield Fault(bundle.RUN, f"it is of kind {content.run.get('kind')!r}, and the report is one of kind '{content.report.kind}'")
+    for label in sorted(content.asked):
+        if len(content.asked[label]) != len(content.samples.get(label, ())):
+            yield Fault(f"asked/{label}.json", "it has not one entry for each sample")
     for number, card in enumerate(content.cards):
         if bundle.card_name(number, card) not in entries:
             yield Fault(f"cards of {card.of}", "its name is not that of its content")
