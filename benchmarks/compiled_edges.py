@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +46,23 @@ def told(logits: Tensor) -> Tensor:
     return (logits.double() * torch.linspace(1.0, 2.0, logits.shape[-1], dtype=torch.float64)).sum(-1)
 
 
-def effects(model: Compiled, replacement: str, method: Method) -> Edges:
-    """The largest effect of each edge between components, over examples and positions after BOS."""
+def questions(model: Compiled, replacement: str) -> Iterator[tuple[int, Inputs]]:
+    """Each position after BOS that can be asked about, with the examples that reach it."""
     ids, lengths = examples(model)
-    fields: dict[str, Any] = {"replacement": replacement, "method": method, "confirm": 0, "max_cells": 10**9}
-    out: Edges = {}
     for position in range(1, int(lengths.max())):
         longer = lengths > position
         if replacement == "resample" and int((lengths == lengths.max()).sum()) == 1:
             longer &= lengths < lengths.max()  # no other row is as long
         if int(longer.sum()) < 2:  # no mean, and no other row
             continue
-        given = Inputs(ids[longer], lengths[longer], targets=torch.zeros(int(longer.sum())).long())
+        yield position, Inputs(ids[longer], lengths[longer], targets=torch.zeros(int(longer.sum())).long())
+
+
+def effects(model: Compiled, replacement: str, method: Method) -> Edges:
+    """The largest effect of each edge between components, over examples and positions after BOS."""
+    fields: dict[str, Any] = {"replacement": replacement, "method": method, "confirm": 0, "max_cells": 10**9}
+    out: Edges = {}
+    for position, given in questions(model, replacement):
         v: Any = attributed(model, given, EdgeAttributionPatchingSpec.parse({**fields, "position": position}), metric=told).values
         for writer, reader, size in zip(v.writer.values, v.reader.values, np.abs(v.effect.values).max(1), strict=True):
             if reader != "logits":  # the truth is of edges between components
