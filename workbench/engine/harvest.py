@@ -2,19 +2,21 @@
 
 One shard holds a fixed range of items, and nothing outside that range decides its bytes: an interrupted harvest goes on where it
 stopped and ends in the same files, and several processes may make different shards of one folder. Within a shard items of like
-length share a pass; rows are kept in the order of items and positions, and padding is not kept. A shard is hashed and written while the
-next one is made, so two of them are in memory.
+length share a pass; rows are kept in the order of items and positions, and padding is not kept. A shard is put in order, hashed and
+written while the next one is made, so two of them are in memory: always the same two blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -40,6 +42,7 @@ from workbench.engine.harvest_files import (
     receipts,
     rows_of,
 )
+from workbench.engine.harvest_rows import Ordered, Pile
 
 
 class HarvestSpec(Spec):
@@ -68,6 +71,7 @@ def harvest(
     head = _head(model, corpus, sites, spec)
     done = _begun(folder, head)
     writing: tuple[Future[None], int] | None = None
+    piles: list[Piles] = [{}, {}]  # one is filled while the other is written
     with ThreadPoolExecutor(1) as pool:  # whatever ends the loop, a shard that is made is written
         for shard in range(head["shards"]):
             start = shard * spec.items_a_shard
@@ -75,7 +79,7 @@ def harvest(
             there = shard in done and file_of(folder, shard).exists()
             if not there and shard % part[1] != part[0]:
                 continue
-            made = None if there else _shard(model, corpus, range(start, stop), sites, spec)
+            made = None if there else _shard(model, corpus, range(start, stop), sites, spec, piles[0])
             _finished(writing, len(corpus), progress)
             writing = None
             if made is None:
@@ -83,6 +87,7 @@ def harvest(
                 progress(stop, len(corpus), "items")
             else:
                 writing = pool.submit(_write, folder, (shard, start, stop), made, mark_of(head)), stop
+                piles.reverse()
         _finished(writing, len(corpus), progress)
     return folder
 
@@ -150,7 +155,9 @@ def _begun(folder: Path, head: dict[str, Any]) -> dict[int, Receipt]:
 
 # --- one shard ------------------------------------------------------------------------------------------------
 
-Made = tuple[dict[str, int], dict[str, Kept], dict[str, Tensor], int]
+Piles = dict[str, Pile]
+"""By site, and by the columns of each kind of rows."""
+Made = tuple[dict[str, int], dict[str, Kept], dict[str, Ordered], int]
 """The number of rows by kind, how each site is kept, the tensors, and how many items were cut."""
 
 
@@ -167,37 +174,46 @@ def _passes(lengths: Sequence[int], items: range, tokens: int) -> Iterator[list[
         yield batch
 
 
-def _shard(model: HookedModel, corpus: Corpus, items: range, sites: Sequence[Site], spec: HarvestSpec) -> Made:
-    pieces: dict[str, list[Tensor]] = {}
+def _shard(model: HookedModel, corpus: Corpus, items: range, sites: Sequence[Site], spec: HarvestSpec, piles: Piles) -> Made:
+    """Run the items; what is made lies in ``piles``."""
     device = next((weight.device for weight in getattr(model, "parameters", tuple)()), torch.device("cpu"))
-    cut = 0
-    for numbers in _passes(corpus.lengths(items), items, spec.tokens_a_pass):
+    cut, lengths = 0, corpus.lengths(items)
+    expected = sum(lengths)
+    for pile in piles.values():
+        pile.clear(expected)
+    for numbers in _passes(lengths, items, spec.tokens_a_pass):
         chosen = [items[number] for number in numbers]
         given = corpus.given(chosen)
         cut += given.cut
         batch = given.batch.to(device) if hasattr(given.batch, "to") else given.batch
         trace = model.run(batch, capture=sites, logits="all" if any(site.tensor == "hook_logits" for site in sites) else None)
-        places: dict[str, tuple[Tensor, dict[str, Tensor]]] = {}
+        places: dict[str, Places] = {}
         for site in sites:
             value, rows = trace[site].detach(), rows_of(site)
             if rows not in places:
                 places[rows] = _places(rows, site, given, chosen, value)
-                for name, column in places[rows][1].items():
-                    pieces.setdefault(f"{rows}/{name}", []).append(column)
-            pieces.setdefault(site.name, []).append(_rows(value, rows, places[rows], site, spec.dtype))
+                for name, column in places[rows].columns.items():
+                    piles.setdefault(f"{rows}/{name}", Pile(expected)).room(len(column), (), column.dtype).copy_(column)
+            whole = value if rows == ITEM else value.flatten(0, 1)
+            _keep(whole, places[rows], site, spec.dtype, piles.setdefault(site.name, Pile(expected)))
         del trace
-    return *_in_order(pieces, sites), cut
+    return *_in_order(piles, sites), cut
 
 
-def _places(rows: str, site: Site, given: Given, chosen: Sequence[int], value: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Which of ``value``'s first axes are kept, and the item, position and id of each row."""
+@dataclass(frozen=True)
+class Places:
+    """Which rows of a pass are kept (None: all), and the item, position and id of each."""
+
+    kept: Int[Tensor, " row"] | None
+    columns: Mapping[str, Int[Tensor, " row"]]
+
+
+def _places(rows: str, site: Site, given: Given, chosen: Sequence[int], value: Tensor) -> Places:
+    """Of the first axes of ``value``."""
     numbers = torch.tensor(chosen)
     if rows == ITEM:
-        return torch.ones(len(numbers), dtype=torch.bool), {
-            "item": numbers,
-            "pos": torch.full_like(numbers, -1),
-            "id": torch.full_like(numbers, -1),
-        }
+        nowhere = torch.full_like(numbers, -1)
+        return Places(None, {"item": numbers, "pos": nowhere, "id": nowhere})
     shape = tuple(value.shape[:2])
     real = given.real.get(site.stack, torch.ones(shape, dtype=torch.bool)).cpu()
     if tuple(real.shape) != shape:
@@ -205,52 +221,40 @@ def _places(rows: str, site: Site, given: Given, chosen: Sequence[int], value: T
     ids = given.ids.get(site.stack)
     row, pos = real.nonzero(as_tuple=True)
     same = ids is not None and tuple(ids.shape) == shape
-    return real, {"item": numbers[row], "pos": pos, "id": ids.cpu()[real].long() if ids is not None and same else torch.full_like(pos, -1)}
+    columns = {"item": numbers[row], "pos": pos, "id": ids.cpu()[real].long() if ids is not None and same else torch.full_like(pos, -1)}
+    return Places(None if len(row) == real.numel() else row * shape[1] + pos, columns)
 
 
-def _rows(value: Tensor, rows: str, places: tuple[Tensor, dict[str, Tensor]], site: Site, dtype: str) -> Tensor:
-    """The kept rows, as they are stored. Raises BadValue where one is not finite."""
-    real, columns = places
-    whole = value if rows == ITEM else value.flatten(0, 1)
-    taken = whole if len(columns["item"]) == len(whole) else whole.index_select(0, real.flatten().nonzero()[:, 0].to(value.device))
-    if dtype:
-        taken = taken.to(getattr(torch, dtype))
-    # One pass without a copy says that all is well; only a sum that is not finite is looked into.
-    if not bool(torch.isfinite(taken.sum(dtype=torch.float64))) and not bool(torch.isfinite(taken).all()):
-        wrong = int((~torch.isfinite(taken).flatten(1).all(1)).nonzero()[0])
-        item, pos = int(columns["item"][wrong]), int(columns["pos"][wrong])
-        why = "The weights are broken." if not bool(torch.isfinite(value).all()) else f"It does not fit {dtype}: store it as float32."
+def _keep(whole: Float[Tensor, "place ..."], places: Places, site: Site, dtype: str, pile: Pile) -> None:
+    """Put the kept rows on the pile, as they are stored. Raises BadValue where one is not finite."""
+    room = pile.room(len(places.columns["item"]), tuple(whole.shape[1:]), getattr(torch, dtype) if dtype else whole.dtype)
+    if places.kept is None:
+        room.copy_(whole)
+    elif whole.device.type == "cpu" and room.dtype == whole.dtype:
+        torch.index_select(whole, 0, places.kept, out=room)
+    else:
+        room.copy_(whole.index_select(0, places.kept.to(whole.device)))
+    # NaN passes through the least and the largest, so only where one of them is not finite is looked into.
+    if room.numel() and not all(bool(torch.isfinite(end)) for end in room.aminmax()):
+        wrong = int((~torch.isfinite(room).view(len(room), -1).all(1)).nonzero()[0])
+        item, pos = int(places.columns["item"][wrong]), int(places.columns["pos"][wrong])
+        why = "The weights are broken." if not bool(torch.isfinite(whole).all()) else f"It does not fit {dtype}: store it as float32."
         where = f"item {item}" + ("" if pos < 0 else f", position {pos}")
         raise BadValue(f"the activation at '{site.name}' of {where}", "NaN or infinity", "finite numbers", do=why)
-    return taken.cpu()
 
 
-def _in_order(pieces: dict[str, list[Tensor]], sites: Sequence[Site]) -> tuple[dict[str, int], dict[str, Kept], dict[str, Tensor]]:
-    """One tensor a site and column, rows by item and position."""
+def _in_order(piles: Piles, sites: Sequence[Site]) -> tuple[dict[str, int], dict[str, Kept], dict[str, Ordered]]:
+    """One tensor a site and column, with the order of its rows: by item and position."""
     rows, kept, tensors, orders = {}, {}, {}, {}
     for name in dict.fromkeys(rows_of(site) for site in sites):
-        item = torch.cat(pieces[f"{name}/item"])
+        item = piles[f"{name}/item"].rows()
         rows[name] = len(item)
-        sorted_already = bool((item[1:] >= item[:-1]).all())
-        orders[name] = None if sorted_already else torch.argsort(item, stable=True)
+        orders[name] = None if bool((item[1:] >= item[:-1]).all()) else torch.argsort(item, stable=True)
         for column in COLUMNS:
-            tensors[f"{name}/{column}"] = _placed(pieces.pop(f"{name}/{column}"), orders[name])
+            tensors[f"{name}/{column}"] = Ordered(piles[f"{name}/{column}"].rows(), orders[name])
     for site in sites:
-        name = rows_of(site)
-        tensors[site.name] = _placed(pieces.pop(site.name), orders[name])
-        value, axes = tensors[site.name], site.axes[1 if name == ITEM else 2 :]
+        name, value = rows_of(site), piles[site.name].rows()
+        tensors[site.name] = Ordered(value, orders[name])
+        axes = site.axes[1 if name == ITEM else 2 :]
         kept[site.name] = Kept(name, axes, tuple(value.shape[1:]), str(value.dtype).removeprefix("torch."))
     return rows, kept, tensors
-
-
-def _placed(parts: list[Tensor], order: Tensor | None) -> Tensor:
-    """The parts one after another, or each row of them straight to its place."""
-    if order is None:
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order))
-    whole, at = parts[0].new_empty((len(order), *parts[0].shape[1:])), 0
-    for part in parts:
-        whole.index_copy_(0, place[at : at + len(part)], part)
-        at += len(part)
-    return whole

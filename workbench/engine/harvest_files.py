@@ -11,6 +11,7 @@ the rows ``item``. A receipt is written after its shard, both under a temporary 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import struct
@@ -20,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from workbench.core.errors import AssayError, BadValue, CorruptFile, MissingFile
 from workbench.core.sites import Site
 from workbench.core.spec import canonical_json, digest_of
+from workbench.engine.harvest_rows import Ordered
 
 FORMAT, HEAD, ITEM = 1, "harvest.json", "item"
 FEATURES = frozenset({"d_model", "d_head", "d_mlp", "d_vocab", "head", "kv_head", "one", "class", "d_joint"})
@@ -86,12 +87,12 @@ def put(place: Path, content: bytes) -> None:
     _whole(place, lambda out: out.write(content))
 
 
-def put_tensors(place: Path, tensors: Mapping[str, Tensor]) -> tuple[int, str]:
-    """Write ``tensors`` as safetensors, in their order, hashed as they are written; the number of bytes and their sha256."""
+def put_tensors(place: Path, tensors: Mapping[str, Ordered]) -> tuple[int, str]:
+    """Write ``tensors`` as safetensors, one after another, hashed as they are written; the number of bytes and their sha256."""
     head, at = {}, 0
-    for name, tensor in tensors.items():
-        size = tensor.numel() * tensor.element_size()
-        head[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, at + size]}
+    for name, one in tensors.items():
+        size = one.rows.numel() * one.rows.element_size()
+        head[name] = {"dtype": _NAMES[one.rows.dtype], "shape": list(one.rows.shape), "data_offsets": [at, at + size]}
         at += size
     words = json.dumps(head, separators=(",", ":")).encode()
     words += b" " * (-len(words) % 8)
@@ -99,7 +100,7 @@ def put_tensors(place: Path, tensors: Mapping[str, Tensor]) -> tuple[int, str]:
 
     def write(out: Any) -> None:
         nonlocal written
-        for part in (struct.pack("<Q", len(words)) + words, *(_bytes(tensor) for tensor in tensors.values())):
+        for part in itertools.chain([struct.pack("<Q", len(words)) + words], *(one.pieces() for one in tensors.values())):
             digest.update(part)
             written += len(part)
             out.write(part)
@@ -180,10 +181,6 @@ def read_head(folder: Path) -> dict[str, Any] | None:
 def mark_of(head: Mapping[str, Any]) -> str:
     """What ties a receipt to its harvest: everything that was asked but the model's name."""
     return digest_of({name: value for name, value in head.items() if name != "name"})
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _whole(place: Path, write: Any) -> None:
