@@ -18,7 +18,8 @@ from workbench.store.runs import Store
 SLOW, FULL = pytest.mark.slow, pytest.mark.full
 CASES = [
     *(pytest.param("directions", tool, marks=SLOW) for tool in ("probing", "concept-direction", "logit-lens")),
-    *(pytest.param("directions", tool, marks=FULL) for tool in ("steering", "sparse-dictionary")),
+    *(pytest.param("directions", tool, marks=FULL) for tool in ("steering", "sparse-dictionary", "erasure")),
+    *(pytest.param("directions", tool, marks=FULL) for tool in ("sequence-probe", "contrast-direction")),
     pytest.param("rows", "data-attribution", marks=FULL),
     *(pytest.param("heads", tool, marks=FULL) for tool in HEAD_TOOLS),
     *(pytest.param("places", tool, marks=FULL) for tool in ("integrated-gradients", "attention-pattern")),
@@ -47,6 +48,8 @@ def test_a_tool_reaches_its_floor_in_small(store: Store, name: str, tool: str) -
         # Where nothing is read, steering's share of random directions is anything between 0 and 1.
         assert abs(card.rates["read before its layer, dose 2"] - 0.5) < (0.45 if tool == "steering" else 0.15)
         assert card.rates["false alarms of its own test"] <= 0.25
+        if tool == "erasure":  # few sentences erase what the answer reads, not all that a probe finds
+            assert card.rates["probe with it erased, dose 2"] < 0.85
     elif name == "rows":
         assert card.rates["by overlap, dose 64"] < card.rates["poisoned row above another, dose 64"]
 

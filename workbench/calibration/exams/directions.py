@@ -9,8 +9,8 @@ directions, each taken either way, that move the answer less far to the concept'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,12 @@ import torch
 
 from probes import INSTRUMENTS
 from probes.concept_fit import logistic_weight
+from probes.erasure_result import NOTHING
 from probes.sparse_dictionary import SparseDictionarySpec, trained_alone
 from workbench.calibration.exam import Exam, Grid, Reading
 from workbench.core.protocol import Inputs, silent
 from workbench.core.stats.counts import rank_auc
-from workbench.organisms.planted_direction import NO, YES, DirectionRecipe, Planted, planted_by
+from workbench.organisms.planted_direction import NO, WORDS, YES, DirectionRecipe, Planted, planted_by
 
 BEFORE, AFTER = "blocks.0.hook_resid_post", "blocks.1.hook_resid_post"
 RANDOMS = 20
@@ -40,6 +41,7 @@ class Read:
     after: float
     before: float
     claims: bool
+    extras: Mapping[str, float] = field(default_factory=dict)
 
 
 Reader = Callable[[torch.Tensor, np.ndarray, int], Read]
@@ -47,7 +49,7 @@ Reader = Callable[[torch.Tensor, np.ndarray, int], Read]
 
 
 def _probed(tool: str, model: Any, planted: Planted, seed: int) -> Reader:
-    """The held-out accuracy of probing, or of the difference of means of the concept directions."""
+    """The held-out accuracy of probing, of the attention-pooled probe of sequences, or of the concept directions' difference of means."""
     instrument = INSTRUMENTS.load(tool)
 
     def asked(ids: torch.Tensor, differ: np.ndarray, number: int) -> Read:
@@ -55,6 +57,8 @@ def _probed(tool: str, model: Any, planted: Planted, seed: int) -> Reader:
         found = instrument(model, Inputs(ids, labels=_labels(differ)), instrument.spec.parse(fields), progress=silent).values
         if tool == "probing":
             chosen = found.isel(split=0, labels=0, network=0).sel(task="labels")
+        elif tool == "sequence-probe":
+            chosen = found.isel(labels=0, network=0).sel(reader="attention")
         else:
             chosen = found.isel(labels=0, to_labels=0).sel(way="difference")
         after, before = chosen.sel(site=AFTER), chosen.sel(site=BEFORE)
@@ -106,6 +110,48 @@ def _steered(tool: str, model: Any, planted: Planted, seed: int) -> Reader:
     return asked
 
 
+def _erased(tool: str, model: Any, planted: Planted, seed: int) -> Reader:
+    """How much of the gap between the answers to the two kinds of sentence goes when they are erased at a site, on a scale from 0 (it
+    doubles) over 0.5 (none) to 1 (all): a gap that is smaller than its null counts against the null. It claims where the gap is more than
+    classes dealt anew give, and no more once they are erased."""
+    instrument = INSTRUMENTS.load(tool)
+
+    def asked(ids: torch.Tensor, differ: np.ndarray, number: int) -> Read:
+        fields = {"sites": (BEFORE, AFTER), "quantity": "logit-difference", "randoms": 2, "resamples": 400, "seed": number}
+        answers = (torch.full((len(ids),), answer) for answer in (YES, NO))
+        given = Inputs(ids, labels=_labels(differ), targets=next(answers), foils=next(answers))
+        found = instrument(model, given, instrument.spec.parse(fields), progress=silent).values.sel(who="erased")
+        gap, as_it_is = abs(found.gap), found.sel(erased=NOTHING)
+        whole = max(float(gap.sel(erased=NOTHING)), float(as_it_is.gap_null))
+        gone = {site: np.clip(float(gap.sel(erased=NOTHING) - gap.sel(erased=site)) / whole, -1, 1) for site in (BEFORE, AFTER)}
+        left = found.sel(erased=AFTER)
+        claims = float(as_it_is.gap_p) <= 0.05 < float(left.gap_p)
+        return Read((1 + gone[AFTER]) / 2, (1 + gone[BEFORE]) / 2, claims, {"probe with it erased": float(left.accuracy.sel(site=AFTER))})
+
+    return asked
+
+
+def _contrasted(tool: str, model: Any, planted: Planted, seed: int) -> Reader:
+    """The held-out accuracy of the axis along which pairs of sentences differ most, whose second words are of different classes: of the two
+    sides, one is of the one kind and one of the other."""
+    instrument = INSTRUMENTS.load(tool)
+
+    def asked(ids: torch.Tensor, differ: np.ndarray, number: int) -> Read:
+        draw, other = torch.Generator().manual_seed(number), ids.clone()
+        classes = planted.classes[ids[:, 2] - WORDS]
+        for own in (-1, 1):
+            words = (planted.classes == -own).nonzero()[:, 0]
+            other[classes == own, 2] = words[torch.randint(len(words), (int((classes == own).sum()),), generator=draw)] + WORDS
+        # The consistent search is not scored, so it is left out but for one step.
+        fields = {"sites": (BEFORE, AFTER), "starts": 1, "steps": 1, "resamples": 400, "seed": number}
+        given = Inputs(ids, reference=other, labels=_labels(differ))
+        found = instrument(model, given, instrument.spec.parse(fields), progress=silent).values.sel(way="top")
+        after, before = found.sel(site=AFTER), found.sel(site=BEFORE)
+        return Read(float(after.accuracy), float(before.accuracy), float(after.accuracy_low) > 0.5)
+
+    return asked
+
+
 def _in_features(tool: str, model: Any, planted: Planted, seed: int) -> Reader:
     """A dictionary of each site, trained once a model and without labels. The few of its features that differ most on half of a set are
     put together by a logistic regression there; told is the area under its ROC curve on the other half."""
@@ -131,6 +177,7 @@ def _in_features(tool: str, model: Any, planted: Planted, seed: int) -> Reader:
 
 TOOLS: dict[str, Callable[[str, Any, Planted, int], Reader]] = {
     "probing": _probed, "concept-direction": _probed, "logit-lens": _lens, "steering": _steered, "sparse-dictionary": _in_features,
+    "erasure": _erased, "sequence-probe": _probed, "contrast-direction": _contrasted,
 }  # fmt: skip
 """What makes a tool ready to be asked about one model."""
 
@@ -142,7 +189,7 @@ def read(tool: str, model: Any, made: DirectionRecipe, sets: int, items: int) ->
     for number in range(sets):
         ids, differ = planted.sentences(items, seed=1000 * made.seed + number)
         found = asked(ids, differ.numpy() == 1, number)
-        out.append(Reading(found.after, found.claims, {"read before its layer": found.before}))
+        out.append(Reading(found.after, found.claims, {"read before its layer": found.before, **found.extras}))
     return out
 
 
