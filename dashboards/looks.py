@@ -1,6 +1,6 @@
 """What the two lab pages ask of a model, each answer kept while it is looked at: a head, a layer or a token changed asks nothing twice.
 
-``what`` is a prompt, or the number of a row for models that nobody can type to, or a file of one's own.
+``what`` is a prompt, or the number of a row for models that nobody can type to, or a file or texts of one's own.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from workbench.lab import heads, lens, live, pokes, rows, swaps, uploads, wires
 
 @dataclass(frozen=True)
 class Own:
-    """A file that was given on the page: its content's sha256, and its name."""
+    """What was given on the page: a file by its content's sha256 and its name ('' for none), texts, and the id a decoder begins with."""
 
     digest: str
     name: str
+    texts: tuple[str, ...] = ()
+    begin: int | None = None
 
 
 What = str | int | Own
+Takes = uploads.Takes
 QUALITY = "explanation-quality"
 PATCHING, COMPONENTS = swaps.PATCHING, swaps.COMPONENTS
 
@@ -53,23 +56,28 @@ def rows_of(ref: str, fingerprint: str) -> rows.Rows | None:
     return rows.rows_of(ref, reads.store_if_any())
 
 
-def endings(ref: str) -> tuple[str, ...]:
-    """What files of one's own the model can be given."""
-    return uploads.endings(reads.model(ref))
+def takes(ref: str) -> uploads.Takes | None:
+    """What of one's own the model can be given."""
+    return uploads.takes(reads.model(ref))
+
+
+def words_for(ref: str) -> str:
+    """In what a text is given to the model."""
+    return uploads.words_for(reads.model(ref))
 
 
 def prepared(ref: str) -> str:
-    """How such a file is made into what the model reads."""
+    """How what is given is made into what the model reads."""
     return uploads.prepared(reads.model(ref))
 
 
-def keep(name: str, content: bytes) -> Own:
-    """Keep a file while it is looked at; in memory alone."""
+def keep(name: str, content: bytes, texts: str = "", begin: int | None = None) -> Own:
+    """Keep what was given while it is looked at, a file in memory alone; ``texts`` has one a line."""
     digest = hashlib.sha256(content).hexdigest()
     if content_of(digest, content) != content:  # forgotten meanwhile
         content_of.clear(digest)
         content_of(digest, content)
-    return Own(digest, name)
+    return Own(digest, name, uploads.lines_of(texts), begin)
 
 
 @st.cache_resource(show_spinner=False, max_entries=16)
@@ -85,9 +93,10 @@ def given(ref: str, fingerprint: str, what: What) -> str | Inputs:
     if isinstance(what, str):
         return what
     found = rows_of(ref, fingerprint)
-    assert found is not None, "a row was chosen from those there are"
     if isinstance(what, Own):
-        return uploads.own_inputs(reads.model(ref), found, content_of(what.digest), what.name)
+        own = uploads.Own(content_of(what.digest), what.name, what.texts, what.begin)
+        return uploads.own_inputs(reads.model(ref), own, found)
+    assert found is not None, "a row was chosen from those there are"
     return rows.row_inputs(reads.model(ref), found, what)
 
 
@@ -116,7 +125,7 @@ def stacks(ref: str) -> tuple[heads.Stack, ...]:
     return heads.stacks(reads.model(ref))
 
 
-@st.cache_resource(show_spinner="Reading all heads …", max_entries=6)
+@st.cache_resource(show_spinner="Reading all heads …", max_entries=3)  # of a long text 160 MB each
 def all_heads(ref: str, fingerprint: str, what: What, stack: int) -> heads.HeadViews:
     """Every head of a stack."""
     return heads.head_views(reads.model(ref), given(ref, fingerprint, what), stacks(ref)[stack])

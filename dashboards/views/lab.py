@@ -44,24 +44,51 @@ def which_text() -> str:
 
 
 def which_row(ref: str) -> looks.What | None:
-    """A held-out row, for a model that reads pictures, sounds or pairs; or a picture or a sound of one's own."""
+    """A held-out row, for a model that reads pictures, sounds or pairs; or something of one's own."""
     model = reads.model(ref)
-    rows = looks.rows_of(ref, reads.fingerprint(ref))
-    if rows is None:
+    rows, kinds = looks.rows_of(ref, reads.fingerprint(ref)), looks.takes(ref)
+    if rows is None and kinds is None:
         reasons = [f"it reads {getattr(model, 'reads', 'tokens')}, which nobody types, and its reference names no task with held-out rows"]
         error = Incompatible("the model lab", f"this {model.family} model", reasons)
         st.info(plain(f"{error} Open it as run:ID of the training that made it, or look at an untrained one as family:{model.family}."))
         return None
+    if rows is None:
+        st.caption("This reference names no task with held-out rows, so the model is asked about what you give it.")
+        return own(ref, kinds, needed=True) if kinds is not None else None
     if rows.warning and not st.toggle("Show rows that may offend", key="shown"):
         st.warning(plain(f"These are {rows.words}. {rows.warning}"))
         return None
     left, right = st.columns(2)
     row = int(left.number_input(f"Row: one of {rows.words}", 0, rows.count - 1, 0, key="row", bind="query-params"))
-    if kinds := looks.endings(ref):
-        words = f"Or a file of your own ({', '.join(kinds)}; it stays in this server's memory)"
-        if (given := right.file_uploader(words, type=list(kinds), key="own")) is not None:
-            return looks.keep(given.name, given.getvalue())
-    return row
+    with right:
+        mine = own(ref, kinds, needed=False) if kinds is not None else None
+    return row if mine is None else mine
+
+
+TEXTS = {"source": "Text to read", "caption": "Caption of the picture", "captions": "Captions to choose from, one a line"}
+
+
+def own(ref: str, kinds: looks.Takes, *, needed: bool) -> looks.Own | None:
+    """What somebody gives the model; None until it is whole. What is not ``needed`` is as in the held-out rows."""
+    file, texts, begin = None, "", None
+    if kinds.file:
+        words = f"{'A' if needed else 'Or a'} file of your own ({', '.join(kinds.file)}; it stays in this server's memory)"
+        file = st.file_uploader(words, type=list(kinds.file), key="own")
+    if kinds.texts:
+        rest = "" if needed else "; empty: as in the held-out rows"
+        texts = written(st, f"{TEXTS[kinds.texts]} ({looks.words_for(ref)}{rest})", "", kinds.texts)
+    if kinds.begins and needed:
+        words = "Id of the token that its decoder begins with (its publisher's decoder_start_token_id)"
+        begin = st.number_input(words, 0, reads.vocabulary(reads.model(ref)) - 1, None, key="begin", bind="query-params")
+    lacking = (["a file"] if kinds.file and file is None else []) + (["a text"] if kinds.texts and not texts.strip() else [])
+    if needed and kinds.begins and begin is None:
+        lacking.append("the token it begins with")
+    if needed and lacking:
+        st.info(f"To look at this model, give it {' and '.join(lacking)}.")
+        return None
+    if file is None and (kinds.file or not texts.strip()):
+        return None
+    return looks.keep(file.name if file is not None else "", file.getvalue() if file is not None else b"", texts, begin)
 
 
 def show_input(ref: str, what: looks.What) -> None:
@@ -72,12 +99,13 @@ def show_input(ref: str, what: looks.What) -> None:
         height = min(38 + 35 * len(tokens.ids), 320)
         st.dataframe(tokens.frame(), hide_index=True, height=height, alt="The prompt's tokens with their ids")
         return
-    own = isinstance(what, looks.Own)
-    st.header("Your file" if own else "Row")
+    mine = isinstance(what, looks.Own)
+    st.header("Yours" if mine else "Row")
     model = reads.model(ref)
-    about = f"{what.name}, as this {model.family} model reads it" if isinstance(what, looks.Own) else f"Row {what} of {model.family}"
+    named = (what.name or "Your text") if isinstance(what, looks.Own) else ""
+    about = f"{named}, as this {model.family} model reads it" if mine else f"Row {what} of {model.family}"
     st.markdown(plain(f"{about}: what the model is asked about it is its own answer, so every look below explains that."))
-    if own:
+    if mine:
         st.caption(plain(looks.prepared(ref)))
     st.caption("A picture or a spectrogram is shown under what its parts are worth, below.")
 

@@ -10,6 +10,7 @@ import pytest
 from tests.dashboards.conftest import Home
 from tests.dashboards.pages import opened, settled, texts, unlabelled
 from tests.lab.test_uploads import DRAW, png
+from workbench.families.seq2seq import Seq2Seq
 from workbench.families.vit import ViT, ViTConfig
 from workbench.lab import jobs, own
 from workbench.lab.refs import checkpoint_of
@@ -76,3 +77,23 @@ def test_a_picture_of_ones_own_in_the_lab(home: Home) -> None:
     assert not page.error
     page.file_uploader(key="own").set_value(("mine.png", b"<svg/>", "image/png")).run()
     assert "a whole PNG or JPEG picture" in "".join(one.value for one in settled(page).error).replace("\\", "")
+
+
+@pytest.mark.full
+def test_what_no_task_made_is_asked_about_what_it_is_given(home: Home) -> None:
+    model = ViT(ViTConfig(height=8, width=8, channels=3, patch=2, n_layers=1, d_model=16, n_heads=2)).eval()
+    write(home.folder / "imported" / "vit", model)
+    page = opened("lab.py", model=str(home.folder / "imported" / "vit"), look="Attention")
+    assert "give it a file" in page.info[0].value
+    content = png(DRAW.integers(0, 256, (40, 30, 3), dtype="uint8"))
+    page.file_uploader(key="own").set_value(("mine.png", content, "image/png")).run()
+    assert "mine.png, as this vit model reads it" in texts(settled(page)).replace("\\", "")
+    assert not page.error
+    write(home.folder / "imported" / "seq2seq", Seq2Seq.tiny()[0])
+    page = opened("lab.py", model=str(home.folder / "imported" / "seq2seq"), look="Attention", source="3 4 5")
+    assert "give it the token it begins with" in page.info[0].value
+    page = opened("lab.py", model=str(home.folder / "imported" / "seq2seq"), look="Attention", source="3 4 99", begin="2")
+    assert "from 0 to 22" in page.error[0].value.replace("\\", "")
+    page = opened("lab.py", model=str(home.folder / "imported" / "seq2seq"), look="Attention", source="3 4 5", begin="2")
+    assert "Your text, as this seq2seq model reads it" in texts(page).replace("\\", "")
+    assert not page.error

@@ -6,17 +6,26 @@ import io
 import struct
 import wave
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from workbench.core.batch import PairBatch, SequenceBatch
 from workbench.core.errors import AssayError, BadValue, CorruptFile, Incompatible
 from workbench.data.audio import MelSpec, log_mel
+from workbench.data.text import BPETokenizer
+from workbench.families.clip import CLIP, CLIPConfig
+from workbench.families.dalle import Dalle
+from workbench.families.imagen import Imagen
+from workbench.families.seq2seq import Seq2Seq
 from workbench.families.vit import ViT, ViTConfig
+from workbench.families.whisper import Whisper
 from workbench.lab import rows, uploads
 from workbench.lab.refs import load
+from workbench.lab.uploads import Own
 
 DRAW = np.random.default_rng(0)
 
@@ -89,34 +98,107 @@ def test_a_recording_is_the_frames_that_the_model_reads() -> None:
         uploads.frames(b"ID3 an mp3", "a.wav", mel, 20)
 
 
-def test_a_model_answers_about_it_as_about_a_row() -> None:
-    drawn = rows.rows_of("family:vit")
-    assert drawn is not None
-    assert uploads.endings(load("family:vit")) == (), "no file has its two channels"
+def test_a_model_answers_about_it_without_any_rows() -> None:
+    assert uploads.takes(load("family:vit")) is None, "no file has its two channels"
     model = ViT(ViTConfig(height=8, width=12, patch=4, n_layers=1, d_model=16, n_heads=2)).eval()
-    assert uploads.endings(model) == uploads.PICTURES
+    assert uploads.takes(model) == uploads.Takes(uploads.PICTURES)
     c = model.config
     content = png(DRAW.integers(0, 256, (c.height, c.width, 3), dtype=np.uint8))
-    asked = uploads.own_inputs(model, drawn, content, "mine.png")
+    asked = uploads.own_inputs(model, Own(content, "mine.png"))
     logits = model.run(uploads.pixels(content, "mine.png", c.height, c.width, c.channels)).logits
     assert logits is not None
     assert asked.targets is not None
     assert torch.equal(asked.targets, logits.argmax(-1))
     for size in (b"", b"\x89PNG" + b"\0" * uploads.MOST_BYTES):
         with pytest.raises(BadValue, match="the size of the file"):
-            uploads.own_inputs(model, drawn, size, "mine.png")
+            uploads.own_inputs(model, Own(size, "mine.png"))
 
 
-@pytest.mark.slow
-def test_a_listener_hears_it_and_others_say_why_not() -> None:
-    model, drawn = load("family:whisper"), rows.rows_of("family:whisper")
-    assert drawn is not None
-    mel = uploads.mel_of(model.config.n_mels)
-    samples = DRAW.uniform(-0.5, 0.5, 2 * mel.window).astype(np.float32)
-    asked = uploads.own_inputs(model, drawn, wav(samples, mel.rate), "mine.wav")
-    assert asked.batch.source.shape[:2] == (1, model.config.n_mels)
+TOKENIZER = BPETokenizer.train(["a red square on the left of a blue circle"] * 8, 280)
+PICTURE = png(noise(12, 16))
+
+
+def in_colour(family: type[Any], **fields: Any) -> Any:
+    """The tiny model of a family, with pictures of three channels."""
+    model, _ = family.tiny()
+    return family(type(model.config).parse({**model.config.model_dump(), "channels": 3, **fields})).eval()
+
+
+def paired(tokenizer: Any) -> CLIP:
+    size = {"d_vocab": TOKENIZER.vocab_size, "n_ctx": 16, "eos_id": TOKENIZER.eos_id}
+    model, _ = CLIP.tiny()
+    return CLIP(CLIPConfig.parse({**model.config.model_dump(), "channels": 3, **size}), tokenizer).eval()
+
+
+def test_a_picture_is_held_against_captions_in_words_or_ids() -> None:
+    model = paired(TOKENIZER)
+    assert uploads.takes(model) == uploads.Takes(uploads.PICTURES, "captions")
+    captions = ("a red square", "a blue circle on the left")
+    asked = uploads.own_inputs(model, Own(PICTURE, "a.png", captions))
+    whole = [[TOKENIZER.bos_id, *TOKENIZER.encode(text), TOKENIZER.eos_id] for text in captions]
+    for ids, row, mask in zip(whole, asked.batch.tokens.tolist(), asked.batch.mask.tolist(), strict=True):
+        assert row[: len(ids)] == ids
+        assert mask == [i < len(ids) for i in range(len(row))]
+    one = uploads.pixels(PICTURE, "a.png", 4, 6, 3)
+    alone = [model.run(PairBatch(one, torch.tensor([ids]))).logits for ids in whole]
+    wanted = torch.cat([logits for logits in alone if logits is not None], 1)
+    torch.testing.assert_close(rows.answers(model, asked.batch)[:1], wanted)
     assert asked.targets is not None
-    clip = load("family:clip")
-    assert uploads.endings(clip) == ()
-    with pytest.raises(Incompatible, match="neither pictures nor sounds alone"):
-        uploads.own_inputs(clip, drawn, b"x", "x.png")
+    assert asked.targets.tolist() == [int(wanted.argmax())] * 2
+    said = rows.top_answers(model, asked).values.token.values.tolist()
+    assert sorted(text.strip() for text in said) == sorted(captions), "answers are the captions' words"
+    spelt = tuple(" ".join(map(str, ids)) for ids in whole)
+    again = uploads.own_inputs(paired(None), Own(PICTURE, "a.png", spelt))
+    assert torch.equal(again.batch.tokens, asked.batch.tokens)
+
+
+def test_every_family_that_takes_something_can_be_asked_without_rows() -> None:
+    heard = wav(DRAW.uniform(-0.5, 0.5, 800).astype(np.float32), uploads.mel_of(5).rate)
+    seen = {"source": "pixels", "image_size": 8, "patch": 4, "n_ctx_source": 0, "positions": "learned"}
+    given = [
+        (Seq2Seq.tiny()[0].eval(), Own(texts=("3 4 5",), begin=2), (1, 3)),
+        (Whisper.tiny()[0].eval(), Own(heard, "a.wav", begin=2), (1, 5)),
+        (in_colour(Whisper, **seen), Own(PICTURE, "a.png", begin=2), (1, 3, 8, 8)),
+        (in_colour(Dalle), Own(PICTURE, "a.png", ("1 2",)), (1, 3, 4, 6)),
+        (in_colour(Imagen), Own(PICTURE, "a.png", ("1 2",)), (1, 3, 4, 6)),
+    ]
+    for model, own, shape in given:
+        asked = uploads.own_inputs(model, own)
+        source = asked.batch.source if isinstance(asked.batch, SequenceBatch) else asked.batch.pixels
+        assert tuple(source.shape[: len(shape)]) == shape
+        if isinstance(asked.batch, SequenceBatch):
+            assert asked.batch.tokens.tolist() == [[2]], "what the decoder begins with"
+        assert bool(rows.answers(model, asked.batch).isfinite().all())
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (Own(texts=("3 4",)), "decoder_start_token_id"),
+        (Own(texts=("3 4",), begin=23), "from 0 to 22, the model's vocabulary"),
+        (Own(begin=2), "at least one sentence"),
+        (Own(texts=("3 4", "5"), begin=2), "at most 1"),
+        (Own(texts=("a word",), begin=2), "this model has no tokenizer"),
+        (Own(texts=("²",), begin=2), "this model has no tokenizer"),
+        (Own(texts=("3 99",), begin=2), "from 0 to 22"),
+        (Own(texts=("1 " * 17,), begin=2), "17 tokens.*at most 16"),
+    ],
+)
+def test_what_is_left_out_or_cannot_be_meant_is_a_sentence(own: Own, said: str) -> None:
+    with pytest.raises(BadValue, match=said):
+        uploads.own_inputs(Seq2Seq.tiny()[0].eval(), own)
+
+
+def test_what_is_left_out_is_as_in_the_rows() -> None:
+    model, batch = Seq2Seq.tiny()
+    drawn = rows.Rows("rows", 2, "", batch)
+    asked = uploads.own_inputs(model.eval(), Own(texts=("3 4",)), drawn)
+    assert torch.equal(asked.batch.tokens, batch.tokens[:1, :1])
+    captions, pairs = in_colour(CLIP), CLIP.tiny()[1]
+    beside = uploads.own_inputs(captions, Own(PICTURE, "a.png"), rows.Rows("rows", 3, "", pairs))
+    assert torch.equal(beside.batch.tokens, pairs.tokens)
+
+
+def test_who_reads_a_prompt_is_given_none() -> None:
+    with pytest.raises(Incompatible, match="neither pictures, sounds nor pairs"):
+        uploads.own_inputs(load("family:gpt"), Own(PICTURE, "x.png"))

@@ -171,7 +171,7 @@ def changed(model: HookedModel, given: str | Inputs, edits: Sequence[Edit], what
     before, after = sides
     top = torch.stack(sides).amax(0).topk(min(most, len(before))).indices
     top = top[before[top].argsort(descending=True, stable=True)]
-    names = np.array(rows.names_of(model, top.tolist()), dtype=object)
+    names = np.array(rows.names_of(model, top.tolist(), batch), dtype=object)
     kl = torch.where(before > 0, before * (before.clamp_min(1e-300).log() - after.clamp_min(1e-300).log()), 0.0).sum().item()
     values = xr.Dataset(
         {"before": ("answer", before[top].numpy()), "after": ("answer", after[top].numpy()), "kl": max(0.0, kl)},

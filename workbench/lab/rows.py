@@ -74,12 +74,15 @@ def row_inputs(model: HookedModel, rows: Rows, number: int) -> Inputs:
     """Row ``number`` as an instrument is given it; what is asked about is the model's own answer (of two towers, each row's own pair)."""
     paired = "pair" in _axes(model)
     batch = rows.batch(number, TOGETHER if paired else 1)
+    return asked_about(batch, model) if paired else asked_of(model, batch)
+
+
+def asked_of(model: HookedModel, batch: Any) -> Inputs:
+    """A batch as an instrument is given it, asked about the model's own answers."""
     if isinstance(batch, TokenBatch) or (isinstance(batch, EncoderBatch) and batch.mask is None):
         asked = Inputs(batch.tokens)
     else:
         asked = replace(asked_about(batch, model), labels=None, groups=None)
-    if paired:
-        return asked
     if "height" in _axes(model):  # no answer to choose: the pixel in the middle of the first channel
         height, width = asked.batch.pixels.shape[-2:]
         return replace(asked, targets=torch.full((len(asked.batch.pixels),), height // 2 * width + width // 2))
@@ -116,7 +119,7 @@ def top_answers(model: HookedModel, asked: Inputs, most: int = 10) -> Answers:
         raise Incompatible("a list of answers", f"this {model.family} model", ["its answers are the values of a predicted picture"])
     probability = answers(model, asked.batch)[0].double().softmax(-1)
     top, ids = probability.topk(min(most, len(probability)))
-    names = np.array(names_of(model, ids.tolist()), dtype=object)
+    names = np.array(names_of(model, ids.tolist(), asked.batch), dtype=object)
     entropy = -torch.special.xlogy(probability, probability).sum().item() / math.log(2)
     values = xr.Dataset(
         {"probability": ("rank", top.numpy()), "token_id": ("rank", ids.numpy()), "rest": max(0.0, 1.0 - float(top.sum())),
@@ -127,13 +130,15 @@ def top_answers(model: HookedModel, asked: Inputs, most: int = 10) -> Answers:
     return Answers(kind="answers", values=values, spec={"most": most}, provenance=origin)
 
 
-def names_of(model: HookedModel, ids: Sequence[int]) -> list[str]:
-    """Answers by name: a class's, a token's, or ``answer 7``."""
+def names_of(model: HookedModel, ids: Sequence[int], batch: Any = None) -> list[str]:
+    """Answers by name: a class's, a token's, a text's words where the ``batch`` has them, or ``answer 7``."""
     known = getattr(model.config, "class_names", None)
     axes = _axes(model)
     if "class" in axes and known:
         return [str(known[i]) for i in ids]
     if "d_vocab" in axes and model.tokenizer is not None:
         return [model.tokenizer.pieces([i])[0] for i in ids]
+    if "pair" in axes and model.tokenizer is not None and batch is not None:
+        return [model.tokenizer.decode(batch.tokens[i].tolist()) for i in ids]
     word = "class" if "class" in axes else "text" if "pair" in axes else "pixel" if "height" in axes else "token"
     return [f"{word} {i}" for i in ids]
