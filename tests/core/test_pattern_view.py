@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import io
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from workbench.core.charts import patterns
+from workbench.core.charts import palette, patterns
+from workbench.core.charts.multiples import picture_of
 from workbench.core.charts.patterns import MOST, UNIT, counted, pattern_view
+from workbench.core.charts.picture import indexed_png
 from workbench.core.errors import BadValue
 
 
@@ -60,3 +64,13 @@ def test_of_a_long_text_the_strongest_of_each_row_travel(monkeypatch: pytest.Mon
 def test_what_is_no_pattern_is_refused(weights: Any, words: str) -> None:
     with pytest.raises(BadValue, match=words):
         pattern_view(counted(weights), ["a", "b"], ["a", "b"], title="x")
+
+
+def test_a_picture_holds_the_colour_of_every_weight() -> None:
+    weights = softmax(7, 9)
+    picture = Image.open(io.BytesIO(base64.b64decode(picture_of(weights).removeprefix("data:image/png;base64,")))).convert("RGB")
+    slow = [[palette.blend(palette.SEQUENTIAL, round(float(one) * 255) / 255) for one in row] for row in weights]
+    shown = np.asarray(picture).tolist()
+    assert [[f"#{r:02x}{g:02x}{b:02x}" for r, g, b in row] for row in shown] == slow
+    with pytest.raises(BadValue, match=r"uint8 \[row, column\]"):
+        indexed_png(weights, np.zeros((256, 3), dtype=np.uint8))

@@ -26,7 +26,8 @@ from workbench.lab.pokes import batch_of
 MAPPED = 64
 """Tokens up to which the rollout is drawn, weight by weight."""
 KEPT = 40_000_000
-"""Weights of all heads together that are kept, so that looking at another head runs nothing."""
+"""Weights of all heads together that are kept, so that looking at another head runs nothing; as the model made them, since counting all
+of them for the one that is looked at takes longer than the pictures."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,7 @@ def sites_of(model: HookedModel, stack: Stack) -> list[Site]:
 @dataclass(frozen=True)
 class HeadViews:
     """Every head of a stack on one input: small pictures, the weight on the first position and on the position before (means over
-    queries), how many positions there are, and where they are few enough the patterns themselves ``[layer, head, query, key]``, as
-    ``core.charts.patterns`` counts them."""
+    queries), how many positions there are, and where they are few enough the patterns themselves, ``[head, query, key]`` of each layer."""
 
     stack: Stack
     heads: int
@@ -75,7 +75,7 @@ class HeadViews:
     to_first: np.ndarray
     to_last: np.ndarray
     width: int
-    patterns: np.ndarray | None = None
+    patterns: tuple[np.ndarray, ...] | None = None
 
     def grid(self, chosen: str = "") -> dict[str, Any]:
         """The pictures as a grid to press."""
@@ -111,9 +111,8 @@ def head_views(model: HookedModel, given: str | Inputs, stack: Stack) -> HeadVie
         first.append(layer[..., 0].mean(-1))
         last.append(before.mean(-1) if before.shape[-1] else np.zeros(len(layer)))
         if layer.size * len(sites) <= KEPT:
-            kept.append(counted(layer))
-    patterns = np.stack(kept) if kept else None
-    return HeadViews(stack, len(sources[0]), tuple(sources), np.stack(first), np.stack(last), length, patterns)
+            kept.append(layer)
+    return HeadViews(stack, len(sources[0]), tuple(sources), np.stack(first), np.stack(last), length, tuple(kept) or None)
 
 
 def _length(given: str | Inputs, width: int, batch: Any, model: HookedModel) -> int:
@@ -138,7 +137,8 @@ def kept_head(views: HeadViews, layer: int, head: int, tokens: Sequence[str]) ->
     """The same of a stack's own attention out of what was kept of all heads, or None where nothing was. ``tokens``: those of the text."""
     if views.patterns is None or views.stack.cross:
         return None
-    return pattern_view(views.patterns[views.stack.layers.index(layer), head], tokens, tokens, title=title_of(layer, head))
+    weights = views.patterns[views.stack.layers.index(layer)][head]
+    return pattern_view(counted(weights), tokens, tokens, title=title_of(layer, head))
 
 
 def title_of(layer: int, head: int) -> str:

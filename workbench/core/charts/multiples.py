@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from workbench.core.charts import palette
-from workbench.core.charts.picture import png
+from workbench.core.charts.picture import indexed_png
 from workbench.core.errors import BadValue
 
 SIDE, LARGE = 32, 512
@@ -38,14 +38,11 @@ def pooled(weights: Float[np.ndarray, "*lead query key"], side: int) -> Float[np
 
 def picture_of(weights: Float[np.ndarray, "query key"], side: int = SIDE) -> str:
     """One pattern as a picture (a ``data:`` address): white for no weight, the palette's darkest for 1."""
-    return f"data:image/png;base64,{base64.b64encode(png(_shaded(pooled(weights, side)))).decode()}"
-
-
-def _shaded(weights: Float[np.ndarray, "row column"]) -> UInt8[np.ndarray, "row column channel"]:
-    return _table()[(np.clip(weights, 0, 1) * (_SHADES - 1)).round().astype(int)]
+    shades = np.rint(np.clip(pooled(weights, side), 0, 1) * (_SHADES - 1)).astype(np.uint8)
+    return f"data:image/png;base64,{base64.b64encode(indexed_png(shades, _colours())).decode()}"
 
 
 @cache
-def _table() -> UInt8[np.ndarray, "shade channel"]:
+def _colours() -> UInt8[np.ndarray, "shade channel"]:
     shades = [palette.blend(palette.SEQUENTIAL, i / (_SHADES - 1)) for i in range(_SHADES)]
     return np.array([[int(one[i : i + 2], 16) for i in (1, 3, 5)] for one in shades], dtype=np.uint8)

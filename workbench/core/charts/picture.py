@@ -122,11 +122,25 @@ def png(pixels: np.ndarray) -> bytes:
     """``pixels`` ``[row, column, channel]`` (uint8; one channel or three) as a PNG file: the same bytes for the same pixels."""
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
         raise BadValue("the pixels", f"{pixels.shape} {pixels.dtype}", "uint8 [row, column, channel], one channel or three")
+    return _file(pixels, 0 if pixels.shape[2] == 1 else 2)
+
+
+def indexed_png(shades: np.ndarray, colours: np.ndarray) -> bytes:
+    """The same of ``shades`` ``[row, column]`` (uint8), each the number of one of 256 ``colours`` ``[shade, 3]``: a third to compress."""
+    if shades.dtype != np.uint8 or shades.ndim != 2 or not shades.size or colours.dtype != np.uint8 or colours.shape != (256, 3):
+        rule = "uint8 [row, column] and uint8 [256, 3]"
+        raise BadValue("the shades and colours", f"{shades.shape} {shades.dtype}, {colours.shape} {colours.dtype}", rule)
+    return _file(shades[..., None], 3, (b"PLTE", colours.tobytes()))
+
+
+def _file(pixels: np.ndarray, kind: int, *between: tuple[bytes, bytes]) -> bytes:
+    """A PNG of 8-bit ``pixels`` ``[row, column, channel]`` of a colour type, with chunks between its head and its body."""
     rows, columns, channels = pixels.shape
-    head = struct.pack(">IIBBBBB", columns, rows, 8, 0 if channels == 1 else 2, 0, 0, 0)
-    body = b"".join(b"\0" + row.tobytes() for row in np.ascontiguousarray(pixels))
-    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(body, 9)), (b"IEND", b""))
-    chunks = (struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part)) for kind, part in parts)
+    body = np.zeros((rows, 1 + columns * channels), dtype=np.uint8)  # each row behind its filter, which is none
+    body[:, 1:] = pixels.reshape(rows, -1)
+    head = struct.pack(">IIBBBBB", columns, rows, 8, kind, 0, 0, 0)
+    parts = ((b"IHDR", head), *between, (b"IDAT", zlib.compress(body.tobytes(), 9)), (b"IEND", b""))
+    chunks = (struct.pack(">I", len(part)) + name + part + struct.pack(">I", zlib.crc32(name + part)) for name, part in parts)
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
