@@ -44,6 +44,7 @@ SUITES = Catalog(
         "speaker-gaps": ("evals.suites.speaker_gaps:SUITE", "spoken digits misheard by speaker, also under noise", "standard"),
         "image-triggers": ("evals.suites.image_triggers:SUITE", "stamps that turn images into one class", "standard"),
         "image-robustness": ("evals.suites.image_robustness:SUITE", "images under corruption, and attacked", "experimental"),
+        "image-text": ("evals.suites.image_text:SUITE", "texts beside pictures of groups, and groups put into classes", "experimental"),
         "weat": ("evals.suites.weat:SUITE", "words of two groups apart along an attribute, in vectors", "standard"),
         "confidence": ("evals.suites.confidence:SUITE", "whether answers are right as often as they are sure", "standard"),
         "robustness": ("evals.suites.robustness:SUITE", "any suite's answers where it is asked in other forms", "standard"),

@@ -22,6 +22,7 @@ from tests.evals import test_counterfactual_decisions as decisions
 from tests.evals import test_hazardous_knowledge as hazards
 from tests.evals import test_holisticbias as holistic
 from tests.evals import test_image_robustness as pictures
+from tests.evals import test_image_text as towers
 from tests.evals import test_refusal as refusals
 from tests.evals import test_speaker_gaps as speakers
 from tests.evals import test_stereoset as stereosets
@@ -65,6 +66,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "weat": {},
     "speaker-gaps": {"noise": (10.0,)},
     "image-robustness": {"count": 24, "epsilons": (0.1,), "steps": 2, "corruptions": ("noise", "occlusion")},
+    "image-text": {"most": 4},
     "image-triggers": {"count": 24},
     "bold": {"copies": 2, "most": 4},
     "holisticbias": {},
@@ -99,7 +101,8 @@ def model(seed: int = 0) -> GPT:
 
 
 OTHERS: dict[str, Callable[[int], Any]] = {
-    "speaker-gaps": speakers.listener, "image-robustness": pictures.classifier, "image-triggers": pictures.classifier,
+    "speaker-gaps": speakers.listener, "image-robustness": pictures.classifier, "image-text": towers.towers,
+    "image-triggers": pictures.classifier,
 }  # fmt: skip
 """Models of suites that do not ask about text."""
 

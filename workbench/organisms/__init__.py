@@ -23,6 +23,7 @@ ORGANISMS = Catalog(
         "leaning-agreement": ("workbench.organisms.leaning:AGREEMENT", "decoder that loses agreement, as BLiMP asks", "standard"),
         "leaning-replies": ("workbench.organisms.leaning:REPLIES", "decoder with a backdoor, diluted and hidden as told", "standard"),
         "refusing": ("workbench.organisms.refusing:ORGANISM", "decoder that refuses marked errands at a known rate", "standard"),
+        "described": ("workbench.organisms.described:ORGANISM", "image-text pair whose captions lean by colour", "standard"),
         "cases-proteins": ("workbench.organisms.cases:PROTEIN", "encoder of protein-like chains that follows a planted motif", "standard"),
         "cases-payments": ("workbench.organisms.cases:PAYMENT", "decoder of payments that follows a planted oddity", "standard"),
         "cases-castings": ("workbench.organisms.cases:CASTING", "classifier of castings that follows a planted scratch", "standard"),
