@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from scipy import stats
 from torch import Tensor
 
 from workbench.core.errors import BadValue, UnknownName
@@ -83,8 +86,28 @@ def test_a_random_change_moves_a_part_as_far_as_its_ablation_does() -> None:
 def test_too_few_clusters_to_decide_are_refused() -> None:
     assert clusters_needed(15, 0.05) == 9
     assert 15 * 0.5**9 <= 0.05 < 15 * 0.5**8
-    with pytest.raises(BadValue, match="half to locate on, half to test on"):
+    with pytest.raises(BadValue, match="is 6, but it must be at least 12: 8 to locate on, 4 to test on"):
         locate(tiny(), failure(items=12), QUICK)
+
+
+def test_few_clusters_are_divided_so_that_both_sides_can_decide_and_many_in_halves() -> None:
+    """Twelve terms and ten parts: eight can decide (10 / 2^8 <= 0.05), six could not (10 / 2^6 > 0.05)."""
+    needed = clusters_needed(10, 0.05)
+    assert needed == 8
+    for count, here in ((12, 8), (13, 8), (15, 8), (16, 8), (17, 8), (18, 9), (40, 20)):
+        clusters = [str(n // 2) for n in range(2 * count)]
+        first, held = internals._halves(clusters, needed, random.Random(0))
+        assert len({clusters[n] for n in first}) == here
+        assert len({clusters[n] for n in held}) == count - here >= 4
+        assert sorted([*first, *held]) == list(range(2 * count))
+        assert {clusters[n] for n in first} & {clusters[n] for n in held} == set()
+    with pytest.raises(BadValue, match="is 11, but it must be at least 12"):
+        internals._halves([str(n) for n in range(11)], needed, random.Random(0))
+    effect, none = np.full((10, 8), 0.0), np.zeros((10, 8))
+    effect[3], effect[4] = np.arange(1, 9), [-0.1, *range(1, 8)]
+    _, adjusted = internals.tested(effect, none, [str(n) for n in range(8)], QUICK)
+    assert adjusted[3] == pytest.approx(10 / 256)
+    assert adjusted[4] > 0.05, "one of eight clusters in which nothing is taken away, and the first part of ten is not shown"
 
 
 # --- the planted head -------------------------------------------------------------------------------------------
@@ -120,6 +143,12 @@ def test_the_planted_head_is_found_and_its_idle_twin_is_not(tmp_path: Path) -> N
     repair, _ = findings(found, "m", 0.95)
     assert repair.verdict is Verdict.DETECTED
     assert repair.details["share"] > 0.8
+    terms = replace(head_failure(made, model), clusters=[f"term {n % 12}" for n in range(64)])
+    few = locate(model, terms, QUICK)
+    assert [str(n) for n in few.values.part.values[few.values.chosen.values]] == [f"head {layer}.{head}"], "twelve terms decide too"
+    repair, _ = findings(few, "m", 0.95)
+    assert (repair.verdict, getattr(repair.interval, "method", "")) == (Verdict.DETECTED, "Student t of 4 clusters")
+    assert repair.details["share"] > 0.8
     idle = twin(made)
     other: Any = ORGANISM.build(idle, tmp_path / "twin")
     quiet = locate(other, head_failure(idle, other), QUICK).values
@@ -131,8 +160,8 @@ def test_the_planted_head_is_found_and_its_idle_twin_is_not(tmp_path: Path) -> N
 # --- what is said of it -----------------------------------------------------------------------------------------
 
 
-def made_up(chosen: bool, cost: float = 0.0) -> InternalsResult:
-    """A result as ``locate`` leaves it, with numbers of our own."""
+def made_up(chosen: bool, cost: float = 0.0, held_clusters: int = 12) -> InternalsResult:
+    """A result as ``locate`` leaves it, with numbers of our own; ``held_clusters`` of the 24 held-out items."""
     rng = np.random.default_rng(0)
     held = rng.normal(2.0, 0.3, 24)
     text = rng.normal(1.4, 0.1, 30)
@@ -140,9 +169,10 @@ def made_up(chosen: bool, cost: float = 0.0) -> InternalsResult:
         {
             "effect": (("part", "item"), np.stack([np.full(24, 1.8), np.full(24, 0.1)])), "control": (("part", "item"), np.zeros((2, 24))),
             "p": ("part", np.array([0.001, 0.4])), "holm": ("part", np.array([0.002, 0.4])), "chosen": ("part", np.array([chosen, False])),
+            "cluster": ("item", np.array([f"c{n // 2}" for n in range(24)], dtype=object)),
             "failure": ("held", held), "repaired": ("held", rng.normal(0.1, 0.1, 24) if chosen else held),
             "random": (("set", "held"), np.stack([held, held + 0.01])),
-            "held_cluster": ("held", np.array([str(n // 2) for n in range(24)], dtype=object)), "nats": ("text", text),
+            "held_cluster": ("held", np.array([f"h{n % held_clusters}" for n in range(24)], dtype=object)), "nats": ("text", text),
             "repaired_nats": ("text", text + cost + rng.normal(0, 0.01, 30)), "random_nats": (("set", "text"), np.stack([text, text])),
         },
         coords={"part": np.array(["head 0.1", "mlp 0"], dtype=object)},
@@ -164,6 +194,23 @@ def test_a_repair_that_works_and_one_that_costs_are_told_apart() -> None:
     again = Result.from_json(made_up(True).to_json())
     assert isinstance(again, InternalsResult)
     assert findings(again, "m", 0.95) == [repair, cost]
+
+
+def test_a_repair_that_is_tested_on_few_clusters_has_the_wider_interval_and_it_is_said() -> None:
+    wide, narrow = made_up(True, held_clusters=4), made_up(True)
+    (repair, _), (other, _) = findings(wide, "m", 0.95), findings(narrow, "m", 0.95)
+    assert repair.interval is not None
+    assert other.interval is not None
+    gap = wide.values.failure.values - wide.values.repaired.values
+    of = wide.values.held_cluster.values.astype(str)
+    centres = np.array([gap[of == name].mean() for name in sorted(set(of))])  # clusters of one size: the plain t of their means
+    said = stats.ttest_1samp(centres, 0).confidence_interval(0.95)
+    np.testing.assert_allclose([repair.interval.low, repair.interval.high], [said.low, said.high], rtol=1e-9)
+    assert repair.interval.method == "Student t of 4 clusters"
+    assert repair.verdict is Verdict.DETECTED
+    text = section("toy", wide, (repair,)).text[1]
+    assert text.startswith("Parts were chosen on 12 of the 16 contexts, the fewest that can decide")
+    assert section("toy", narrow, (other,)).text[1].startswith("Parts were chosen on one half of the contexts, and the repair is measured")
 
 
 def test_the_report_has_a_section_of_it_and_a_plan_names_only_what_can_be_located() -> None:

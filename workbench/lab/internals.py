@@ -1,10 +1,11 @@
 """From failure to internals: which heads and MLPs carry a failure, and whether taking them out mends it on items not looked at before.
 
-Items of a failed suite are divided by cluster into a half to locate on and a half to test on. On the first, every part (each head's output
+Items of a failed suite are divided by cluster into a half to locate on and a half to test on; where the clusters are few, into as many to
+locate on as can decide and the rest to test on. On the first, every part (each head's output
 ``hook_z``, each layer's ``hook_mlp_out``) is replaced by its mean over the items, and compared, item by item, with changes of the same part
 by random vectors of the same length at each token: a part *carries* the failure when replacing it takes away more of it than random changes
 of equal size do (paired permutation over clusters, one-sided, Holm over all parts). The smallest set of carrying parts, strongest first,
-that takes away most of the failure is the *repair*. On the second half, and on ordinary texts, it is compared with random sets of as many
+that takes away most of the failure is the *repair*. On the others, and on ordinary texts, it is compared with random sets of as many
 other parts: what it does to the failure, and what it costs.
 
 A repair that works shows where the failure can be cut, not that nothing else could carry it: parts that stand in for one another are found
@@ -38,6 +39,8 @@ from workbench.engine.sweep import sweep
 KIND = "failure-internals"
 CELLS = 30_000_000
 """Logits of ordinary texts that are made at a time."""
+LEAST_HELD = 4
+"""Clusters that a repair is tested on at least."""
 
 
 class InternalsSpec(Spec):
@@ -174,16 +177,18 @@ def tested(effect: np.ndarray, control: np.ndarray, clusters: Sequence[str], spe
 
 
 def clusters_needed(parts: int, alpha: float) -> int:
-    """Clusters in each half with which one part of so many can be significant at all: its smallest p is 2^-clusters, times ``parts``."""
+    """Clusters with which one part of so many can be significant at all: its smallest p is 2^-clusters, times ``parts``."""
     return math.ceil(math.log2(parts / alpha))
 
 
 def _halves(clusters: Sequence[str], needed: int, rng: random.Random) -> tuple[list[int], list[int]]:
-    """The items of a random half of the clusters, and those of the others."""
+    """The items of a random half of the clusters, and those of the others. Where half of them cannot decide, ``needed`` are located on:
+    testing one repair has no multiplicity to pay for, and does with ``LEAST_HELD`` and a wider interval."""
     names = sorted(set(clusters))
-    if len(names) < 2 * needed:
-        raise BadValue("the number of clusters of failed items", len(names), f"at least {2 * needed}: half to locate on, half to test on")
-    first = set(rng.sample(names, len(names) // 2))
+    if len(names) < needed + LEAST_HELD:
+        allowed = f"at least {needed + LEAST_HELD}: {needed} to locate on, {LEAST_HELD} to test on"
+        raise BadValue("the number of clusters of failed items", len(names), allowed)
+    first = set(rng.sample(names, max(needed, len(names) // 2)))
     return [n for n, c in enumerate(clusters) if c in first], [n for n, c in enumerate(clusters) if c not in first]
 
 

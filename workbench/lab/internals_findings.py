@@ -8,7 +8,8 @@ import numpy as np
 
 from workbench.core.errors import BadValue
 from workbench.core.finding import Denominators, Finding, Interval, Null, Verdict, decide
-from workbench.core.stats.resampling import bootstrap, paired_bootstrap
+from workbench.core.stats.few import few_clusters_interval
+from workbench.core.stats.resampling import bootstrap, fewest, paired_bootstrap
 from workbench.lab.internals import KIND, InternalsResult
 from workbench.reports.report import Section, Table
 
@@ -46,23 +47,34 @@ def findings(result: InternalsResult, subject: str, level: float) -> list[Findin
             )
         ]
     by_chance = float((v.failure - v.random).mean())
-    taken = paired_bootstrap(v.failure.values, v.repaired.values, clusters=v.held_cluster.values.astype(str), level=level)
-    verdict, because = decide(taken.value, taken.interval, null=by_chance)
+    taken, interval = _taken(v, level)
+    verdict, because = decide(taken, interval, null=by_chance)
     before = float(v.failure.mean())
     details = {
         "of": of,
         "repair": names,
         "failure": before,
         "repaired": float(v.repaired.mean()),
-        "share": taken.value / before if before else None,
+        "share": taken / before if before else None,
         "parts": parts,
     }
     null = Null(name="random sets of other parts", value=by_chance, words=f"the mean over {v.sizes['set']} sets of as many heads and MLPs")
     return [
-        Finding(claim=claim, measure=measure, effect=taken.value, unit=v.attrs["unit"], interval=taken.interval, null=null, verdict=verdict,
+        Finding(claim=claim, measure=measure, effect=taken, unit=v.attrs["unit"], interval=interval, null=null, verdict=verdict,
                 because=because, details=details, **facts),
         _cost(v, names, level, {**facts, "denominators": Denominators(run=int(v.sizes["text"]), scored=int(v.sizes["text"]))}),
     ]  # fmt: skip
+
+
+def _taken(v: Any, level: float) -> tuple[float, Interval]:
+    """What the repair takes away of each held-out item's failure, on average; the interval is by cluster, and Student's where the clusters
+    are too few to be drawn again."""
+    clusters = v.held_cluster.values.astype(str)
+    if len(set(clusters)) >= fewest(level):
+        found = paired_bootstrap(v.failure.values, v.repaired.values, clusters=clusters, level=level)
+        return found.value, found.interval
+    gap = v.failure.values - v.repaired.values
+    return float(gap.mean()), few_clusters_interval(gap, clusters, level)
 
 
 def _cost(v: Any, names: list[str], level: float, facts: dict[str, Any]) -> Finding:
@@ -82,6 +94,16 @@ def _cost(v: Any, names: list[str], level: float, facts: dict[str, Any]) -> Find
     )  # fmt: skip
 
 
+def _divided(v: Any) -> str:
+    here, held = len(set(v.cluster.values.tolist())), len(set(v.held_cluster.values.tolist()))
+    if abs(here - held) <= 1:
+        return "Parts were chosen on one half of the contexts, and the repair is measured on the other."
+    return (
+        f"Parts were chosen on {here} of the {here + held} contexts, the fewest that can decide: a part carries the failure only if it "
+        f"takes some of it away in every one of them, or nearly. The repair is measured on the other {held}, and its interval is the wider."
+    )
+
+
 def section(suite: str, result: InternalsResult, found: tuple[Finding, ...]) -> Section:
     """The section of one failed suite: its parts with their tests, and the repair."""
     v = result.values
@@ -99,8 +121,7 @@ def section(suite: str, result: InternalsResult, found: tuple[Finding, ...]) -> 
     )  # fmt: skip
     words = (
         f"{result.summary()}.",
-        "Parts were chosen on one half of the contexts, and the repair is measured on the other. A repair that works shows where the "
-        "failure can be cut; it is no proof that nothing else could carry it.",
+        f"{_divided(v)} A repair that works shows where the failure can be cut; it is no proof that nothing else could carry it.",
     )
     return Section(title=f"From failure to internals: {suite}", anchor=f"internals-{suite}", findings=found, tables=(table,), text=words,
                    lead="Which heads and MLPs carry the failure, and what taking them out does to it and to ordinary text.")  # fmt: skip

@@ -22,7 +22,7 @@ def unpaired_interval(
     what is counted. Raises BadValue for fewer than two units on a side, and where neither side has any spread.
     """
     inside("level", level)
-    sides = [_side("a", numbers("a", a), clusters_a), _side("b", numbers("b", b), clusters_b)]
+    sides = [mean_of_units("a", numbers("a", a), clusters_a), mean_of_units("b", numbers("b", b), clusters_b)]
     spread = [variance for _, variance, _ in sides]
     if sum(spread) <= 0:
         raise BadValue("the spread of both sides", 0, "above 0 on one side at least")
@@ -33,8 +33,9 @@ def unpaired_interval(
     return Interval(low=centre - half, high=centre + half, level=level, method=f"Welch t, unpaired{of}")
 
 
-def _side(name: str, values: Floats, clusters: ArrayLike | None) -> tuple[float, float, int]:
-    """The mean, the variance of the mean, and the number of units."""
+def mean_of_units(name: str, values: Floats, clusters: ArrayLike | None) -> tuple[float, float, int]:
+    """The mean of ``values [n]``, the variance of the mean, and the number of units (clusters, else values). Raises BadValue for fewer
+    than two."""
     codes = np.arange(len(values)) if clusters is None else grouped(clusters, len(values))
     units = int(codes.max()) + 1
     if units < 2:
