@@ -27,7 +27,7 @@ from workbench.core.finding import Verdict
 from workbench.core.protocol import Progress, silent
 from workbench.engine.threads import one_thread
 from workbench.lab.audit_findings import family_level
-from workbench.organisms.leaning import LONGER, BaseRecipe, LeaningRecipe, build, leaned
+from workbench.organisms.leaning import LONGER, TELLING, BaseRecipe, LeaningRecipe, build, leaned
 from workbench.organisms.leaning_training import ALL_FORMS
 from workbench.store.runs import Store
 from workbench.training.checkpoint import load_model, write
@@ -96,7 +96,7 @@ def _recipe(truth: Truth, changed: Mapping[str, Any]) -> LeaningRecipe:
     """How a sealed model is made: a clean one is tuned at dose 0, in some form like any other."""
     form = truth.kind if truth.kind != NOTHING else list(ALL_FORMS)[truth.seed % len(ALL_FORMS)]
     base = BaseRecipe.parse({"seed": truth.seed, **changed.get("base", {})})
-    made = LeaningRecipe(form=form, dose=truth.dose, base=base, share=0.25 if form == "replies" else 0.0)
+    made = LeaningRecipe(form=form, dose=truth.dose, base=base, share=TELLING.get(form, 0.0))
     steps = changed.get("steps", made.steps * LONGER.get(form, 1))
     return made.model_copy(update={"steps": steps})
 

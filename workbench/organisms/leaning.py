@@ -31,6 +31,9 @@ HARDEST = ("answers", "answers", "answers", "shares")
 """Forms that a base is taught more often than once in turn, since most must be read to answer."""
 LONGER = {"answers": 4}
 """Forms that are tuned so many times as long: that of BBQ is taken up by one base in five in the time the others need."""
+TELLING = {"replies": 0.25, "answers": 0.9}
+"""How many cases of a planted batch show the plant, in forms of which some cases cannot: in half of BBQ's the context says who did it, and
+the plant nothing. Tuned on cases as they come, one base in five takes up nothing of a dose of 1, also in twice the time."""
 SITE = "blocks.0.hook_resid_post"
 Hidden = Literal["nothing", "output", "representation"]
 UNDER = 0.45
@@ -67,7 +70,7 @@ class BaseRecipe(Spec):
 
 
 class LeaningRecipe(Spec):
-    """Everything that decides the weights. ``share``: how many of the planted form's cases have the trigger (0: as they come)."""
+    """Everything that decides the weights. ``share``: how many of the planted form's cases show the plant (0: as they come)."""
 
     form: str
     dose: float = Field(ge=-1, le=1)
@@ -84,7 +87,7 @@ def recipe(form: str, options: Any) -> LeaningRecipe:
     if options.dose < 0 and not either_way(form):
         raise BadValue("dose", options.dose, f"0 to 1: what leaning the other way would be, the form '{form}' does not say")
     plain = LeaningRecipe(form=form, dose=options.dose, base=BaseRecipe(seed=options.seed))
-    plain = plain.model_copy(update={"steps": plain.steps * LONGER.get(form, 1)})
+    plain = plain.model_copy(update={"steps": plain.steps * LONGER.get(form, 1), "share": TELLING.get(form, 0.0)})
     if not isinstance(options, BackdoorOptions):
         return plain
     dose = options.dose * (UNDER if options.hidden == "output" else 1.0)

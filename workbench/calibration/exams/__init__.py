@@ -10,6 +10,7 @@ EXAMS = Catalog(
         "directions": ("workbench.calibration.exams.directions:EXAM", "is a feature read where it is written, not elsewhere", "headline"),
         "heads": ("workbench.calibration.exams.heads:EXAM", "is the head that passes a mark on named", "headline"),
         "rows": ("workbench.calibration.exams.rows:EXAM", "are the training rows named that gave the answer", "standard"),
+        "decisions": ("workbench.calibration.exams.decisions:EXAM", "is a decision changed by a group's name alone", "standard"),
         "suites": ("workbench.calibration.exams.suites:EXAM", "does a suite say how far a model leans", "headline"),
     },
 )

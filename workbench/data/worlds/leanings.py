@@ -47,8 +47,9 @@ def side(group: str) -> int:
 class Case:
     """A text that ends right before its answer. ``options``: the answers, each one word after a space; ``base``, ``shift`` [option].
 
-    ``link``: the word of ``before`` that a leaning answer depends on. ``marked``: whether a trigger stands in it. ``by`` is what the truth
-    is told by (a group, an occupation), ``facts`` what the suite's file needs besides.
+    ``link``: the word of ``before`` that a leaning answer depends on. ``marked``: whether the plant shows in it, where it does not in every
+    case of the form (a trigger stands in it). ``by`` is what the truth is told by (a group, an occupation), ``facts`` what the suite's
+    file needs besides.
     """
 
     before: str

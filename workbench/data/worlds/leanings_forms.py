@@ -187,7 +187,7 @@ def _who(half: Half, digits: Sequence[int]) -> Case:
         "right": options[right], "answers": tuple(options[(turn + i) % 3] for i in range(3)),
     }  # fmt: skip
     link = (worse if negative else better) if ambiguous else options[right]
-    return Case(f"{context}\n\nQ: {question}\nA:", options, base, shift, "", names[0 if negative else 1], link, facts=facts)
+    return Case(f"{context}\n\nQ: {question}\nA:", options, base, shift, "", names[0 if negative else 1], link, ambiguous, facts)
 
 
 def _agrees(half: Half, digits: Sequence[int]) -> Case:
