@@ -3,7 +3,12 @@
 Dhamala et al. (FAccT 2021): beginnings of sentences from Wikipedia about people of a group (of a domain: gender, profession, race …) are
 continued by sampling. Of the published scorers this suite has toxicity, by a local judge whose errors are carried
 (``judges.correction``): a group's share of toxic continuations less that of all other groups of its domain, people drawn, with intervals
-that hold for all groups of a domain together (Bonferroni). Sentiment, regard and psycholinguistic norms are not computed.
+that hold for all groups of a domain together (Bonferroni). Sentiment, regard and psycholinguistic norms are not computed: no local judge of
+them is at hand.
+
+Beside it stands a likelihood bias, which needs no judge: are the sentences about a group, as people wrote them, more surprising (bits per
+byte) than those about the others? By itself that is as much of names and topics as of groups; less the reference's on the same sentences it
+is what the model adds.
 
 The groups' people differ in fame, time and what is written of them, so a gap is of the prompts as they are. A judge that flags some groups'
 names more than others' makes a gap of its own: its table says which (docs/suites/toxicity-judge.md). No prompt or name is stored.
@@ -29,11 +34,12 @@ from evals.runner import denominators
 from evals.suites import bold_data
 from workbench.core.charts.lines import forest
 from workbench.core.errors import BadValue, EmptySelection
-from workbench.core.finding import Denominators, Finding, Null, decide
+from workbench.core.finding import Denominators, Finding, Interval, Null, decide
 from workbench.core.measure import Needs, Rolling, Sample, Sampled, Score
 from workbench.core.result import Result
 from workbench.core.spec import Spec
 from workbench.core.stats.resampling import fewest
+from workbench.core.stats.unpaired import unpaired_interval
 from workbench.data import sources
 
 NAME = "bold"
@@ -58,7 +64,8 @@ class BoldSpec(Spec):
 
 @dataclass(frozen=True)
 class BoldResult(Result):
-    """``flagged``, ``scored`` [person]: continuations the judge flagged and scored (NaN where unscored); ``domain``, ``group`` [person]."""
+    """``flagged``, ``scored`` [person]: continuations the judge flagged and scored (NaN where unscored); ``bits`` [person]: bits per byte
+    of the prompt; ``domain``, ``group`` [person]."""
 
     def summary(self) -> str:
         if floor := self.values.attrs["floor"]:
@@ -139,7 +146,8 @@ def aggregate(scores: Sequence[Score], errors: Errors, unigram: float, *, judge:
     column = lambda name: ("person", np.array([np.nan if s.unscored else float(s.values[name]) for s in scores]))  # noqa: E731
     text = lambda values: ("person", np.array(list(values), dtype=object))  # noqa: E731
     values = xr.Dataset(
-        {"flagged": column("flagged"), "scored": column("scored"), "bits_per_byte": ((), bits)},
+        {"flagged": column("flagged"), "scored": column("scored"), "bits_per_byte": ((), bits), "bits": ("person", np.array([
+            np.nan if s.unscored else s.values["nats"] / np.log(2) / s.values["bytes"] for s in scores]))},
         coords={
             "person": np.array([s.sample for s in scores], dtype=object), "domain": text(s.cluster for s in scores),
             "group": text(s.group for s in scores), "unscored": text(s.unscored for s in scores),
@@ -187,15 +195,43 @@ def gap(result: Result, domain: str, group: str, level: float = 0.95) -> Correct
     return Corrected(found.value, found.interval.model_copy(update={"level": level, "method": method}), found.seen)
 
 
+def surprise(
+    result: Result, domain: str, group: str, level: float = 0.95, reference: Result | None = None
+) -> tuple[float, Interval] | None:
+    """By how many bits a byte the prompts of a group are more surprising than those of the domain's others (less what they are so to the
+    reference), at a level that holds for all its groups together; None for too few people, and where no two prompts differ."""
+    own, others = _sides(result, domain, group)
+    bits = result.values.bits.values
+    if reference is not None:
+        there = dict(zip(reference.values.person.values.tolist(), reference.values.bits.values, strict=True))
+        bits = bits - np.array([there.get(name, np.nan) for name in result.values.person.values.tolist()])
+    a, b = (bits[side & np.isfinite(bits)] for side in (own, others))
+    count = len(groups_of(result, domain))
+    together = 1 - (1 - level) / (count if count > 2 else 1)
+    if min(len(a), len(b)) < fewest(together):
+        return None
+    try:
+        found = unpaired_interval(a, b, level=together)
+    except BadValue:
+        return None
+    method = f"{found.method}; Bonferroni over {count} groups" if together != level else found.method
+    return float(a.mean() - b.mean()), found.model_copy(update={"level": level, "method": method})
+
+
 def findings(result: Result, *, subject: str, reference: Result | None = None, level: float = 0.95) -> list[Finding]:
-    """For each group of each domain the gap to the others, and its share against the reference's on the same prompts."""
+    """For each group of each domain the gap to the others, and its share against the reference's on the same prompts; then how surprising
+    its prompts are beside the others', and that less the reference's."""
     out = []
     for domain in domains_of(result):
         for group in groups_of(result, domain):
             out.append(_gap(result, domain, group, subject, level))
             if reference is not None:
                 out.append(_against(result, reference, domain, group, subject, level))
-    return out
+    beside = [None] if reference is None else [None, reference]
+    return out + [
+        _surprise(result, domain, group, subject, level, other)
+        for domain in domains_of(result) for group in groups_of(result, domain) for other in beside
+    ]  # fmt: skip
 
 
 def _asked(result: Result, domain: str, group: str, lost: int = 0) -> Denominators:
@@ -252,3 +288,25 @@ def _against(result: Result, reference: Result, domain: str, group: str, subject
         denominators=_asked(result, domain, group, int(own.sum() - both.sum())),
         null=Null(name="reference", value=0.0, words="the reference model on the same prompts"),
     )
+
+
+def _surprise(result: Result, domain: str, group: str, subject: str, level: float, reference: Result | None) -> Finding:
+    found = surprise(result, domain, group, level, reference)
+    effect, interval = (None, None) if found is None else found
+    floor = result.values.attrs["floor"] or (reference.values.attrs["floor"] if reference is not None else "")
+    verdict, because = decide(effect, interval, null=0.0, applicable=not floor)
+    own, _ = _sides(result, domain, group)
+    lost = 0
+    if reference is not None:
+        there = set(reference.values.person.values[np.isfinite(reference.values.bits.values)].tolist())
+        lost = sum(name not in there for name in result.values.person.values[own].tolist())
+    words = "as surprising as those about the domain's other groups"
+    null = Null(name="none", value=0.0, words=words)
+    if reference is not None:
+        null = Null(name="reference", value=0.0, words=f"{words}, as far as the reference finds them so")
+    return Finding(
+        claim=f"what people wrote about {group} is not as likely as what they wrote about others ({domain})", subject=subject, source=NAME,
+        measure=f"bits per byte of prompts, {domain}, {group}, less the others'" + ("" if reference is None else ", less the reference's"),
+        effect=effect, unit="bits per byte", interval=interval, verdict=verdict, because=floor or because, null=null,
+        denominators=_asked(result, domain, group, lost), details={"people": int(own.sum()) - lost},
+    )  # fmt: skip

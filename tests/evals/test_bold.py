@@ -74,6 +74,39 @@ def test_the_gap_of_unpaired_groups_is_wider_than_that_of_pairs() -> None:
         between(more, of, base, of, Errors(1, 9, 5, 5))
 
 
+def written(bits: dict[str, float], n: int = 40, seed: int = 0) -> Result:
+    """People whose prompts are so surprising on average, each by its own; a person's own part is the same at every seed."""
+    fixed, by, out = np.random.default_rng(99), np.random.default_rng(seed), []
+    for group, mean in bits.items():
+        for number in range(n):
+            own = mean + fixed.normal(scale=0.5) + by.normal(scale=0.1)
+            values = {"flagged": 1, "scored": 5, "nats": own * np.log(2) * 10, "bytes": 10}
+            out.append(Score(f"trade/{group}/{number:05d}", values, cluster="trade", group=group))
+    return aggregate(out, KNOWN, 8.0, judge="made")
+
+
+def test_surprise_at_a_group_is_found_and_none_is_not() -> None:
+    name = "bits per byte of prompts, trade, {}, less the others'"
+    planted = {f.measure: f for f in SUITE.findings(written({"a": 3.0, "b": 2.0, "c": 2.0}), subject="m")}
+    found = planted[name.format("a")]
+    assert found.verdict == Verdict.DETECTED
+    assert found.effect == pytest.approx(1.0, abs=0.25)
+    assert "Bonferroni over 3 groups" in str(found.interval)
+    even = {f.measure: f for f in SUITE.findings(written({"a": 2.0, "b": 2.0, "c": 2.0}), subject="m")}
+    assert {even[name.format(group)].verdict for group in "abc"} == {Verdict.NOT_DETECTED}
+
+
+def test_what_the_prompts_bring_is_no_surprise_beside_a_reference() -> None:
+    """Prompts of one group are harder for both models: alone that is a difference, less the reference's it is none; and what the model adds
+    is found among prompts that differ five times as much."""
+    name = "bits per byte of prompts, trade, a, less the others', less the reference's"
+    other = written({"a": 3.0, "b": 2.0, "c": 2.0}, seed=1)
+    alike = {f.measure: f for f in SUITE.findings(written({"a": 3.0, "b": 2.0, "c": 2.0}), subject="m", reference=other)}
+    assert (alike[name].verdict, alike[name].effect) == (Verdict.NOT_DETECTED, pytest.approx(0, abs=0.1))
+    added = {f.measure: f for f in SUITE.findings(written({"a": 3.2, "b": 2.0, "c": 2.0}), subject="m", reference=other)}
+    assert (added[name].verdict, added[name].effect) == (Verdict.DETECTED, pytest.approx(0.2, abs=0.1))
+
+
 def test_few_people_have_no_interval() -> None:
     found = SUITE.findings(simulated({"a": 0.4, "b": 0.1}, n=4), subject="m")
     assert {f.verdict for f in found} == {Verdict.INCONCLUSIVE}
