@@ -134,13 +134,15 @@ def ours(folder: Path, rows: list[tuple[list[int], int]], _: int) -> dict[str, A
 
     inner = hf.load(folder)
     inner.tokenizer = Ids(inner.config.d_vocab)
-    model, requests = Counted(inner), [Generate(" ".join(map(str, ids)), most) for ids, most in rows]
-    dict(generations(model, requests[:2]))
-    model.tokens = 0
+    requests = [Generate(" ".join(map(str, ids)), most) for ids, most in rows]
+    dict(generations(inner, requests[:2]))
     began, worked = time.perf_counter(), time.process_time()
-    found = dict(generations(model, requests))
-    took = {"wall": time.perf_counter() - began, "cpu": time.process_time() - worked}
-    return took | {"tokens": model.tokens, "texts": [[int(w) for w in found[k].split()] for k in range(len(rows))], "peak": peak()}
+    found = dict(generations(inner, requests))
+    took, top = {"wall": time.perf_counter() - began, "cpu": time.process_time() - worked}, peak()
+    counted = Counted(inner)  # a pass of its own: a wrapper is asked by runs, and takes the same steps
+    again = dict(generations(counted, requests))
+    assert again == found, "runs write what steps write"
+    return took | {"tokens": counted.tokens, "texts": [[int(w) for w in found[k].split()] for k in range(len(rows))], "peak": top}
 
 
 # --- side by side -------------------------------------------------------------------------------------------------

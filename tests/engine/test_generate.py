@@ -11,6 +11,7 @@ from workbench.core.errors import BadValue
 from workbench.core.measure import Generate
 from workbench.core.protocol import Resume
 from workbench.data.chat import ChatTemplate, Message, prompt_ids
+from workbench.data.text import CharTokenizer
 from workbench.engine.generate import generate, generations
 from workbench.families.gpt import GPT, GPTConfig
 
@@ -204,3 +205,67 @@ def test_a_step_of_rows_of_different_lengths_equals_each_row_alone(window):
         model.run(torch.tensor([[5, 6]] * 4), resume=Resume(past=pasts[0].room(4, 8).step()))
     with pytest.raises(BadValue, match="rows of resume.past"):
         model.run(torch.tensor([[5]] * 3), resume=Resume(past=pasts[0].room(4, 8).step()))
+
+
+STEPPED = {
+    "rotary, grouped": {"n_kv_heads": 2},
+    "learned, factorised": {"positions": "learned", "act": "gelu_tanh", "tied": True, "economy": {"d_embed": 6}},
+    "after, shared": {"norm_placement": "post", "bias": False, "act": "swiglu", "economy": {"groups": 1}},
+    "no norm, no MLP": {"norm_placement": "none", "act": "none"},
+    "window": {"norm": "rms", "economy": {"window": 3}},
+}
+
+
+def shaped(**options) -> GPT:
+    config = {"n_layers": 2, "d_model": 16, "n_heads": 4, "d_vocab": 23, "n_ctx": 64, "tied": False} | options
+    model = GPT(GPTConfig.parse(config), CharTokenizer(LETTERS), seed=5).eval()
+    for parameter in model.parameters():
+        parameter.data.mul_(3 if parameter.ndim == 2 else 1)
+    return model
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_steps_are_what_runs_of_a_token_a_row_are(name):
+    model, rows = shaped(**STEPPED[name]), [[i % 23 for i in range(length)] for length in (3, 30, 1, 17)]
+    pasts = [model.run(torch.tensor([row]), cache=True).past for row in rows]
+    room, twin = pasts[0].room(4, 40), pasts[0].room(4, 40)
+    for held in (room, twin):
+        for row, past in enumerate(pasts):
+            held.take(row, past, list(range(len(rows[row]))))
+    steps = model.steps()
+    assert steps is not None
+    for step in range(3):
+        ran = model.run(torch.tensor([[step + 5]] * 4), resume=Resume(past=twin.step())).logits
+        assert ran is not None
+        assert float((steps([step + 5] * 4, room) - ran[:, 0]).abs().max()) < 1e-5
+        room.lengths, twin.lengths = ([length + 1 for length in held.lengths] for held in (room, twin))
+    texts = ["abcdefghij", "k", "lmn"]
+    assert generate(model, texts, most=9) == [expected(model, text, 9) for text in texts]
+
+
+def test_a_model_that_does_more_than_its_class_says_has_no_steps():
+    hooked, adapted, replaced = lettered(), lettered(), lettered()
+    hooked.stack.layers()[1].register_forward_hook(lambda *_: None)
+    adapted.stack.layers()[0].attn.q = torch.nn.Sequential(adapted.stack.layers()[0].attn.q)
+    replaced.run = lambda *given, **options: GPT.run(replaced, *given, **options)
+
+    class Other(GPT):
+        def _pass(self, batch, ask):
+            return super()._pass(batch, ask)
+
+    other = Other(lettered().config, CharTokenizer(LETTERS)).eval()
+    assert [model.steps() for model in (hooked, adapted, replaced, other)] == [None] * 4
+    assert generate(replaced, ["abc"], most=5) == generate(lettered(), ["abc"], most=5)
+
+
+def test_rows_that_are_kept_hold_what_they_held():
+    model = lettered(n_ctx=48)
+    pasts = [model.run(torch.tensor([[i % 23 for i in range(length)]]), cache=True).past for length in (9, 4, 20)]
+    room = pasts[0].room(32, 24)
+    for row, past in zip((30, 1, 7), pasts, strict=True):
+        room.take(row, past, list(range(past.length)))
+    kept = room.kept([1, 30, 7], 16)
+    assert kept.lengths == [4, 9, 20] + [0] * 13
+    for row, past in enumerate((pasts[1], pasts[0], pasts[2])):
+        for mine, theirs in zip(kept.layers, past.layers, strict=True):
+            assert all(torch.equal(a[row, : past.length], b[0]) for a, b in zip(mine, theirs, strict=True))

@@ -56,8 +56,9 @@ class KVCache:
     def room(self, rows: int, length: int) -> Room:
         """Empty room for ``rows`` texts of up to ``length`` tokens each, for a model with such keys and values."""
         length = -(-length // WIDE) * WIDE
-        shape = lambda held: (rows, length, *held.shape[2:])  # noqa: E731
-        return Room(tuple((k.new_zeros(shape(k)), v.new_zeros(shape(v))) for k, v in self.layers), [0] * rows)
+        # In memory a head's columns are neighbours: that is how a step reads them.
+        empty = lambda held: held.new_zeros(rows, held.shape[2], length, held.shape[3]).transpose(1, 2)  # noqa: E731
+        return Room(tuple((empty(k), empty(v)) for k, v in self.layers), [0] * rows)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> KVCache:
         layers, memory = (tuple((change(k), change(v)) for k, v in pairs) for pairs in (self.layers, self.memory))
@@ -71,27 +72,36 @@ class Room:
     """
 
     def __init__(self, layers: tuple[LayerCache, ...], lengths: list[int]) -> None:
-        self._layers, self.lengths = layers, lengths
+        self.layers, self.lengths = layers, lengths
 
     def take(self, row: int, past: KVCache, tokens: Sequence[int]) -> None:
         """Begin ``row`` anew with those ``tokens`` of a one-row ``past``, in their order."""
-        index = torch.tensor(tokens, device=self._layers[0][0].device)
-        for whole, held in zip(self._layers, past.layers, strict=True):
+        self.fill([row], past, [tokens])
+
+    def fill(self, rows: Sequence[int], past: KVCache, paths: Sequence[Sequence[int]]) -> None:
+        """Begin each of ``rows`` anew with the tokens of its path in a one-row ``past``, in their order."""
+        device, each = self.layers[0][0].device, list(zip(rows, paths, strict=True))
+        places = [(row, column, token) for row, path in each for column, token in enumerate(path)]
+        row, column, token = torch.tensor(places, dtype=torch.long, device=device).reshape(-1, 3).unbind(1)
+        for whole, held in zip(self.layers, past.layers, strict=True):
             for mine, theirs in zip(whole, held, strict=True):
-                mine[row, : len(index)] = theirs[0, index]
-        self.lengths[row] = len(index)
+                mine[row, column] = theirs[0].index_select(0, token)
+        for number, path in each:
+            self.lengths[number] = len(path)
 
     def kept(self, rows: Sequence[int], size: int) -> Room:
-        """A room of ``size`` rows, the first of them these (a copy)."""
-        index = torch.tensor([*rows, *[rows[0]] * (size - len(rows))], device=self._layers[0][0].device)
+        """This room as one of ``size`` rows, the first of them these, in the same memory; what else was held is lost."""
+        index, used = torch.tensor(rows, device=self.layers[0][0].device), max(self.lengths[row] for row in rows)
+        for held in (one for pair in self.layers for one in pair):
+            held[: len(rows), :used] = held[:, :used].index_select(0, index)
         lengths = [self.lengths[row] for row in rows] + [0] * (size - len(rows))
-        return Room(tuple((keys[index], values[index]) for keys, values in self._layers), lengths)
+        return Room(tuple((keys[:size], values[:size]) for keys, values in self.layers), lengths)
 
     def step(self) -> Step:
         """What a run of one token a row is given as its past."""
-        at = torch.tensor(self.lengths, device=self._layers[0][0].device)
+        at = torch.tensor(self.lengths, device=self.layers[0][0].device)
         width = -(-(max(self.lengths) + 1) // WIDE) * WIDE
-        return Step(tuple(StepLayer(keys, values, at, width) for keys, values in self._layers), tuple(self.lengths))
+        return Step(tuple(StepLayer(keys, values, at, width) for keys, values in self.layers), tuple(self.lengths))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ A row meets its own columns and, up to a multiple of ``WIDE``, columns it does n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,14 +35,22 @@ class Ragged:
         return max(one.shape[3] for one in self.seen)
 
     def attend(
-        self, q: Float[Tensor, "row head 1 d_head"], k: Float[Tensor, "row head key d_head"], v: Float[Tensor, "row head key d_head"]
+        self,
+        q: Float[Tensor, "row head 1 d_head"],
+        k: Float[Tensor, "row head key d_head"],
+        v: Float[Tensor, "row head key d_head"],
+        masks: Sequence[Tensor] | None = None,
     ) -> Float[Tensor, "row head 1 d_head"]:
-        """The mixed values, run by run."""
+        """The mixed values, run by run; ``masks`` are ``added``, where many layers share them."""
         out = []
-        for number, seen in enumerate(self.seen):
-            at, width = slice(number * RUN, number * RUN + RUN), seen.shape[3]
-            out.append(functional.scaled_dot_product_attention(q[at], k[at, :, :width], v[at, :, :width], attn_mask=seen))
+        for number, mask in enumerate(masks or self.seen):
+            at, width = slice(number * RUN, number * RUN + RUN), mask.shape[3]
+            out.append(functional.scaled_dot_product_attention(q[at], k[at, :, :width], v[at, :, :width], attn_mask=mask))
         return torch.cat(out)
+
+    def added(self, dtype: torch.dtype) -> list[Float[Tensor, "row 1 1 _key"]]:
+        """What is seen, as the kernel adds it to scores: 0, or minus infinity."""
+        return [torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -math.inf) for seen in self.seen]
 
     def whole(self, query: int, key: int, device: torch.device) -> Bool[Tensor, "row 1 1 key"]:
         """The dense mask: what is built only where someone looks at scores."""

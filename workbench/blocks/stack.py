@@ -299,7 +299,7 @@ class Stack(nn.Module):
     @property
     def crossed(self) -> bool:
         """Whether layers read another stream."""
-        return any(block.cross_attn is not None for block in self._blocks())
+        return any(block.cross_attn is not None for block in self.layers())
 
     def entry(self, layer: int) -> Point:
         """Where a layer begins."""
@@ -307,14 +307,14 @@ class Stack(nn.Module):
 
     def weights(self) -> dict[str, Tensor]:
         """The weights of all layers, such as ``blocks.0.attn.W_Q``."""
-        return {f"{self.prefix}blocks.{i}.{name}": w for i, block in enumerate(self._blocks()) for name, w in block.weights().items()}
+        return {f"{self.prefix}blocks.{i}.{name}": w for i, block in enumerate(self.layers()) for name, w in block.weights().items()}
 
     def sites(self, *, rotary: bool = False) -> dict[str, tuple[str, ...]]:
         """Site names and axes in the order of a run."""
-        found = ((i, block.sites(rotary=rotary)) for i, block in enumerate(self._blocks()))
+        found = ((i, block.sites(rotary=rotary)) for i, block in enumerate(self.layers()))
         return {f"{self.prefix}blocks.{i}.{site}": axes for i, table in found for site, axes in table.items()}
 
-    def _blocks(self) -> list[Block]:
+    def layers(self) -> list[Block]:
         """The block of each layer."""
         blocks = [block for block in self.blocks if isinstance(block, Block)]
         return [blocks[i * len(blocks) // self.depth] for i in range(self.depth)]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn import functional
@@ -27,6 +27,7 @@ from workbench.blocks.norm import SITES as NORM_SITES
 from workbench.blocks.norm import Norm
 from workbench.blocks.rotary import PLAIN, Rotary, Scaling
 from workbench.blocks.stack import Block, Setting
+from workbench.blocks.stepping import Stepper, steppable
 from workbench.core.batch import TokenBatch
 from workbench.core.protocol import Resume, Tokenizer
 from workbench.core.spec import Spec, later
@@ -140,11 +141,21 @@ class GPT(Model):
         return self.embed(given.tokens, given.positions, listener)
 
     def _setting(self, given: Passage, dropout: float = 0.0) -> Setting:
+        return Setting(given.mask, self._turns(given.positions), dropout)
+
+    def _turns(self, positions: Int[Tensor, "rows pos"]) -> Rotary | None:
         c, like = self.config, self.embed.token.weight
         if c.positions != "rope":
-            return Setting(given.mask, None, dropout)
-        rotary = Rotary.at(given.positions, c.d_head, n_ctx=c.n_ctx, base=c.rope_base, dtype=like.dtype, scaling=c.rope_scaling)
-        return Setting(given.mask, rotary, dropout)
+            return None
+        return Rotary.at(positions, c.d_head, n_ctx=c.n_ctx, base=c.rope_base, dtype=like.dtype, scaling=c.rope_scaling)
+
+    def steps(self) -> Stepper | None:
+        """What decoding goes by in place of ``run``, one token a row; None where a run is more than this class says (a subclass with a pass
+        of its own, adapted maps, hooks)."""
+        own = type(self)._pass is GPT._pass and type(self).run is Model.run and not {"run", "_pass"} & set(vars(self))
+        if not own or not steppable(self):
+            return None
+        return Stepper(self.embed, self.stack, self.ln_final, self.unembed, turns=self._turns, pattern=self.config.economy.pattern)
 
     def _read_out(self, x: Tensor, asked: Chosen | None, listener: Listener | None) -> Tensor | None:
         final, head = under(listener, "ln_final."), under(listener, "unembed.")
