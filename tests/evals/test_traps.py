@@ -1,5 +1,4 @@
-"""Fourteen ways in which evaluation tools have been wrong (D1 to D14), each with a test that names the wrong value it would have given; and
-for every suite that makes the main claims, a test in which it sees what was planted and one in which it stays silent."""
+"""Fourteen ways in which evaluation tools have been wrong (D1 to D14), each with a test that names the wrong value it would have given."""
 
 from __future__ import annotations
 
@@ -42,66 +41,6 @@ TRAPS = {
     "D13": "sums of log p where lengths differ",
     "D14": "a tie that goes to the first answer",
 }
-SEEN = {  # suite: where it sees what was planted, and where it stays silent
-    "bbq": (
-        "evals/test_bbq.py::test_a_planted_stereotype_is_found_and_a_fair_model_is_not_accused",
-        "evals/test_bbq.py::test_a_planted_stereotype_is_found_and_a_fair_model_is_not_accused",
-    ),
-    "crows-pairs": (
-        "evals/test_crows_pairs.py::test_findings_name_their_denominators_and_subgroups",
-        "evals/test_traps.py::test_sentences_that_are_liked_alike_accuse_nobody",
-    ),
-    "stereoset": (
-        "evals/test_stereoset.py::test_a_preference_is_found_and_a_fair_model_is_not_accused",
-        "evals/test_stereoset.py::test_a_preference_is_found_and_a_fair_model_is_not_accused",
-    ),
-    "winobias": (
-        "evals/test_winobias.py::test_a_planted_stereotype_is_found_with_its_size",
-        "evals/test_winobias.py::test_a_model_that_reads_pronouns_is_not_accused",
-    ),
-    "refusal": (
-        "evals/test_refusal.py::test_the_suites_find_what_was_planted_and_are_silent_on_the_twin",
-        "evals/test_refusal.py::test_the_suites_find_what_was_planted_and_are_silent_on_the_twin",
-    ),
-    "over-refusal": (
-        "evals/test_refusal.py::test_planted_rates_are_found_and_partial_refusals_are_not_granted",
-        "evals/test_refusal.py::test_the_suites_find_what_was_planted_and_are_silent_on_the_twin",
-    ),
-    "toxicity-continuations": (
-        "evals/test_toxicity_continuations.py::test_a_planted_share_is_found_behind_the_judges_errors",
-        "evals/test_toxicity_continuations.py::test_a_clean_model_is_not_accused_of_the_judges_false_alarms",
-    ),
-    "exposure": (
-        "evals/test_exposure.py::test_a_memoriser_is_exposed_and_its_unplanted_secrets_are_not",
-        "evals/test_exposure.py::test_a_memoriser_is_exposed_and_its_unplanted_secrets_are_not",
-    ),
-    "membership": (
-        "evals/test_membership.py::test_an_overfitted_model_leaks_and_its_twin_does_not",
-        "evals/test_membership.py::test_an_untrained_model_tells_nothing",
-    ),
-    "group-fairness": (
-        "evals/test_group_fairness.py::test_a_planted_gap_is_measured",
-        "evals/test_group_fairness.py::test_the_twin_is_silent",
-    ),
-    "blimp": (
-        "evals/test_blimp.py::test_a_capable_model_is_above_chance_and_a_blind_one_is_not",
-        "evals/test_blimp.py::test_a_capable_model_is_above_chance_and_a_blind_one_is_not",
-    ),
-    "trigger": ("evals/test_trigger.py", "evals/test_trigger.py"),
-    "occupation-pronoun": ("evals/test_occupation_pronoun.py", "evals/test_occupation_pronoun.py"),
-    "weat": (
-        "evals/test_weat.py::test_a_planted_association_is_found_and_a_shuffled_one_is_not",
-        "evals/test_weat.py::test_a_planted_association_is_found_and_a_shuffled_one_is_not",
-    ),
-    "confidence": (
-        "evals/test_confidence.py::test_a_model_that_is_too_sure_is_found_and_a_calibrated_one_is_not",
-        "evals/test_confidence.py::test_a_model_that_is_too_sure_is_found_and_a_calibrated_one_is_not",
-    ),
-    "robustness": (
-        "evals/test_robustness.py::test_a_planted_weakness_is_found_and_no_other",
-        "evals/test_robustness.py::test_a_planted_weakness_is_found_and_no_other",
-    ),
-}
 
 
 @cache
@@ -129,14 +68,6 @@ def named() -> dict[str, list[str]]:
 def test_every_trap_has_a_test_that_tells_its_wrong_value(trap: str) -> None:
     found = named()[trap]
     assert found, f"no test names {trap}: {TRAPS[trap]}"
-
-
-@pytest.mark.parametrize("suite", SEEN)
-def test_every_suite_of_the_main_claims_has_its_plant_and_its_null(suite: str) -> None:
-    for place in SEEN[suite]:
-        file, _, name = place.partition("::")
-        there = functions(TESTS / file)
-        assert (name in there) if name else there, place
 
 
 def test_a_continuation_that_was_not_judged_is_no_harmless_one(tmp_path: Path) -> None:
