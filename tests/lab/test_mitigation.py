@@ -27,6 +27,7 @@ from workbench.lab.mitigation.edited import Edited
 from workbench.lab.mitigation.methods import mitigated, swapped
 from workbench.lab.mitigation.outcome import KIND, MitigationResult, findings
 from workbench.lab.plan import read_plan
+from workbench.lab.refs import load
 from workbench.lab.run import train
 from workbench.lab.verifying import verify
 from workbench.store.runs import Store
@@ -152,6 +153,12 @@ def test_an_audit_tries_them_and_says_which_one_helped(tmp_path: Path, monkeypat
         done = audit("mitigation", settings=settings, store=store, date="2026-01-02")
         erased, steered = (store.result(done.run, f"mitigation-occupation-pronoun.mended-{n}").result for n in (1, 2))
         write_bundle(done.run, tmp_path / "x.zip", store=store)
+        loaded: Any = load(f"run:{done.run}/mended-2", store=store)
+        assert loaded.digest() == steered.provenance.model_digest, "what was asked is what is loaded"
+        with pytest.raises(UnknownName, match=f"no mended model 'run:{done.run}/mended-1'"):
+            load(f"run:{done.run}/mended-1", store=store)
+        again = verify(tmp_path / "x.zip", model=f"run:{done.run}/mended-2", count=4, seed=0, store=store)
+        assert "8 samples of the mended-2 model, asked again, are worth the same" in again.checks[-1].words
     assert isinstance(erased, MitigationResult)
     assert isinstance(steered, MitigationResult)
     assert float(erased.values.failure.mean()) > 0.5, "the decoder learned the bias"
@@ -160,6 +167,8 @@ def test_an_audit_tries_them_and_says_which_one_helped(tmp_path: Path, monkeypat
     said = {one.anchor: one for one in done.report.sections}
     assert said["mitigation-1"].lead.endswith("it works.")
     assert said["mitigation-2"].lead.endswith("it does not work.")
+    assert any("`run:AUDIT/mended-2`" in text and steered.provenance.model_digest in text for text in said["mitigation-2"].text)
+    assert any(text.startswith("The mended model is not kept: erasure is a projection") for text in said["mitigation-1"].text)
     assert {row[0] for row in said["mitigation-1"].tables[0].rows} == {"occupation-pronoun", "perplexity"}
     assert {one.asked for one in done.report.coverage if one.model == "mended-1"} == {"occupation-pronoun", "perplexity"}
     assert problems(done.html.read_text(encoding="utf-8")) == []

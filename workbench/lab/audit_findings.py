@@ -23,7 +23,7 @@ from workbench.lab.internals_findings import PREFIX
 from workbench.lab.internals_findings import findings as internals_findings
 from workbench.lab.mitigation.outcome import PART, MitigationResult
 from workbench.lab.mitigation.outcome import findings as mitigation_findings
-from workbench.lab.refs import domain_of, organism_of, task_of
+from workbench.lab.refs import domain_of, mended_of, organism_of, task_of
 from workbench.lab.slices import Read, Sliced, sliced
 from workbench.organisms import ORGANISMS
 from workbench.organisms.organism import Spot
@@ -93,13 +93,18 @@ def described(subject: Subject, plan: Plan, store: Store) -> Described:
     return Described(
         part=subject.part, ref=subject.ref, family=model.family, parameters=sum(p.numel() for p in getattr(model, "parameters", list)()),
         config={"norm_placement": profile["norm_placement"], **config}, model_digest=model.digest(), domain=domain, world=subject.world,
-        spans=spot.spans if spot is not None else (), origin=Origin() if town else origin_of(subject.ref, store),
+        spans=spot.spans if spot is not None else (), origin=origin_of(subject.ref, store, town=town),
         words=() if spot is None or town else (spot.part, spot.moves, spot.items, spot.parts),
     )  # fmt: skip
 
 
-def origin_of(ref: str, store: Store) -> Origin:
-    """What a reference tells of its model's making: its organism, or the task of its recipe."""
+def origin_of(ref: str, store: Store, *, town: bool = False) -> Origin:
+    """What a reference tells of its model's making: the mitigation of an audit, its organism, or the task of its recipe; of one that was
+    trained on the ``town``, which is told elsewhere, the first alone."""
+    if (mended := mended_of(ref, store)) is not None:
+        return Origin(words=f"mended from {mended.audited} by {mended.method} ({ref})")
+    if town:
+        return Origin()
     if (own := organism_of(ref, store)) is not None:
         organism, made = own
         truth, seed = organism.truth(made), made.model_dump(mode="json").get("train", {}).get("seed")

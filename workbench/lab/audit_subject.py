@@ -21,12 +21,14 @@ from workbench.lab.audit_measures import ask, question_of
 from workbench.lab.failures import FAILURES, TEXTS, Asked, has_failed
 from workbench.lab.internals import locate
 from workbench.lab.internals_findings import PREFIX
+from workbench.lab.mitigation.kept import as_weights
 from workbench.lab.mitigation.methods import mitigated
 from workbench.lab.mitigation.outcome import PART, outcome
 from workbench.lab.mitigation.outcome import PREFIX as MENDING
 from workbench.lab.refs import load, world_of
 from workbench.lab.run import suite_specs, with_origin
 from workbench.store.runs import Store
+from workbench.training.checkpoint import write
 
 AUDITED, REFERENCE = "audited", "reference"
 
@@ -131,14 +133,19 @@ class _Asker:
         if label in self.store.result_digests(self.run) or (asked := self._failed(wanted.of, what)) is None:
             return
         try:
+            failure = FAILURES[wanted.of](asked)
             made = mitigated(self.subject.model, asked.town, wanted, self._named(what))
-            found = outcome(self.subject.model, made, FAILURES[wanted.of](asked), wanted)
+            whole, why = as_weights(made, failure.batch)
+            made = made if whole is None else whole
+            found = outcome(self.subject.model, made, failure, wanted, kept="" if why else part, why=why)
         except (BadValue, Incompatible) as error:
             self._leave(what, str(error))
             return
         for name in self.plan.suites:
             if f"{name}.{self.subject.part}" in self.stored or f"{name}.{self.subject.part}" in self.store.result_digests(self.run):
                 self._asked(name, SUITES.load(name), made, part)
+        if not why:
+            write(self.store.folder(self.run) / part, made, train_state={"mended": wanted.model_dump(mode="json"), "of": self.subject.ref})
         self._keep(label, found)
 
     def _failed(self, name: str, what: str) -> Asked | None:

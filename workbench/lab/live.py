@@ -27,7 +27,7 @@ from workbench.core.errors import AssayError, BadValue, Incompatible, MissingFil
 from workbench.core.protocol import HookedModel, Inputs
 from workbench.core.result import Provenance, Result
 from workbench.lab.inputs import InputsSpec, encoded, from_texts, make_inputs
-from workbench.lab.refs import checkpoint_of, final_of, load, parse, reference_of
+from workbench.lab.refs import checkpoint_of, final_of, folder_of, load, parse, reference_of
 from workbench.lab.run import with_origin
 from workbench.organisms import ORGANISMS
 from workbench.store.runs import Store
@@ -97,7 +97,7 @@ def _folder(ref: str, store: Store | None) -> Path:
     if store is None or wanted.scheme == "path":
         return final_of(Path(wanted.name))
     if wanted.scheme == "run":
-        return final_of(checkpoint_of(store, reference_of(ref, store).removeprefix("run:")))
+        return folder_of(ref, store)
     if wanted.scheme == "organism":
         recipe = ORGANISMS.load(wanted.name).configure(wanted.options)
         return store.home / "organisms" / f"{wanted.name}-{recipe.digest()[:16]}" / FINAL  # a half-trained one would be trained on

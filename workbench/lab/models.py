@@ -11,7 +11,7 @@ from torch import nn
 from workbench.core.errors import StoreError
 from workbench.core.protocol import HookedModel, Progress, silent
 from workbench.core.sites import SiteTable
-from workbench.lab.refs import checkpoint_of, load
+from workbench.lab.refs import checkpoint_of, load, mended_in, mended_of
 from workbench.organisms import ORGANISMS
 from workbench.store.runs import Store
 from workbench.training.loop import FINAL
@@ -33,7 +33,13 @@ def known(store: Store | None = None) -> list[dict[str, str]]:
             digest = str(run.provenance.get("model_digest", ""))
             words = f"{run.ref.removeprefix('recipe:')}, {run.created}"
             out.append({"ref": f"run:{run.id}", "family": _family(final), "words": words, "digest": digest})
-    return out
+    return out + [_mended(f"run:{run.id}/{part}", store) for run in store.runs.list(kind="audit") for part in mended_in(store, run.id)]
+
+
+def _mended(ref: str, store: Store) -> dict[str, str]:
+    found = mended_of(ref, store)
+    assert found is not None, "it is one of those that are kept"
+    return {"ref": ref, "family": _family(found.folder), "words": f"{found.audited} after {found.method}", "digest": ""}
 
 
 def _family(folder: Path) -> str:

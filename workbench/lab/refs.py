@@ -1,6 +1,7 @@
 """Model references: one grammar everywhere.
 
-    path/to/checkpoint      run:ID (or run:last)      organism:NAME[@dose=0.8,seed=1]      family:NAME (tiny, untrained)
+    path/to/checkpoint      run:ID (or run:last)      run:AUDIT/mended-1 (what an audit's first mitigation made)
+    organism:NAME[@dose=0.8,seed=1]      family:NAME (tiny, untrained)
     hf:FOLDER_OR_NAME (as transformers writes it)      tl:FOLDER_OR_NAME (through TransformerLens)
     compiled:FOLDER (its circuit is known)      endpoint:MODEL@URL[#form=text,logprobs=true] (an OpenAI-compatible server)
 
@@ -24,6 +25,7 @@ from workbench.families import FAMILIES
 from workbench.lab.published import bridged, published
 from workbench.organisms import ORGANISMS
 from workbench.organisms.organism import Organism
+from workbench.store.records import RunRecord
 from workbench.store.runs import Store
 from workbench.training.checkpoint import LATEST, MANIFEST, load_model, pointed
 from workbench.training.lock import alone
@@ -31,9 +33,11 @@ from workbench.training.loop import FINAL
 
 SCHEMES = ("run", "organism", "family", "hf", "tl", "compiled", "endpoint")
 TOWN = "town"
+MENDED = "mended-"
+"""What the parts of an audit that a mitigation made are called, before their number."""
 ALLOWED = (
     "a checkpoint folder, run:ID, organism:NAME[@option=value,…], family:NAME, hf:FOLDER_OR_NAME, tl:FOLDER_OR_NAME, "
-    "compiled:FOLDER, or endpoint:MODEL@URL[#option=value,…]"
+    "compiled:FOLDER, run:AUDIT/mended-NUMBER, or endpoint:MODEL@URL[#option=value,…]"
 )
 _FORM = re.compile(r"(?P<scheme>[a-z_]+):(?P<rest>.*)", re.DOTALL)
 
@@ -85,7 +89,11 @@ def reference_of(model: str | HookedModel, store: Store | None = None) -> str:
     if not isinstance(model, str):
         return getattr(model, "name", "") or f"memory:{model.digest()[:16]}"
     wanted = parse(model)
-    return f"run:{_training(wanted.name, store)[1]}" if wanted.scheme == "run" else model
+    if wanted.scheme != "run":
+        return model
+    if (found := mended_of(model, store)) is not None:
+        return f"run:{found.audit.id}/{found.part}"
+    return f"run:{_training(wanted.name, store)[1]}"
 
 
 # --- one loader a scheme ------------------------------------------------------------------------------------
@@ -102,8 +110,15 @@ def _from_path(wanted: Reference, store: Store | None, progress: Progress) -> Ho
 
 
 def _from_run(wanted: Reference, store: Store | None, progress: Progress) -> HookedModel:
-    home, run = _training(wanted.name, store)
-    return load_model(final_of(checkpoint_of(home, run)))
+    return load_model(folder_of(f"run:{wanted.name}", store))
+
+
+def folder_of(ref: str, store: Store | None = None) -> Path:
+    """The checkpoint behind ``run:ID`` or ``run:AUDIT/PART``."""
+    if (found := mended_of(ref, store)) is not None:
+        return found.folder
+    home, run = _training(parse(ref).name, store)
+    return final_of(checkpoint_of(home, run))
 
 
 def _training(name: str, store: Store | None) -> tuple[Store, str]:
@@ -114,6 +129,52 @@ def _training(name: str, store: Store | None) -> tuple[Store, str]:
     if run not in trained:
         raise UnknownName("trained model", f"run:{run}", [f"run:{one}" for one in trained], hint="That run left no checkpoint.")
     return home, run
+
+
+@dataclass(frozen=True)
+class Mended:
+    """A model that a mitigation of an audit made: ``part`` as in its report, ``folder`` its checkpoint."""
+
+    audit: RunRecord
+    part: str
+    folder: Path
+
+    @property
+    def audited(self) -> str:
+        """The reference of the model that was mended."""
+        return str(self.audit.spec["model"])
+
+    @property
+    def method(self) -> str:
+        return str(self.audit.spec["mitigations"][int(self.part.removeprefix(MENDED)) - 1]["method"])
+
+
+def mended_of(ref: str, store: Store | None = None) -> Mended | None:
+    """What ``run:AUDIT/PART`` names; None for a reference of any other form. Raises UnknownName where the run keeps no such model."""
+    if ref.startswith("memory:") or (wanted := parse(ref)).scheme != "run" or "/" not in wanted.name:
+        return None
+    home = store if store is not None else Store.open(create=False)
+    run, _, part = wanted.name.partition("/")
+    audits = (one for one in home.runs.list(kind="audit") if part in mended_in(home, one.id))
+    record = next(audits, None) if run == "last" else home.runs.get(run)
+    kept = [] if record is None else mended_in(home, record.id)
+    if record is None or part not in kept:
+        there = [f"run:{run if record is None else record.id}/{one}" for one in kept]
+        hint = "An audit keeps what a mitigation of its plan made, unless its report says why not."
+        raise UnknownName("mended model", ref, there, hint=hint)
+    return Mended(record, part, home.folder(record.id) / part)
+
+
+def mended_in(store: Store, run: str) -> list[str]:
+    """The parts of an audit whose mended models it keeps."""
+    return sorted(place.parent.name for place in store.folder(run).glob(f"{MENDED}*/{MANIFEST}"))
+
+
+def _made_from(ref: str, store: Store | None) -> str:
+    """The reference whose training data are this model's: of a mended model, that of the model that was mended."""
+    while (found := mended_of(ref, store)) is not None:
+        ref = found.audited
+    return ref
 
 
 def _from_organism(wanted: Reference, store: Store | None, progress: Progress) -> HookedModel:
@@ -174,7 +235,7 @@ def checkpoint_of(store: Store, run: str) -> Path:
 def world_of(ref: str, store: Store | None = None, domain: str = TOWN) -> dict[str, Any] | None:
     """The spec of the town a model was trained on, as plain values, or of the world of another ``domain``; None where the reference does
     not tell or it was no such world."""
-    found = organism_of(ref, store)
+    found = organism_of(_made_from(ref, store), store)
     return found[1].model_dump(mode="json").get("world") if found is not None and found[0].domain == domain else None
 
 
@@ -184,13 +245,13 @@ READ = {"vit": "images", "whisper": "sounds", "clip": "captioned images", "dalle
 
 def domain_of(ref: str, store: Store | None = None, family: str = "") -> str:
     """What a model's inputs are made of, as cards name it; where the reference does not tell what its ``family`` reads, else ``text``."""
-    found = organism_of(ref, store)
+    found = organism_of(_made_from(ref, store), store)
     return found[0].domain if found is not None else READ.get(family, "text")
 
 
 def organism_of(ref: str, store: Store | None = None) -> tuple[Organism, Any] | None:
-    """The organism behind a reference with its full recipe, also of one that was trained as a run; None where it is none."""
-    if ref.startswith("memory:"):
+    """The organism behind a reference with its full recipe, also of one that was trained as a run; None where it is none, or was mended."""
+    if ref.startswith("memory:") or mended_of(ref, store) is not None:
         return None
     wanted = parse(ref)
     if wanted.scheme == "organism":
@@ -207,6 +268,7 @@ def organism_of(ref: str, store: Store | None = None) -> tuple[Organism, Any] | 
 
 def task_of(ref: str, store: Store | None = None) -> dict[str, Any] | None:
     """The task a model was trained for, with its data's spec, as plain values; None where the reference does not tell."""
+    ref = _made_from(ref, store)
     if ref.startswith("memory:") or parse(ref).scheme != "run":
         return None
     home, run = _training(parse(ref).name, store)

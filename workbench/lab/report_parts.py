@@ -45,7 +45,8 @@ def _lineage(subject: Described) -> list[str]:
     origin = subject.origin
     seed = origin.seed if subject.world is None else subject.world["seed"]
     said = [f"random weights, seed {seed}"] if seed is not None else []
-    return [*said, *(["trained on the generated town"] if subject.world is not None else [origin.words] if origin.words else [])]
+    said += ["trained on the generated town"] if subject.world is not None else []
+    return [*said, *([origin.words] if origin.words else [])]
 
 
 def _architecture(config: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ def trained_of(model: HookedModel, ref: str, store: Store | None = None) -> Trai
     those that it was trained on.
     """
     wanted = parse(ref) if ref and not ref.startswith("memory:") else None
-    if wanted is None or wanted.scheme != "run":
+    if wanted is None or wanted.scheme != "run" or "/" in wanted.name:  # a mended model was changed after its training
         raise UsageError(
             f"'{ref or 'this model'}' does not say what it was trained on. Name a training as run:ID, or give the rows in Python as "
             "`Inputs(…, reference=probes.data_rows.Trained(rows, checkpoints))`."

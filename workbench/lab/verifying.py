@@ -65,6 +65,9 @@ def _asked_again(content: Content, model: HookedModel, count: int, seed: int, pr
     """A random part of the samples of the part whose model this is, asked and scored again."""
     digest = model.digest()
     parts = {str(one["part"]): str(one["model_digest"]) for one in content.circumstances["subjects"]}
+    for label, result in content.results.items():  # a mended model is a part of its own, and no subject
+        if result.kind in SUITES:
+            parts.setdefault(label.rpartition(".")[2], result.provenance.model_digest)
     mine = [part for part, stated in parts.items() if stated == digest]
     if not mine:
         stated = ", ".join(f"{part} {one[:12]}…" for part, one in parts.items())
@@ -85,7 +88,8 @@ def _asked_again(content: Content, model: HookedModel, count: int, seed: int, pr
             progress(asked, asked, f"asking {label} again")
     if missing and not faults:
         return Check("samples again", "not checked", f"{asked} hold, but the data of some is not here: {'; '.join(missing)}")
-    return check("samples again", faults, f"{asked} samples of the {' and '.join(mine)} model, asked again, are worth the same")
+    of = f"the {mine[0]} model" if len(mine) == 1 else f"the models {', '.join(mine[:-1])} and {mine[-1]}"
+    return check("samples again", faults, f"{asked} samples of {of}, asked again, are worth the same")
 
 
 def _compared(label: str, result: Result, rows: Sequence[Row], model: HookedModel) -> Iterator[Fault]:

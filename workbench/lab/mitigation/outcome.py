@@ -13,11 +13,12 @@ from workbench.core.finding import Denominators, Finding, Interval, Mitigation, 
 from workbench.core.protocol import HookedModel
 from workbench.core.result import Provenance, Result
 from workbench.core.stats.resampling import bootstrap, paired_bootstrap
+from workbench.lab import refs
 from workbench.lab.internals import Failure, nats_of, scores_of
 from workbench.lab.internals_findings import COST
 
 KIND = "mitigation"
-PREFIX, PART = "mitigation-", "mended-"
+PREFIX, PART = "mitigation-", refs.MENDED
 """What the names of its result and of the part that was asked again begin with."""
 MENDED = 0.8
 """A mitigation that takes away this share of the failure is said to work."""
@@ -26,7 +27,8 @@ MENDED = 0.8
 @dataclass(frozen=True)
 class MitigationResult(Result):
     """``failure``, ``mended`` [item]: how much each held-out item fails before and after; ``cluster`` [item]; ``nats``, ``mended_nats``
-    [text]: negative log-likelihood a token of ordinary text."""
+    [text]: negative log-likelihood a token of ordinary text. ``kept``: the part as which the audit keeps the mended model, or ``not_kept``:
+    why it does not (neither, of audits from before any was kept)."""
 
     @property
     def share(self) -> float:
@@ -50,15 +52,18 @@ class MitigationResult(Result):
         )
 
 
-def outcome(model: HookedModel, mended: Any, failure: Failure, asked: Mitigation) -> MitigationResult:
-    """Both models on the items of ``failure`` and on its ordinary texts."""
+def outcome(model: HookedModel, mended: Any, failure: Failure, asked: Mitigation, *, kept: str = "", why: str = "") -> MitigationResult:
+    """Both models on the items of ``failure`` and on its ordinary texts; the mended one is ``kept`` as this part, or not, for ``why``."""
     values = xr.Dataset(
         {
             "failure": ("item", scores_of(model, failure, [()])[0]), "mended": ("item", scores_of(mended, failure, [()])[0]),
             "cluster": ("item", np.array(failure.clusters, dtype=object)), "nats": ("text", nats_of(model, failure, ())),
             "mended_nats": ("text", nats_of(mended, failure, ())),
         },
-        attrs={"of": failure.of, "unit": failure.unit, "method": asked.method, "before": model.digest()},
+        attrs={
+            "of": failure.of, "unit": failure.unit, "method": asked.method, "before": model.digest(),
+            **({"kept": kept} if kept else {"not_kept": why} if why else {}),
+        },
     )  # fmt: skip
     origin = Provenance.here(
         model=str(getattr(mended, "name", mended.family)), model_digest=mended.digest(), data=failure.of,

@@ -31,6 +31,7 @@ def _section(plan: Plan, part: str, found: MitigationResult, results: Mapping[st
         "neither half of this is enough alone.",
         "Everything the plan asks was asked again of the mended model. In the findings on it, 'reference' is the audited model as it was, "
         "on the same items.",
+        *_kept(found),
         *(f"{name}, as it was: {before[name].summary()}. Mended: {results[name].summary()}." for name in names),
     )
     method = str(found.values.attrs["method"])
@@ -39,6 +40,17 @@ def _section(plan: Plan, part: str, found: MitigationResult, results: Mapping[st
         lead=f"The audited model after {method}, asked everything again: {'it works' if found.works else 'it does not work'}.",
         findings=own, tables=(_before_and_after(names, own, plan, gathered),), text=words,
     )  # fmt: skip
+
+
+def _kept(found: MitigationResult) -> Iterator[str]:
+    """How the mended model is loaded, or why it cannot be."""
+    if kept := found.values.attrs.get("kept"):
+        yield (
+            f"The mended model is kept: `run:AUDIT/{kept}`, with the id of this audit's run for AUDIT, loads it. Its digest is "
+            f"{found.provenance.model_digest}."
+        )
+    elif why := found.values.attrs.get("not_kept"):
+        yield f"The mended model is not kept: {why}."
 
 
 def _before_and_after(names: list[str], mended: tuple[Finding, ...], plan: Plan, gathered: Gathered) -> Table:
