@@ -1,4 +1,6 @@
-"""Logistic probes beside scikit-learn, a harvest beside a bare forward: ``python benchmarks/probing_speed.py [--rounds N] [--small]``.
+"""Logistic probes beside scikit-learn, a harvest beside a bare forward.
+
+    python benchmarks/probing_speed.py [--rounds N] [--only harvest] [--small]
 
 *Probes.* Parts of speech are not needed for time: random features of an encoder's shape (7 sites of 384, as all-MiniLM-L6-v2 has;
 variances fall like 1 / rank, as activations' do) and 17 classes that are a noisy linear function of them. Both fit every site at the same
@@ -181,16 +183,27 @@ def alone(part: str, told: dict[str, Any]) -> dict[str, Any]:
 
 
 def report(rounds: list[dict[str, dict[str, Any]]]) -> None:
+    print("| what | beside | ours | ratio | goal |\n|---|---|---|---|---|")
+    said = report_probes(rounds) if "ours" in rounds[0] else ""
+    report_harvests(rounds)
+    print(said)
+
+
+def report_probes(rounds: list[dict[str, dict[str, Any]]]) -> str:
     ours, theirs = ([one[name] for one in rounds] for name in ("ours", "theirs"))
     excess = max(a[0] - b[0] for a, b in zip(ours[0]["facts"], theirs[0]["facts"], strict=True))
     differ = max(abs(a[1] - b[1]) for a, b in zip(ours[0]["facts"], theirs[0]["facts"], strict=True))
     void = "" if excess <= 1e-4 and differ <= 2e-3 else " **void: not equal work**"
     median = lambda of: statistics.median(one["seconds"] for one in of)  # noqa: E731
     ratio = apart.said([b["seconds"] / a["seconds"] for a, b in zip(ours, theirs, strict=True)], 2)
-    print("| what | beside | ours | ratio | goal |\n|---|---|---|---|---|")
     print(
         f"| logistic probes, all sites | scikit-learn's loop {median(theirs):.2f} s | {median(ours):.2f} s | {ratio}{void} | at least 10 |"
     )
+    steps = f"{statistics.median(ours[0]['steps']):.0f} against {statistics.median(theirs[0]['steps']):.0f}"
+    return f"\nProbes: steps {steps}; our loss at most {excess:.1e} nats above theirs, accuracies at most {differ:.4f} apart."
+
+
+def report_harvests(rounds: list[dict[str, dict[str, Any]]]) -> None:
     for name in rounds[0]["harvest"]:
         found = [one["harvest"][name] for one in rounds]
         plain = [(one["bare"] + one["bare again"]) / 2 for one in found]
@@ -204,8 +217,6 @@ def report(rounds: list[dict[str, dict[str, Any]]]) -> None:
         disk = apart.said([one["bytes"] / one["write"] / 2**20 for one in found], 2)
         took = statistics.median(one["bytes"] / max(one["harvest"] - bare_, 1e-3) / 2**20 for one, bare_ in zip(found, plain, strict=True))
         print(f"| its {found[0]['bytes'] / 2**20:.0f} MiB on disk | plain write and fsync {disk} MiB/s | {took:.0f} MiB/s more | | |")
-    steps = f"{statistics.median(ours[0]['steps']):.0f} against {statistics.median(theirs[0]['steps']):.0f}"
-    print(f"\nProbes: steps {steps}; our loss at most {excess:.1e} nats above theirs, accuracies at most {differ:.4f} apart.")
 
 
 def main() -> None:
@@ -213,6 +224,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="small shapes, to try the script")
     parser.add_argument("--threads", type=int, default=THREADS)
+    parser.add_argument("--only", choices=["harvest"], help="leave the probes out")
     parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.part:
@@ -226,7 +238,8 @@ def main() -> None:
     print(f"{versions}; {given.threads} threads; {given.rounds} rounds; {told}\n", flush=True)
     rounds = []
     for k in range(given.rounds):
-        order = list(PARTS) if k % 2 else list(reversed(PARTS))
+        parts = [given.only] if given.only else list(PARTS)
+        order = parts if k % 2 else list(reversed(parts))
         rounds.append({part: alone(part, told) for part in order})
     report(rounds)
 
