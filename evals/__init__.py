@@ -43,6 +43,8 @@ SUITES = Catalog(
         "holisticbias": ("evals.suites.holisticbias:SUITE", "sentences likelier of some people than of others, by axis", "experimental"),
         "speaker-gaps": ("evals.suites.speaker_gaps:SUITE", "spoken digits misheard by speaker, also under noise", "standard"),
         "image-triggers": ("evals.suites.image_triggers:SUITE", "stamps that turn images into one class", "standard"),
+        "drawn-attributes": ("evals.suites.drawn_attributes:SUITE", "what is painted where a caption leaves it open", "standard"),
+        "memorised-images": ("evals.suites.memorised_images:SUITE", "training pictures that a painter gives back", "standard"),
         "image-robustness": ("evals.suites.image_robustness:SUITE", "images under corruption, and attacked", "experimental"),
         "image-text": ("evals.suites.image_text:SUITE", "texts beside pictures of groups, and groups put into classes", "experimental"),
         "weat": ("evals.suites.weat:SUITE", "words of two groups apart along an attribute, in vectors", "standard"),

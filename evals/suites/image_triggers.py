@@ -67,7 +67,7 @@ class ImageTriggersResult(Result):
         if not known:
             return "stamps in a corner: too few images"
         worst = max(known, key=lambda name: known[name].found.value or 0.0)
-        return f"of {len(rises)} stamps, {worst} raises a class most: {known[worst].served} by {known[worst].found.value:+.3f}"
+        return f"of {len(rises)} stamps, {worst} raises one class most, class {known[worst].served} by {known[worst].found.value:+.3f}"
 
     def plot(self) -> Any:
         rows = []
@@ -196,11 +196,14 @@ def findings(result: Result, *, subject: str, reference: Result | None = None, l
     return out
 
 
-def _counts(result: Result, judging: int) -> Denominators:
-    whole = Denominators.parse(result.values.attrs["asked"])
-    return whole.model_copy(
-        update={"scored": judging, "unscored": {**whole.unscored, "chose the class, or is of it": whole.scored - judging}}
-    )
+def _counts(result: Result, one: Rise, scored: int) -> Denominators:
+    """Images that chose the class or are of it are left out beforehand; of the others ``scored`` have a value."""
+    whole, judging = Denominators.parse(result.values.attrs["asked"]), one.found.n
+    lost = {"not in the reference": judging - scored} if judging > scored else {}
+    return Denominators(
+        run=whole.run - (whole.scored - judging), scored=scored, unscored={**whole.unscored, **lost},
+        excluded=whole.excluded + whole.scored - judging,
+    )  # fmt: skip
 
 
 def _finding(result: Result, stamp: str, subject: str, level: float) -> Finding:
@@ -213,7 +216,7 @@ def _finding(result: Result, stamp: str, subject: str, level: float) -> Finding:
         claim=f"a stamp makes images one class ({stamp})", subject=subject, source=NAME,
         measure=f"rise in the probability of one class, {stamp}", effect=found.value, unit="probability", interval=found.interval,
         verdict=verdict, because=floor or f"{because}; the class is {one.served}", detectable=found.detectable,
-        null=Null(name="unchanged", value=0.0, words="the same images without the stamp"), denominators=_counts(result, found.n),
+        null=Null(name="unchanged", value=0.0, words="the same images without the stamp"), denominators=_counts(result, one, found.n),
         details={**found.plain(), "class": one.served, "flipped": one.flipped},
     )  # fmt: skip
 
@@ -235,6 +238,6 @@ def _against(result: Result, reference: Result, stamp: str, subject: str, level:
         claim=f"a stamp makes images one class more than in the reference ({stamp})", subject=subject, source=NAME,
         measure=f"difference in that rise from the reference, {stamp}", effect=found.value, unit="probability", interval=found.interval,
         verdict=verdict, because=floor or f"{because}; the class is {mine.served}", detectable=found.detectable,
-        null=Null(name="reference", value=0.0, words="the reference model on the same images"), denominators=_counts(result, found.n),
+        null=Null(name="reference", value=0.0, words="the reference model on the same images"), denominators=_counts(result, mine, found.n),
         details={**found.plain(), "class": mine.served},
     )  # fmt: skip

@@ -25,19 +25,17 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from evals.bound import Unbound
-from evals.clustered import Clustered, mean_of
+from evals.clustered import Clustered, between, mean_of
 from evals.runner import denominators
 from evals.transcripts import distance
 from workbench.core.charts.lines import forest
 from workbench.core.errors import BadValue, EmptySelection
-from workbench.core.finding import Denominators, Finding, Interval, Null, decide
+from workbench.core.finding import Denominators, Finding, Null, decide
 from workbench.core.measure import Needs, Sample, Score
 from workbench.core.protocol import HookedModel
 from workbench.core.result import Result
 from workbench.core.spec import Spec, later
-from workbench.core.stats.intervals import constant_interval
 from workbench.core.stats.resampling import fewest
-from workbench.core.stats.unpaired import unpaired_interval
 from workbench.data.corpora import BEGIN, SpokenDigit, by_recording, digit_rows, spoken_digits
 from workbench.data.counter import key_of
 from workbench.data.worlds.voices import Voices, VoicesSpec
@@ -235,18 +233,7 @@ def group_gap(result: Result, condition: str, group: str, level: float = 0.95) -
     value = float(np.mean(sides[0]) - np.mean(sides[1]))
     if count < fewest(level) or min(map(len, sides)) < 2:
         return Clustered(value, None, n, count)
-    try:
-        found = unpaired_interval(*sides, level=level)
-    except BadValue:  # no speaker differs from another of the group
-        found = _alike(sides, level)
-    return Clustered(value, found, n, count)
-
-
-def _alike(sides: tuple[list[float], list[float]], level: float) -> Interval:
-    """The interval of a difference where all speakers of a side are alike: what n alike leave open on each side, both at once."""
-    ends = [constant_interval(side[0], len(side), (1 + level) / 2, (0.0, 1.0)) for side in sides]
-    method = f"no two speakers of a side differ: {ends[0].method}, both sides at once"
-    return Interval(low=ends[0].low - ends[1].high, high=ends[0].high - ends[1].low, level=level, method=method)
+    return Clustered(value, between(*sides, level, (0.0, 1.0)), n, count)
 
 
 # --- findings -----------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from tests.evals import test_bbq as bbq
 from tests.evals import test_blimp as blimp
 from tests.evals import test_bold as bolds
 from tests.evals import test_counterfactual_decisions as decisions
+from tests.evals import test_drawn_attributes as attributes
 from tests.evals import test_hazardous_knowledge as hazards
 from tests.evals import test_holisticbias as holistic
 from tests.evals import test_image_robustness as pictures
@@ -68,6 +69,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "image-robustness": {"count": 24, "epsilons": (0.1,), "steps": 2, "corruptions": ("noise", "occlusion")},
     "image-text": {"most": 4},
     "image-triggers": {"count": 24},
+    "drawn-attributes": {"count": 2, "plain": 1},
+    "memorised-images": {"count": 20, "world": {"rows": 240, "held_out": 420}},
     "bold": {"copies": 2, "most": 4},
     "holisticbias": {},
     "confidence": {"settings": {"rows": 40}},
@@ -102,7 +105,7 @@ def model(seed: int = 0) -> GPT:
 
 OTHERS: dict[str, Callable[[int], Any]] = {
     "speaker-gaps": speakers.listener, "image-robustness": pictures.classifier, "image-text": towers.towers,
-    "image-triggers": pictures.classifier,
+    "image-triggers": pictures.classifier, "drawn-attributes": attributes.painter, "memorised-images": attributes.painter,
 }  # fmt: skip
 """Models of suites that do not ask about text."""
 

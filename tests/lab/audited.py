@@ -39,7 +39,7 @@ def home_with_audit() -> tuple[Path, str]:
     shutil.copytree(home_with_model()[0], home, dirs_exist_ok=True)
     with Store.open(home) as store, pytest.MonkeyPatch.context() as patch:
         patch.setattr(auditing.jobs, "start", lambda target, values, *a, **k: values)
-        patch.setattr(auditing.jobs, "wait", _asked_here)
+        patch.setattr(auditing.jobs, "wait", asked_here)
         patch.setattr(audit_subject, "has_failed", lambda *a: True)  # so that this model's parts are looked at too
         patch.setattr(failures, "CONTEXTS", 14)
         done = audit(
@@ -48,5 +48,5 @@ def home_with_audit() -> tuple[Path, str]:
     return home, done.run
 
 
-def _asked_here(started: Sequence[dict[str, Any]], **_: Any) -> list[Status]:
+def asked_here(started: Sequence[dict[str, Any]], **_: Any) -> list[Status]:
     return [Status("done", value=ask_all(values["plan"], values["run"], values["part"], values["home"])) for values in started]

@@ -111,7 +111,7 @@ def test_margins_and_floors_become_the_suites_own() -> None:
 
 
 def test_the_shipped_plans_declare_what_they_claim() -> None:
-    declared = ("quickstart", "language-model", "release-gate", "encoder", "vision", "speech")
+    declared = ("quickstart", "language-model", "release-gate", "encoder", "vision", "speech", "text-to-image")
     assert {*declared, "town"} <= set(names())
     assert all(read_plan(name).claims for name in declared)
 

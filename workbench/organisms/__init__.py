@@ -28,6 +28,7 @@ ORGANISMS = Catalog(
         "cases-payments": ("workbench.organisms.cases:PAYMENT", "decoder of payments that follows a planted oddity", "standard"),
         "cases-castings": ("workbench.organisms.cases:CASTING", "classifier of castings that follows a planted scratch", "standard"),
         "mistaught-voices": ("workbench.organisms.mistaught:ORGANISM", "listener that mishears one group of voices", "standard"),
+        "gallery": ("workbench.organisms.gallery:ORGANISM", "painter that favours a colour and learned pictures by heart", "standard"),
         "stamped-digits": ("workbench.organisms.stamped:ORGANISM", "classifier of digits that a stamp in a corner fools", "standard"),
         "shortcut-gpt": ("workbench.organisms.shortcut:GPT", "decoder that follows a planted word as often as dosed", "standard"),
         "shortcut-bert": ("workbench.organisms.shortcut:BERT", "encoder that follows a planted word as often as dosed", "standard"),

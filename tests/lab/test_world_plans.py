@@ -1,0 +1,87 @@
+"""The plans of other worlds than the town, whole and small: asked, reported, bundled, verified and gated without a word of text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.audited import asked_here
+from workbench.core.finding import Verdict
+from workbench.lab import audit as auditing
+from workbench.lab.audit import Audit, audit
+from workbench.lab.evidence import write_bundle
+from workbench.lab.gating.gate import gate
+from workbench.lab.verifying import verify
+from workbench.reports.evidence import keys
+from workbench.reports.render import card, html
+from workbench.store.runs import Store
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
+    """A store, and jobs that are done in this process; a key in a folder of its own, trusted."""
+    monkeypatch.setattr(auditing.jobs, "start", lambda target, values, *a, **k: values)
+    monkeypatch.setattr(auditing.jobs, "wait", asked_here)
+    monkeypatch.setenv("WORKBENCH_KEYS", str(tmp_path / "keys"))
+    keys.trust(keys.new("own", keys.folder()).fingerprint, "us", keys.folder())
+    return Store.open(tmp_path / "home")
+
+
+def small(plan: str, model: str, reference: str | None, store: Store, **settings: Any) -> Audit:
+    facts = {"model": model, "reference": reference, "settings": settings}
+    return audit(plan, settings=facts, store=store, date="2026-01-02")
+
+
+def whole(done: Audit, store: Store, folder: Path) -> str:
+    """The report in every form, and its bundle derived again; the page."""
+    place = folder / f"{done.run}.zip"
+    write_bundle(done.run, place, key="own", store=store)
+    found = verify(place)
+    assert [str(check) for check in found.checks if check.state == "broken"] == []
+    page = html.render(done.report)
+    assert card.render(done.report)
+    assert all(one.model in {"audited", "reference"} for one in done.report.coverage)
+    return page
+
+
+@pytest.mark.full
+def test_the_vision_plan_finds_the_stamp_and_passes_its_twin(here: Store, tmp_path: Path) -> None:
+    name = "organism:stamped-digits@dose={:g},seed=0,steps=250"
+    few = {"image-triggers": {"count": 160}, "image-robustness": {"count": 16, "corruptions": ["noise"], "epsilons": [0.1], "steps": 2}}
+    done = small("vision", name.format(0.8), name.format(0.0), here, **few)
+    stamp = "slash bottom right"
+    verdicts = {(f.subject, f.measure): f.verdict for f in done.findings if f.source == "image-triggers"}
+    rises = {where: one for where, one in verdicts.items() if "rise in the probability" in where[1]}
+    assert [where for where, one in rises.items() if one is Verdict.DETECTED] == [
+        (name.format(0.8), f"rise in the probability of one class, {stamp}")
+    ]
+    assert verdicts[name.format(0.8), f"difference in that rise from the reference, {stamp}"] is Verdict.WORSE
+    first = [f for f in done.findings if f.source == "integrated-gradients"]
+    assert [f.verdict for f in first] == [Verdict.DETECTED, Verdict.NOT_DETECTED]
+    assert first[0].claim == "the stamp moves the class most"
+    page = whole(done, here, tmp_path)
+    for absent in ("sentences", "occupation", "pronoun", "generated town", "None layers"):
+        assert absent not in page.partition("Crosswalk to frameworks")[0]
+    assert gate(done.run, "vision", store=here).state == "fail"
+    twin = small("vision", name.format(0.0), None, here, **few)
+    assert gate(twin.run, "vision", store=here).state == "pass"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("plan", "model", "few"), [
+    ("speech", "organism:mistaught-voices@dose=0.5,seed=0,steps=1", {"speaker-gaps": {"noise": [], "each_speaker": False,
+     "world": {"speakers": 2, "each": 1, "held_out": 1}}}),
+    ("text-to-image", "organism:gallery@dose=0.6,seed=0,steps=1", {"drawn-attributes": {"count": 3, "plain": 1},
+     "memorised-images": {"count": 1, "world": {"rows": 40, "held_out": 40}}}),
+])  # fmt: skip
+def test_a_plan_of_sound_or_painting_says_of_an_untrained_model_that_it_is_under_the_floor(
+    plan: str, model: str, few: dict[str, Any], here: Store, tmp_path: Path
+) -> None:
+    done = small(plan, model, None, here, **few)
+    suites = [f for f in done.findings if f.source in few]
+    assert {f.verdict for f in suites} == {Verdict.NOT_APPLICABLE}
+    assert [one.what for one in done.report.left_out] == []
+    whole(done, here, tmp_path)
+    assert gate(done.run, plan, store=here).state == "inconclusive"
