@@ -18,7 +18,7 @@ from workbench.cli.main import main
 from workbench.core.errors import BadValue, UnknownName, UsageError
 from workbench.core.stats.unpaired import unpaired_interval
 from workbench.lab import run as lab
-from workbench.lab.compare import compare
+from workbench.lab.compare import compare, means
 from workbench.lab.comparison_report import compare_runs
 from workbench.lab.rendering import write_forms
 from workbench.lab.reporting import stored_report
@@ -97,6 +97,20 @@ def test_its_numbers_are_those_of_compare(toy: Any, call: Call) -> None:
     assert "Comparison report" in page
     again = compare_runs(runs, store=toy.store, date="2026-01-02")
     assert again.html.read_bytes() == made.html.read_bytes()
+
+
+def test_two_runs_that_say_the_same_are_said_to(toy: Any) -> None:
+    same = [{"score": one["score"]} for one in values(0)]
+    report = compare_runs([toy(same), toy(same)], store=toy.store).report
+    assert report.summary == ("toy, B against A (40 pairs of 40 samples): no value differs in any pair.",)
+    said = sections(report)["suite-toy"]
+    assert "B against A: no value differs in any pair." in said.text
+    assert not any("known" in text for text in said.text)
+    (one,) = compare(*[one.id for one in toy.store.runs.list(kind="eval")], store=toy.store).differences
+    assert means(one) == f"'score' is {one.first:.4g} in both runs, and the same in each of the 40 samples."
+    moved = [{"score": one["score"] + 1.0} for one in same]
+    (other,) = compare(toy(same), toy(moved), store=toy.store).differences
+    assert "every cluster differs by the same amount" in other.note, "a shift that is the same everywhere is a difference"
 
 
 def test_other_samples_are_compared_unpaired_and_it_is_said_everywhere(toy: Any) -> None:

@@ -15,6 +15,7 @@ from workbench.core.errors import UnknownName, UsageError
 from workbench.core.protocol import Add
 from workbench.core.tolerance import tolerance
 from workbench.families.gpt import GPT, GPTConfig
+from workbench.lab.audit_findings import origin_of
 from workbench.lab.mitigation.edited import Edited
 from workbench.lab.mitigation.kept import as_weights
 from workbench.lab.models import known
@@ -134,6 +135,9 @@ def test_a_kept_model_has_a_reference_and_the_world_of_the_model_that_was_mended
     assert task_of(ref, store) is None
     assert mended_of("organism:town", store) is mended_of("run:last", store) is mended_of("memory:ab/mended-1", store) is None
     assert {"ref": ref, "family": "gpt", "words": "organism:town@dose=0.5,seed=7 after steering", "digest": ""} in known(store)
+    words = f"mended from organism:town@dose=0.5,seed=7 by steering ({ref})"
+    assert origin_of(ref, store, town=True).words == origin_of(ref, store).words == words
+    assert origin_of(found.audited, store, town=True).words == ""
     with pytest.raises(UsageError, match="does not say what it was trained on"):
         trained_of(model, ref, store)
 

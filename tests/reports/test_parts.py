@@ -10,7 +10,7 @@ from workbench.core.finding import Verdict
 from workbench.reports.crosswalk import crosswalk, frameworks
 from workbench.reports.parts import Coverage, Identity
 from workbench.reports.report import Report
-from workbench.reports.standard import coverage_tables, identity_tables, limit_lines
+from workbench.reports.standard import coverage_tables, identity_tables, limit_lines, several_identities
 from workbench.reports.view import view
 from workbench.reports.words import words_of
 
@@ -78,3 +78,13 @@ def test_the_crosswalk_says_what_applies_to_whom_and_that_it_is_no_assessment() 
     for framework in frameworks():
         wanted = {name for _, where in framework["headings"] for name in where}
         assert framework.get("suites") or wanted <= known
+
+
+def test_a_report_of_several_runs_names_its_models_by_digest_and_says_where_the_rest_stands() -> None:
+    (table,) = several_identities(IDENTITIES)
+    assert [row[:2] for row in table.rows] == [(one.part, one.name) for one in IDENTITIES]
+    assert [row[2] for row in table.rows] == [one.sha256 or "not stated" for one in IDENTITIES]
+    assert "in the report of each" in table.note
+    assert several_identities(()) == []
+    shown = view(sample().model_copy(update={"kind": "comparison"}))
+    assert [one["caption"] for one in shown["identity"]] == [table.caption]

@@ -29,6 +29,7 @@ Record = Mapping[str, Any]
 Key = tuple[str, int]
 Numbers = Mapping[str, bool | int | float]
 DIFFERENTLY = "asked differently in the two runs"
+SAME = "no interval: the same value in both runs, pair for pair"
 
 
 @dataclass(frozen=True)
@@ -217,12 +218,14 @@ def _difference(value: str, pairs: Sequence[tuple[Numbers, Numbers]], clusters: 
             bounds = (-1.0, 1.0) if binary else None
             interval = paired_bootstrap(y, x, clusters=clusters, level=level, bounds=bounds).interval
         except BadValue:
-            note = "no interval: every cluster differs by the same amount, so nothing says how far others would"
+            note = SAME if a == b else "no interval: every cluster differs by the same amount, so nothing says how far others would"
     return Difference(value, *means, means[1] - means[0], interval, p, len(pairs), units, note)
 
 
 def means(found: Difference) -> str:
     """What a difference means, in a sentence or two; a claim only where the interval makes one."""
+    if found.note == SAME:
+        return f"'{found.value}' is {found.first:.4g} in both runs, and the same in each of the {found.n:,} samples."
     change = f"'{found.value}' is {found.first:.4g} in the first run and {found.second:.4g} in the second"
     if found.interval is None:
         why = found.note.removeprefix("no interval: ").rstrip(".")

@@ -15,7 +15,7 @@ from workbench.core.protocol import Progress, silent
 from workbench.core.result import Provenance
 from workbench.lab.audit import Audit, write_pages
 from workbench.lab.circumstances import CIRCUMSTANCES, circumstances
-from workbench.lab.compare import DIFFERENTLY, drawn, kept, means
+from workbench.lab.compare import DIFFERENTLY, SAME, drawn, kept, means
 from workbench.lab.record import recorded
 from workbench.lab.report_parts import suite_coverage
 from workbench.lab.side_by_side import Pair, Side, pairs_of, shared, sides_of
@@ -113,6 +113,9 @@ def _summary(pairs: Sequence[Pair]) -> Iterator[str]:
         what = f"by more than chance gives differ {', '.join(moved)}" if moved else "no value is shown to differ"
         had = f"{len(seen)} have an interval" if seen else "none has an interval"
         between = f"{pair.suite}, {pair.second.letter} against {pair.first.letter}"
+        if _alike(pair):
+            yield f"{between} ({how}): no value differs in any pair."
+            continue
         yield f"{between} ({how}): {what} (of {len(pair.found.differences)} values {had})."
 
 
@@ -141,12 +144,20 @@ def _said(pair: Pair) -> Iterator[str]:
     between = f"{pair.second.letter} against {pair.first.letter}"
     if pair.paired:
         yield f"{between}: {d.scored:,} pairs of {d.run:,} samples{left}."
-        yield from (f"{between}: {means(one)}" for one in pair.found.differences)
+        alike = _alike(pair)
+        yield from (
+            [f"{between}: no value differs in any pair."] if alike else [f"{between}: {means(one)}" for one in pair.found.differences]
+        )
     else:
         yield (
             f"{between}: unpaired. {pair.apart}, so their means are compared as those of different items{left and f' ({left[2:]})'}: what "
             "differs may be the items as well as the models."
         )
+
+
+def _alike(pair: Pair) -> bool:
+    """Whether both runs say the same of every sample."""
+    return pair.paired and all(one.note == SAME for one in pair.found.differences)
 
 
 def _table(pair: Pair, level: float) -> Table:

@@ -221,7 +221,7 @@ def _section(suite: str, moments: Sequence[Moment], changes: Changes, found: tup
 def _in_steps(words: str, first: Moment, last: Moment) -> str:
     """The words of a comparison with the checkpoints in the place of the runs."""
     words = words.replace("in the first run", f"at {first.name}").replace("in the second", f"at {last.name}")
-    return words.replace("the second is", "it is")
+    return words.replace("the second is", "it is").replace("in both runs", "at both")
 
 
 def _measures(suite: str, by_measure: Mapping[tuple[str, str], Sequence[tuple[Moment, Finding]]], level: float) -> Table:

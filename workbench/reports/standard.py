@@ -21,6 +21,16 @@ def identity_tables(identities: Sequence[Identity], language: str = ENGLISH) -> 
     return tables
 
 
+def several_identities(identities: Sequence[Identity], language: str = ENGLISH) -> list[Table]:
+    """The models of a report that loads none, side by side by their digests: what else is known of each, its own report says."""
+    if not identities:
+        return []
+    say = words_of(language)
+    rows = tuple((one.part, one.name, one.sha256 or say("identity.not_stated")) for one in identities)
+    return [Table(columns=say.list("identity.several_head"), rows=rows, caption=say("identity.several_caption"),
+                  note=say("identity.several_note"))]  # fmt: skip
+
+
 def _facts(identity: Identity, language: str) -> Table:
     say = words_of(language)
     size = None if identity.parameters is None else phrases.number(identity.parameters)

@@ -14,7 +14,7 @@ from workbench.core.finding import Finding, Verdict
 from workbench.reports import phrases
 from workbench.reports.crosswalk import crosswalk
 from workbench.reports.report import Cell, Report, Section, Table
-from workbench.reports.standard import coverage_tables, identity_tables, limit_lines
+from workbench.reports.standard import coverage_tables, identity_tables, limit_lines, several_identities
 from workbench.reports.words import ENGLISH, words_of
 
 _STRIP_MARGIN = 0.08  # of the strip's range on either side, so that end marks are not cut
@@ -40,7 +40,7 @@ def view(report: Report, language: str = ENGLISH) -> View:
         "tally": [{"count": n, **_verdict(v, language)} for v, n in report.tally().items() if n],
         "findings": cards,
         "groups": _groups(cards),
-        "identity": [table_view(table, language) for table in identity_tables(report.identities, language)],
+        "identity": [table_view(table, language) for table in _identity(report, language)],
         "coverage": [table_view(table, language) for table in coverage_tables(report.coverage, language)],
         "sections": [_section(section, place, cards, language) for section in report.sections],
         "left_out": [{"what": shown(item.what), "why": shown(item.why)} for item in report.left_out],
@@ -53,6 +53,10 @@ def view(report: Report, language: str = ENGLISH) -> View:
         "rederive": [shown(command) for command in report.rederive],
     }
     return made | {"crosswalk": crosswalk({name for name, part in made.items() if part}, {card["source"] for card in cards}, language)}
+
+
+def _identity(report: Report, language: str) -> list[Table]:
+    return (identity_tables if report.kind == "audit" else several_identities)(report.identities, language)
 
 
 def finding_view(number: int, finding: Finding, language: str = ENGLISH) -> View:
