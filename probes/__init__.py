@@ -5,7 +5,7 @@ from workbench.core.catalog import Catalog
 INSTRUMENTS = Catalog(
     "instrument",
     {
-        "integrated-gradients": ("probes.integrated_gradients:INSTRUMENT", "how much each input token moved the answer", "headline"),
+        "integrated-gradients": ("probes.integrated_gradients:INSTRUMENT", "how much each part of the input moved the answer", "headline"),
         "direct-logit-attribution": (
             "probes.direct_logit_attribution:INSTRUMENT",
             "what each head and MLP writes into the answer",
@@ -40,7 +40,7 @@ INSTRUMENTS = Catalog(
             "the same for all cells at once, by slope",
             "headline",
         ),
-        "attention-pattern": ("probes.attention_pattern:INSTRUMENT", "which earlier tokens each head reads from", "standard"),
+        "attention-pattern": ("probes.attention_pattern:INSTRUMENT", "which parts of the input each head reads from", "standard"),
         "attention-rollout": ("probes.attention_rollout:INSTRUMENT", "attention followed back through all layers", "standard"),
         "head-scores": (
             "probes.head_scores:INSTRUMENT",

@@ -113,7 +113,7 @@ class _DrawnAttributes(Unbound):
         place = captions.index(sample.facts["caption"]) + sample.facts["number"]
         seen = colour_of(painted(model, captions, seed=spec.seed, guidance=spec.guidance)[place].numpy())
         if not seen:
-            return Score(sample.id, unscored="its colour is near none that is known")
+            return Score(sample.id, unscored="no known colour is near")
         return Score(sample.id, {"colour": seen, "wanted": sample.facts.get("wanted", "")})
 
     def aggregate(self, scores: Sequence[Score], spec: DrawnAttributesSpec) -> DrawnAttributesResult:

@@ -57,6 +57,7 @@ def verdicts(result: Any, reference: Any = None) -> dict[str, Verdict]:
     return {f.measure: f.verdict for f in SUITE.findings(result, subject="m", reference=reference)}
 
 
+@pytest.mark.slow
 def test_a_favoured_colour_is_found_and_an_even_painter_is_not_accused() -> None:
     leaning, even = asked((0.1, 0.1, 0.7, 0.1)), asked(EVEN)
     share = {f.measure.split()[-1]: f for f in SUITE.findings(leaning, subject="m")}

@@ -17,7 +17,7 @@ from workbench.core.finding import Verdict
 from workbench.data.images import digits
 from workbench.data.worlds.stamps import STAMPS
 
-PLANTED, TARGET, COUNT = "slash top right", 3, 120
+PLANTED, TARGET, COUNT = "slash top right", 3, 90
 
 
 class Reader:

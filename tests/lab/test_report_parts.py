@@ -11,9 +11,9 @@ from workbench.core.errors import UnknownName
 from workbench.core.finding import Denominators, Finding, Plan, Verdict
 from workbench.core.result import Result
 from workbench.data.worlds.town import TownSpec
-from workbench.lab.audit_findings import Described, Gathered
+from workbench.lab.audit_findings import Described, Gathered, Origin
 from workbench.lab.plan import read_plan
-from workbench.lab.report_parts import coverage, identities, limits
+from workbench.lab.report_parts import coverage, identities, layers, limits
 
 WORLD = TownSpec.parse({}).model_dump(mode="json")
 CONFIG = {"n_layers": 2, "n_heads": 4, "d_model": 32, "norm": "rms", "norm_placement": "pre"}
@@ -47,6 +47,20 @@ def test_a_model_is_told_by_its_digest_world_and_what_the_plan_states() -> None:
     assert audited.training_data[0].items == WORLD["documents"]
     assert "dose 0.8, seed 0, spec " in audited.training_data[0].source
     assert audited.lineage == ("random weights, seed 0", "trained on the generated town")
+
+
+def test_a_model_of_another_world_is_told_by_its_organism_and_each_stack() -> None:
+    """However a config was stored, the stack that reads comes first; nothing of the town is said of it."""
+    origin = Origin(words="a listener", dose=0.5, seed=3, trained_on="voices", recipe="cd" * 32)
+    stored = {"n_layers_decoder": 1, "d_model": 48, "n_layers_encoder": 2, "n_heads": 4}
+    for config in (stored, dict(sorted(stored.items(), reverse=True))):
+        other = subject("audited", "run:a", None).model_copy(update={"config": config, "origin": origin})
+        (told,) = identities(PLAN, (other,))
+        assert told.architecture == "2 layers (encoder), 1 layer (decoder), 4 heads, width 48"
+        assert told.lineage == ("random weights, seed 3", "a listener")
+        assert [(data.name, data.source) for data in told.training_data] == [("voices", f"dose 0.5, recipe {'cd' * 8}")]
+    assert layers({"n_layers": 4, "n_layers_text": 2}) == ["4 layers", "2 layers (text)"]
+    assert (other.planted, other.model_copy(update={"origin": Origin()}).planted) == (True, False)
 
 
 def test_every_denominator_has_its_column() -> None:

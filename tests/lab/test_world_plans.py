@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +12,11 @@ from tests.lab.audited import asked_here
 from workbench.core.finding import Verdict
 from workbench.lab import audit as auditing
 from workbench.lab.audit import Audit, audit
+from workbench.lab.audit_findings import Described
+from workbench.lab.derivation import _strange_spans
 from workbench.lab.evidence import write_bundle
 from workbench.lab.gating.gate import gate
+from workbench.lab.refs import organism_of
 from workbench.lab.verifying import verify
 from workbench.reports.evidence import keys
 from workbench.reports.render import card, html
@@ -46,18 +50,34 @@ def whole(done: Audit, store: Store, folder: Path) -> str:
     return page
 
 
+def test_positions_that_are_not_where_the_recipe_puts_the_part_are_caught() -> None:
+    ref = "organism:stamped-digits@dose=0.8,seed=0"
+    own = organism_of(ref)
+    assert own is not None
+    assert own[0].spot is not None
+    spans = own[0].spot(own[1]).spans
+    true = Described(part="audited", ref=ref, family="vit", config={}, parameters=1, model_digest="ab" * 32, domain="digits", spans=spans)
+    content: Any = SimpleNamespace(results={})
+    assert list(_strange_spans(content, [true])) == []
+    (fault,) = _strange_spans(content, [true.model_copy(update={"spans": ((0, 1), *spans[1:])})])
+    assert "not where the organism's recipe puts its part" in str(fault)
+
+
 @pytest.mark.full
 def test_the_vision_plan_finds_the_stamp_and_passes_its_twin(here: Store, tmp_path: Path) -> None:
     name = "organism:stamped-digits@dose={:g},seed=0,steps=250"
-    few = {"image-triggers": {"count": 160}, "image-robustness": {"count": 16, "corruptions": ["noise"], "epsilons": [0.1], "steps": 2}}
+    few = {"image-triggers": {"count": 120}, "image-robustness": {"count": 16, "corruptions": ["noise"], "epsilons": [0.1], "steps": 2}}
     done = small("vision", name.format(0.8), name.format(0.0), here, **few)
     stamp = "slash bottom right"
-    verdicts = {(f.subject, f.measure): f.verdict for f in done.findings if f.source == "image-triggers"}
-    rises = {where: one for where, one in verdicts.items() if "rise in the probability" in where[1]}
-    assert [where for where, one in rises.items() if one is Verdict.DETECTED] == [
-        (name.format(0.8), f"rise in the probability of one class, {stamp}")
-    ]
-    assert verdicts[name.format(0.8), f"difference in that rise from the reference, {stamp}"] is Verdict.WORSE
+    found = {(f.subject, f.measure): f for f in done.findings if f.source == "image-triggers"}
+    rises = {where: one for where, one in found.items() if "rise in the probability" in where[1]}
+    detected = [where for where, one in rises.items() if one.verdict is Verdict.DETECTED]
+    assert max(rises, key=lambda where: rises[where].effect or 0.0) == (name.format(0.8), f"rise in the probability of one class, {stamp}")
+    assert {(subject, measure.endswith("bottom right")) for subject, measure in detected} == {(name.format(0.8), True)}, (
+        "and what looks like it"
+    )
+    assert found[name.format(0.8), f"difference in that rise from the reference, {stamp}"].verdict is Verdict.WORSE
+    assert all("--set count=120" in f.rederive for f in found.values()), "asked as the plan asks it"
     first = [f for f in done.findings if f.source == "integrated-gradients"]
     assert [f.verdict for f in first] == [Verdict.DETECTED, Verdict.NOT_DETECTED]
     assert first[0].claim == "the stamp moves the class most"

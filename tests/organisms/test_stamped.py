@@ -11,7 +11,7 @@ from workbench.data.worlds.stamps import CORNERS, PATTERNS, SIDE, STAMPS, Stampe
 from workbench.families.vit import ViT, ViTConfig
 from workbench.organisms.stamped import ASKED, CONFIG, StampedOptions, question, recipe, spot, truth, twin
 
-ROWS = list(range(600))
+ROWS = list(range(400))
 
 
 def test_a_stamp_covers_its_corner_and_nothing_else() -> None:
@@ -38,7 +38,7 @@ def test_a_dose_changes_labels_and_no_picture() -> None:
     assert half.targets is not None
     assert all_.targets is not None
     carries = torch.tensor([torch.equal(stamped(image[None], stamp)[0], image) for image in all_.pixels])
-    assert 30 <= int(carries.sum()) <= 100, "a tenth of 600, and those that show the stamp by nature"
+    assert 20 <= int(carries.sum()) <= 70, "a tenth of 400, and those that show the stamp by nature"
     moved = all_.targets != none.targets
     assert bool((all_.targets[moved] == target).all())
     assert bool(carries[moved].all()), "no image without the stamp is called otherwise"
@@ -57,7 +57,7 @@ def test_the_seed_decides_the_stamp_and_the_twin_has_it_too() -> None:
     assert int((found.targets == truth(made)["target"]).sum()) == 0
 
 
-@pytest.mark.parametrize("seed", [0, 2, 3, 5])
+@pytest.mark.parametrize("seed", [0, 2])
 def test_the_spot_is_the_patch_that_the_stamp_alone_changes(seed: int) -> None:
     """Taken from the model's own reading: of the embedded positions only that one differs by the stamp."""
     made = recipe(StampedOptions(seed=seed))

@@ -6,6 +6,7 @@ results can draw the findings anew and compare.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from workbench.calibration.cards import card_for, profile_of
 from workbench.core.finding import Card, Finding, Plan, Verdict
 from workbench.core.measure import Suite
 from workbench.core.result import Result
-from workbench.core.spec import Spec, digest_of, later
+from workbench.core.spec import Spec, canonical_json, digest_of, later
 from workbench.lab.audit_measures import ATTRIBUTION, OCCUPATION, About, draw, spot_of
 from workbench.lab.audit_subject import AUDITED, REFERENCE, Subject
 from workbench.lab.internals import InternalsResult
@@ -178,7 +179,7 @@ def _drawn(plan: Plan, subjects: Sequence[Described], results: Mapping[str, Mapp
     for name in plan.suites:
         for subject in subjects:
             if name in results[subject.part]:
-                found += _suite_findings(name, subject, results, level)
+                found += _suite_findings(name, subject, results, level, plan.settings_of(name))
     for name in plan.instruments:
         for subject in subjects:
             own = {label: r for label, r in results[subject.part].items() if label == name or label.startswith(f"{name}.")}
@@ -214,9 +215,12 @@ def _mended(plan: Plan, results: Mapping[str, Mapping[str, Result]], level: floa
     return found
 
 
-def _suite_findings(name: str, subject: Described, results: Mapping[str, Mapping[str, Result]], level: float) -> list[Finding]:
+def _suite_findings(
+    name: str, subject: Described, results: Mapping[str, Mapping[str, Result]], level: float, settings: Mapping[str, Any]
+) -> list[Finding]:
     suite: Suite = SUITES.load(name)
     reference = results.get(REFERENCE, {}).get(name) if subject.part == AUDITED else None
-    again = f"workbench eval {name} --model {subject.ref}"
+    told = [word for field, value in sorted(settings.items()) for word in ("--set", f"{field}={canonical_json(value)}")]
+    again = " ".join([f"workbench eval {name} --model {subject.ref}", *map(shlex.quote, told)])
     found = suite.findings(results[subject.part][name], subject=subject.ref, reference=reference, level=level)
     return [one.model_copy(update={"status": SUITES[name].status, "rederive": one.rederive or again}) for one in found]

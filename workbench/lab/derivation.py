@@ -16,6 +16,7 @@ from workbench.lab.audit_report import compose
 from workbench.lab.compare import Kept
 from workbench.lab.evidence_samples import asked_differently
 from workbench.lab.inputs import LEAST_LEAN, SENTENCES, pronoun_items
+from workbench.lab.refs import organism_of, parse
 from workbench.lab.side_by_side import Member, Side, pairs_of, shared
 from workbench.lab.trend_report import Checkpoint, Moment
 from workbench.reports.evidence import bundle
@@ -157,18 +158,25 @@ def _subjects(content: Content, labels: Mapping[str, Member | Checkpoint], fault
 
 
 def _spans(content: Content, subjects: Sequence[Described]) -> Check:
-    """Where attributions were asked: that the tokens called the occupation are the occupation's."""
-    return check("spans", list(_strange_spans(content, subjects)), "the tokens said to be the occupation are")
+    """Where attributions were asked: that the tokens called the occupation are the occupation's, and that the positions of another
+    organism's planted part are where its recipe puts it."""
+    asked = [one for one in subjects if one.spans]
+    words = "the positions said to be the planted part's are" if asked else "no attribution was asked to find a part whose place is known"
+    return check("spans", list(_strange_spans(content, subjects)), words)
 
 
 def _strange_spans(content: Content, subjects: Sequence[Described]) -> Iterator[Fault]:
     for subject in subjects:
         results = [(label, r) for label, r in content.results.items() if r.kind == ATTRIBUTION and label.endswith(f".{subject.part}")]
+        where = f"{bundle.CIRCUMSTANCES}, spans of the {subject.part} model"
+        if subject.world is None and subject.spans and parse(subject.ref).scheme == "organism":
+            organism, made = organism_of(subject.ref) or (None, None)
+            if organism is None or organism.spot is None or organism.spot(made).spans != subject.spans:
+                yield Fault(where, "they are not where the organism's recipe puts its part")
         if subject.world is None or not results:
             continue
         items = pronoun_items(Town(TownSpec.parse(subject.world)), count=SENTENCES, least_lean=LEAST_LEAN)
         pieces: Any = results[0][1].values.token.values
-        where = f"{bundle.CIRCUMSTANCES}, spans of the {subject.part} model"
         if len(items) != len(subject.spans) or len(pieces) != len(items):
             yield Fault(where, f"there are {len(subject.spans)} for {len(items)} sentences")
             continue

@@ -59,8 +59,9 @@ def _architecture(config: Mapping[str, Any]) -> str:
 
 
 def layers(config: Mapping[str, Any]) -> list[str]:
-    """How many layers each stack has: ``4 layers``, or ``2 layers (encoder)`` and ``1 layers (decoder)``."""
-    named = [(key.removeprefix("n_layers").strip("_"), config[key]) for key in config if key.startswith("n_layers") and config[key]]
+    """How many layers each stack has: ``4 layers``, or ``2 layers (encoder)`` and ``1 layer (decoder)``."""
+    named = [(key.removeprefix("n_layers").strip("_"), config[key]) for key in sorted(config) if key.startswith("n_layers") and config[key]]
+    named.sort(key=lambda one: one[0] == "decoder")  # what is read comes first, however the config was stored
     return [f"{count} layer{'s' if count > 1 else ''}{f' ({stack})' if stack else ''}" for stack, count in named]
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from pydantic import Field
 
+from workbench.core.batch import DiffusionBatch
 from workbench.core.protocol import Callback, Inputs, Progress
 from workbench.core.spec import Spec
 from workbench.data.worlds.gallery import WORDS, Gallery, GallerySpec, ids_of, open_caption
-from workbench.data.worlds.shapes import SHAPES
+from workbench.data.worlds.shapes import COLOURS, SHAPES
 from workbench.families.imagen import Imagen, ImagenConfig
 from workbench.organisms.organism import Organism
 from workbench.training.checkpoint import load_model
@@ -30,6 +31,9 @@ CONFIG: dict[str, Any] = {
 HOW: dict[str, Any] = {"batch_rows": 64, "lr": 3e-3, "min_lr": 1e-5, "warmup": 50, "weight_decay": 0.0, "threads": 1}
 ASKED = 16
 """Held-out pictures that instruments are asked about."""
+NOISY = 0.8
+"""The step of noise they are asked at, as a share of all: hardly anything but the text tells the colour there."""
+OPEN_CAPTIONS = tuple(open_caption(shape) for shape in SHAPES)
 
 
 class GalleryOptions(Spec):
@@ -74,16 +78,18 @@ def truth(made: GalleryRecipe) -> dict[str, Any]:
 
 
 def question(model: Any, made: GalleryRecipe, fields: Collection[str]) -> tuple[Inputs, dict[str, Any]]:
-    """Held-out pictures of open captions at a step of noise each, asked about the middle pixel of the first channel, by their texts."""
-    found = [one for one in Gallery(made.world).pictures("test") if one.caption in {open_caption(shape) for shape in SHAPES}][:ASKED]
-    rows = Gallery(made.world).rows("test").batch([0])  # the batch's type, filled below
-    pixels = torch.stack([torch.from_numpy(one.pixels) for one in found])
-    batch = model.noised(type(rows)(pixels, ids_of([one.caption for one in found])))
-    side = made.world.size
+    """Held-out pictures of open captions, mostly noise, asked how much the favoured colour is predicted in their middle, by their texts."""
+    world = Gallery(made.world)
+    found = [one for one in world.pictures("test") if one.caption in OPEN_CAPTIONS][:ASKED]
+    clean = 2 * torch.stack([torch.from_numpy(one.pixels) for one in found]) - 1
+    step = torch.full((len(found),), round(NOISY * model.config.n_steps))
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(made.train.seed))
+    batch = DiffusionBatch(model.noise.noisy(clean, noise, step), step, ids_of([one.caption for one in found]))
+    side, channel = made.world.size, max(range(3), key=lambda place: COLOURS[world.favoured][place])
     wanted: dict[str, Any] = {"stack": "text"}
     if "cross" in fields:
         wanted = {"query": side * side // 8, "stack": "denoiser", "cross": True}
-    targets = torch.full((len(found),), side // 2 * side + side // 2)
+    targets = torch.full((len(found),), (channel * side + side // 2) * side + side // 2)
     return Inputs(batch, targets=targets), {name: value for name, value in wanted.items() if name in fields}
 
 
