@@ -50,7 +50,7 @@ def pass_or_stop() -> None:
 def signed_in_or_stop() -> None:
     """Go on for who has signed in and is listed; else show the button, or say that they are not listed, and stop."""
     user = dict(st.user)
-    if user.get("is_logged_in") and people.may_enter(user, people.people()):
+    if user.get("is_logged_in") and people.meant_for_us(user) and people.may_enter(user, people.people()):
         return
     st.set_page_config(page_title="Assay", layout="centered")
     st.title("Assay")

@@ -43,6 +43,14 @@ def may_enter(user: Mapping[str, Any], listed: Sequence[str]) -> bool:
     return address in listed or f"@{domain}" in listed
 
 
+def meant_for_us(user: Mapping[str, Any]) -> bool:
+    """Whether the provider made the token for this server. The library that checks it lets one made for somebody else pass where it names
+    this client as the party it was issued to (``azp``)."""
+    meant = user.get("aud")
+    known = tomllib.loads(Path(os.environ[FILE]).read_text(encoding="utf-8"))["auth"]["client_id"]
+    return meant is None or known in (meant if isinstance(meant, list) else [meant])  # without any, the library has refused it
+
+
 def settings() -> Path:
     """The file, checked. Raises MissingExtra, MissingFile, CorruptFile, and BadValue where it is open to others or nobody is listed."""
     if importlib.util.find_spec("authlib") is None:

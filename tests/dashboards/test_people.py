@@ -104,6 +104,10 @@ def gated() -> None:
         ({"is_logged_in": False}, False, "Sign in"),
         ({"is_logged_in": True, "email": "eve@example.org"}, False, "Sign out"),
         ({"is_logged_in": True, "email": "ada@example.org"}, True, ""),
+        ({"is_logged_in": True, "email": "ada@example.org", "aud": "assay"}, True, ""),
+        ({"is_logged_in": True, "email": "ada@example.org", "aud": ["other", "assay"]}, True, ""),
+        ({"is_logged_in": True, "email": "ada@example.org", "aud": "other"}, False, "Sign out"),
+        ({"is_logged_in": True, "email": "ada@example.org", "aud": ["assay2"]}, False, "Sign out"),
     ],
 )
 def test_the_gate_opens_to_who_is_listed_and_to_nobody_else(
