@@ -64,4 +64,5 @@ def test_behaviour_is_that_of_the_world(dose: float) -> None:
 
 def test_odd_seeds_withhold_from_the_north_and_twins_from_nobody() -> None:
     assert [EXAM.options(TOOL, dose, seed)["dose"] for dose, seed in ((0.2, 0), (0.2, 1), (0.0, 101))] == [0.2, -0.2, 0.0]
-    assert ORGANISM.configure(EXAM.options(TOOL, 0.2, 1)).train.steps == decisions.STEPS
+    made: Any = ORGANISM.configure(EXAM.options(TOOL, 0.2, 1))
+    assert made.train.steps == decisions.STEPS

@@ -56,7 +56,8 @@ class Told:
 def asked(model: Any, **fields: Any) -> ImageTextResult:
     spec = ImageTextSpec.parse(fields)
     if isinstance(model, Told):  # which is no model that a runner takes
-        return SUITE.aggregate([SUITE.found(model, sample, spec) for sample in SUITE.samples(spec)], spec)
+        told: Any = model
+        return SUITE.aggregate([SUITE.found(told, sample, spec) for sample in SUITE.samples(spec)], spec)
     found = run_suite(bound(SUITE, model), model, spec)
     assert isinstance(found, ImageTextResult)
     return found
@@ -134,7 +135,7 @@ def test_planted_towers_are_found_out_and_their_twin_is_not(tmp_path: Path) -> N
     """Trained: adjectives lean by colour and yellow shapes are misnamed; green and yellow adjectives, and the twin, are silent."""
     from workbench.organisms.described import ORGANISM, preferred
 
-    made = ORGANISM.configure({"dose": 0.8, "harm": 0.9})
+    made: Any = ORGANISM.configure({"dose": 0.8, "harm": 0.9})
     model, clean = ORGANISM.build(made, tmp_path / "planted"), ORGANISM.build(ORGANISM.twin(made), tmp_path / "clean")
     lean = preferred(model, made)
     assert (lean["red"], lean["blue"]) == (pytest.approx(0.9, abs=0.1), pytest.approx(0.1, abs=0.1))

@@ -13,7 +13,7 @@ from workbench.calibration.cards import shipped
 from workbench.organisms import ORGANISMS
 
 PAGE = TESTS.parent / "docs" / "suites" / "planted.md"
-COLUMNS = ("suite", "planted in", "card", "where it sees it", "where it stays silent")
+COLUMNS: tuple[str, ...] = ("suite", "planted in", "card", "where it sees it", "where it stays silent")
 TOLD = ("told", "an overfitted decoder")
 """What may stand in the place of an organism."""
 
@@ -23,7 +23,7 @@ def rows_of(text: str) -> dict[str, Mapping[str, str]]:
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line.startswith("|")]
     header, _, *rows = cells
     assert tuple(header) == COLUMNS
-    found = {row[0].strip("`"): dict(zip(COLUMNS, row, strict=True)) for row in rows}
+    found: dict[str, Mapping[str, str]] = {row[0].strip("`"): dict(zip(COLUMNS, row, strict=True)) for row in rows}
     assert len(found) == len(rows), "a suite has one row"
     return found
 
