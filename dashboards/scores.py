@@ -13,7 +13,7 @@ from pandas import DataFrame as DataFrame
 
 from dashboards import shelf
 from workbench.core.finding import Finding
-from workbench.lab import compare, samples
+from workbench.lab import compare, curves, samples
 from workbench.lab.compare import Comparison as Comparison
 from workbench.lab.compare import Difference as Difference
 from workbench.store.records import RunRecord
@@ -108,6 +108,23 @@ def findings_of(run: str, suite: str) -> tuple[Finding, ...]:
         return tuple(found)
     audited = shelf.run(run).ref
     return tuple(one for one in found if (one.subject == audited) == (subject == 0))
+
+
+def has_ways(run: str, suite: str) -> bool:
+    """Whether a run's suite can be scored in several reasonable ways."""
+    return curves.can_be_scored(run, suite, store=shelf.store())
+
+
+@st.cache_resource(show_spinner="Scoring in every way …", max_entries=8)
+def ways(run: str, suite: str, digest: str) -> dict[str, curves.ShownCurve]:
+    """The curve of each of the suite's questions."""
+    del digest
+    return {str(one.result.values.attrs["question"]): one for one in curves.curves_of(run, suite, store=shelf.store())}
+
+
+def curve(run: str, suite: str) -> dict[str, curves.ShownCurve]:
+    """The same, scored again where the stored result is another."""
+    return ways(run, suite, shelf.store().result_digests(run)[suite])
 
 
 @st.cache_resource(show_spinner="Comparing sample by sample …", max_entries=8)

@@ -1,4 +1,4 @@
-"""Suites: what a suite found in a run, by group, the worst samples, and each sample with a way into the lab."""
+"""Suites: what a suite found in a run, in every way it can be scored, by group, the worst samples, and each with a way into the lab."""
 
 from __future__ import annotations
 
@@ -35,17 +35,19 @@ def page() -> None:
         if ids and ids[0] not in [record.id for record in records]:
             st.info(plain(f"Run {ids[0]} holds no samples of a suite; the newest run that does is shown."))
             st.query_params.pop("run")
-        left, right = st.columns(2)
         known = {record.id: record for record in records}
         words = {one.id: f"{one.id}: {one.kind} of {one.ref}, {one.status}, {one.created}" for one in records}
-        run = known[kept(left, "run", "Run", list(known), words=words)]
+        run = known[kept(st.container(), "run", "Run", list(known), words=words)]
         counts = scores.suites_of(run.id)
-        suite = kept(right, "suite", "Suite", list(counts), words={name: f"{name} ({count:,} samples)" for name, count in counts.items()})
+        sized = {name: f"{name} ({count:,} samples)" for name, count in counts.items()}
+        suite = kept(st.container(), "suite", "Suite", list(counts), words=sized)
         show(run, suite)
 
 
 def show(run: RunRecord, suite: str) -> None:
     found(run, suite)
+    if scores.has_ways(run.id, suite):
+        ways(run.id, suite)
     table = scores.table(run, suite)
     denominators(run, table)
     values = scores.numbers(table)
@@ -68,6 +70,26 @@ def found(run: RunRecord, suite: str) -> None:
     columns = ("verdict", "claim", "effect", "interval", "unit", "null", "scored", "of")
     with st.expander("Findings as a table"):
         st.dataframe(shelf.table_of(findings), hide_index=True, column_order=columns, alt="The findings of this suite")
+
+
+@st.fragment
+def ways(run: str, suite: str) -> None:
+    """The specification curve: every reasonable scoring of the stored answers, side by side."""
+    st.header("In every reasonable way")
+    if not st.toggle("Score the stored answers in every reasonable way", key="ways", bind="query-params"):
+        st.caption("Whoever reports one scoring has chosen it. This shows them all, and how much of what is found is the choice.")
+        return
+    with told():
+        found = scores.curve(run, suite)
+        question = kept(st.container(), "question", "Question", list(found)) if len(found) > 1 else next(iter(found))
+        one = found[question]
+        st.markdown(plain(f"{one.summary}."))
+        chart(one.result.plot(), one.summary)
+        st.markdown(plain(f"{one.finding.verdict.capitalize()}: {one.finding.claim}, because {one.finding.because}."))
+        st.caption("Ways run from the lowest to the highest; a mark below says what each chose. No model was asked again.")
+        with st.expander("Ways as a table"):
+            st.dataframe(one.result.to_frame(), hide_index=True, alt="Every way of scoring with its value and interval")
+        st.code(f"workbench curve {run} --suite {suite}", language=None, wrap_lines=True)
 
 
 def denominators(run: RunRecord, table: scores.DataFrame) -> None:

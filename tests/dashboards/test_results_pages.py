@@ -10,9 +10,11 @@ import pytest
 
 from tests.dashboards.conftest import Home
 from tests.dashboards.pages import box, opened, settled, texts, unlabelled
+from tests.evals.test_specification import pairs
 from tests.reports.sample import sample
 from workbench.lab import jobs, samples
 from workbench.lab.compare import compare, means
+from workbench.lab.curves import curves_of
 from workbench.reports.render import html, json
 from workbench.store.runs import Store
 
@@ -62,6 +64,30 @@ def test_a_warned_text_is_masked_until_asked_for(home: Home, monkeypatch: pytest
     next(one for one in page.toggle if one.label == "Show the text").set_value(True).run()
     assert "nurse" in settled(page).code[0].value
     assert "/lab?" not in texts(page)
+
+
+def test_a_suite_is_scored_in_every_way(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_HOME", str(shutil.copytree(home.folder, tmp_path / "mine")))
+    with Store.open(tmp_path / "mine") as store:
+        run = store.runs.create("eval", {"suites": {"crows-pairs": {}}}, "run:gone")
+        store.sink(run, "crows-pairs").put([{"sample": "a", "epoch": 0, "group": "", "unscored": "", "values": {"more": 1.0}}])
+        store.put_result(run, "crows-pairs", pairs(0.7))
+        store.runs.finish(run)
+        (wanted,) = curves_of(run, store=store)
+    page = opened("suites.py", run=run, suite="crows-pairs")
+    assert [one.value for one in page.header][:2] == ["What it found", "In every reasonable way"]
+    assert not page.get("vega_lite_chart"), "nothing is scored before it is asked for"
+    page = opened("suites.py", run=run, suite="crows-pairs", ways="true")
+    said = texts(page).replace("\\", "")
+    assert wanted.summary in said
+    assert f"Detected: {wanted.finding.claim}, because {wanted.finding.because}." in said
+    (drawn,) = page.get("vega_lite_chart")
+    assert "54 specifications from" in drawn.proto.spec, "the chart of the command and of the report"
+    table = next(one.value for one in page.dataframe if "Every way" in one.proto.alt)
+    assert table["value"].tolist() == wanted.result.values.value.values.tolist()
+    assert unlabelled(page) == []
+    page = opened("suites.py", run=home.evaluated[0], ways="true")
+    assert "In every reasonable way" not in [one.value for one in page.header], "this suite has one way"
 
 
 def test_a_comparison_says_what_the_library_says(home: Home) -> None:

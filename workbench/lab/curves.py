@@ -11,6 +11,7 @@ from evals.specification import WAYS, SpecificationResult, curves, finding
 from workbench.core.charts.svg import to_svg
 from workbench.core.errors import UnknownName, UsageError
 from workbench.core.finding import Finding
+from workbench.lab.samples import suite_named
 from workbench.store.runs import Store
 
 SHOWN = 6
@@ -50,6 +51,11 @@ class ShownCurve:
 
     def _choices(self) -> list[str]:
         return [str(name).removeprefix("choice: ") for name in self.result.values.coords if str(name).startswith("choice: ")]
+
+
+def can_be_scored(run: str, result: str, *, store: Store) -> bool:
+    """Whether a run has that result, and its suite has several ways."""
+    return suite_named(result) in WAYS and result in store.result_digests(run)
 
 
 def curves_of(
