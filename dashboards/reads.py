@@ -190,6 +190,7 @@ def fingerprint(ref: str) -> str:
 @st.cache_resource(show_spinner="Loading the model …", max_entries=3)
 def _model(ref: str, fingerprint: str, where: str) -> HookedModel:
     del fingerprint, where  # what the weights depend on
+    live.leave_a_core()
     return load(ref, store=store_if_any())
 
 

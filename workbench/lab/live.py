@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,12 @@ from workbench.training.loop import FINAL
 _SIGNS = str.maketrans({"↵": "\n", "⇥": "\t", "␍": "\r"})  # the inverse of charts.heat.shown
 ATTENTION, ATTRIBUTION = "attention-pattern", "integrated-gradients"
 TITLES = {"next-tokens": "Next token", "answers": "Answers"}
+
+
+def leave_a_core() -> None:
+    """Let torch use all cores but one, from now on, in this process: where the browser that draws runs beside it, threads that wait for one
+    another on a taken core make a run several times as long."""
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - 1)))
 
 
 # --- which models -------------------------------------------------------------------------------------------

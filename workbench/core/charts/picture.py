@@ -130,7 +130,9 @@ def indexed_png(shades: np.ndarray, colours: np.ndarray) -> bytes:
     if shades.dtype != np.uint8 or shades.ndim != 2 or not shades.size or colours.dtype != np.uint8 or colours.shape != (256, 3):
         rule = "uint8 [row, column] and uint8 [256, 3]"
         raise BadValue("the shades and colours", f"{shades.shape} {shades.dtype}, {colours.shape} {colours.dtype}", rule)
-    return _file(shades[..., None], 3, (b"PLTE", colours.tobytes()))
+    used = np.bincount(shades.reshape(-1), minlength=len(colours)) > 0  # only these travel: a small picture has few of them
+    numbers = (np.cumsum(used) - 1).astype(np.uint8)
+    return _file(numbers[shades][..., None], 3, (b"PLTE", colours[used].tobytes()))
 
 
 def _file(pixels: np.ndarray, kind: int, *between: tuple[bytes, bytes]) -> bytes:
