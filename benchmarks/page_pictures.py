@@ -43,6 +43,7 @@ PAGES = {
     "instruments": "/instruments",
     "runs": "/runs",
     "suites": "/suites",
+    "suites-ways": "/suites?suite=crows-pairs.audited&ways=true",
     "compare": "/compare",
     "audit": "/audit?policy=town",
     "own-task": "/own_task",
@@ -52,6 +53,8 @@ PAGES = {
 }
 README = ("home", "lab", "lab-change", "causal", "causal-circuit", "representations", "suites", "compare", "audit", "runs", "instruments",
           "calibration", "data")  # fmt: skip
+PRESSED = {"instruments": "Ask the model"}
+"""The button that is pressed before the picture is taken."""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 WIDE, NARROW = (1360, 900), (390, 844)
 
@@ -99,6 +102,10 @@ def taken(browser: Any, url: str, into: Path, names: list[str], looks: list[tupl
             page.goto(url + PAGES[name].replace(" ", "%20"))
             page.get_by_role("heading", level=1).first.wait_for(timeout=60_000)
             still(page)
+            if name in PRESSED:
+                page.get_by_role("button", name=PRESSED[name]).click()
+                page.wait_for_timeout(500)
+                still(page)
             tall = page.evaluate("() => document.querySelector('[data-testid=\"stMain\"]').scrollHeight")
             page.set_viewport_size({"width": width, "height": min(max(height, int(tall) + 20), 4200)})
             page.wait_for_timeout(600)

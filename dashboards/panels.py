@@ -101,7 +101,7 @@ def target_of(ref: str, what: looks.What, *, foil: bool = True) -> dict[str, str
     found = looks.answers(ref, reads.fingerprint(ref), what, min(10, reads.vocabulary(model)))
     # tokens are passed as they are shown: a token with a space would come back from the browser without it
     listed = [shown(answer) for answer in live.answers(model, what, found)]
-    left, right = st.columns(2)
+    left, right = st.columns(2) if foil else (st.container(), st.container())
     target = pick(left, "target", "Target: the token asked about", listed, about=(ref, what))
     foils = [NO_FOIL, *(one for one in listed if one != target)]
     against = pick(right, "foil", "Foil: what it is contrasted with", foils, about=(ref, what), first=1) if foil else ""

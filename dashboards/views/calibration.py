@@ -29,13 +29,13 @@ def page() -> None:
 
 def show(cards: list[Card]) -> None:
     table = reads.atlas(cards)
-    st.subheader("At a glance")
+    st.header("At a glance")
     height = min(38 + 35 * len(table), 700)
     st.dataframe(table, hide_index=True, height=height, alt="One row a card: how well, how often wrongly, how small")
     if any(card.limit_of_detection is not None and card.limit_interval for card in cards):
-        st.subheader("How small a thing is seen")
+        st.header("How small a thing is seen")
         chart(reads.limits_drawn(cards), "Limits of detection with their intervals, one row a tool and family")
-    st.subheader("One card")
+    st.header("One card")
     labels = [f"{card.of}, {card.family}, {card.domain}" for card in cards]
     asked = st.query_params.get("card", labels[0])
     place = labels.index(asked) if asked in labels else 0

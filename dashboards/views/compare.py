@@ -51,10 +51,9 @@ def comparable(records: tuple[RunRecord, ...]) -> dict[str, dict[str, list[str]]
 def choose(records: tuple[RunRecord, ...], pairs: dict[str, dict[str, list[str]]]) -> None:
     known = {record.id: record for record in records}
     words = {one.id: f"{one.id}: {one.kind} of {one.ref}, {one.created}" for one in records}
-    left, right = st.columns(2)
     ids = list(pairs)
-    first = kept(left, "first", "First run, which is compared with", ids, first=len(ids) - 1, words=words)
-    second = kept(right, "second", "Second run", list(pairs[first]), words=words)
+    first = kept(st.container(), "first", "First run, which is compared with", ids, first=len(ids) - 1, words=words)
+    second = kept(st.container(), "second", "Second run", list(pairs[first]), words=words)
     suite = kept(st.container(), "suite", "Suite", pairs[first][second])
     counts = (scores.suites_of(first)[suite], scores.suites_of(second)[suite])
     found = scores.comparison(first, second, suite, counts)

@@ -73,7 +73,8 @@ def recent(records: Sequence[RunRecord]) -> None:
         return
     for record in records[:SHOWN]:
         with st.container(border=True, key=f"run-{record.id}"):
-            st.markdown(f"**{plain(named(record))}**, {plain(record.status)}, {plain(record.created)}")
+            st.markdown(f"**{plain(named(record))}**, {plain(record.status)}")
+            st.caption(plain(record.created))
             if found := shelf.verdicts(record.id):
                 st.markdown(plain(found))
             elif record.note:

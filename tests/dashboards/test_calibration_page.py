@@ -38,7 +38,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_cards_of_this_home_and_shipped_ones_are_listed(home: Path) -> None:
     page = opened("calibration.py", exam="places")
-    assert "How small a thing is seen" in [one.value for one in page.subheader]
+    assert "How small a thing is seen" in [one.value for one in page.header]
     table = page.dataframe[0].value
     assert {"saliency", "occlusion", "shapley"} <= {str(name).removesuffix(" (stale)") for name in table["tool"]}
     assert "above the highest dose" in set(table["limit of detection"])

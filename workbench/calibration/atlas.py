@@ -60,7 +60,7 @@ def in_words(card: Card) -> list[str]:
     lines = [f"limit of detection (80 % power, 5 % false alarms{unit}): {limit_in_words(card)}"]
     for name, value in card.rates.items():
         within = card.intervals.get(name)
-        lines.append(f"{name} {value:.3g}" + (f" [{within.low:.3g}, {within.high:.3g}]" if within else ""))
+        lines.append(f"{name}: {value:.3g}" + (f" [{within.low:.3g}, {within.high:.3g}]" if within else ""))
     return lines
 
 

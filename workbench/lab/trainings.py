@@ -27,7 +27,7 @@ from workbench.training.checkpoint import LATEST, pointed
 
 QUIET_S = 60
 """After how many seconds without a line a running training is said to be quiet."""
-WIDTH, HEIGHT = 420, 200
+WIDTH, HEIGHT = 360, 200
 OTHERS = (
     ("Speed", "tokens_per_second", "tokens a second"),
     ("Gradient norm", "norm", "norm before clipping"),
