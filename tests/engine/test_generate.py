@@ -246,7 +246,8 @@ def test_steps_are_what_runs_of_a_token_a_row_are(name):
 def test_a_model_that_does_more_than_its_class_says_has_no_steps():
     hooked, adapted, replaced = lettered(), lettered(), lettered()
     hooked.stack.layers()[1].register_forward_hook(lambda *_: None)
-    adapted.stack.layers()[0].attn.q = torch.nn.Sequential(adapted.stack.layers()[0].attn.q)
+    attn = adapted.stack.layers()[0].attn
+    attn.add_module("q", torch.nn.Sequential(attn.q))
     replaced.run = lambda *given, **options: GPT.run(replaced, *given, **options)
 
     class Other(GPT):

@@ -1,7 +1,7 @@
 """One more token of every row of a room: what decoding repeats, without anything beside it.
 
-The equations are those of ``stack.Block``. What a run offers to those who listen, and the checks of what it is given, are left out: at one
-token a row they take as long as the products. Queries, keys and values are one product, and masks are made once for all layers.
+The equations are those of ``stack.Block``. What a run offers to those who listen, and the checks of what it is given, are left out: beside
+products of so few rows they count. Queries, keys and values are one product, and masks are made once for all layers.
 """
 
 from __future__ import annotations
