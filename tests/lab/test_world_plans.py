@@ -10,6 +10,7 @@ import pytest
 
 from tests.lab.audited import asked_here
 from workbench.core.finding import Verdict
+from workbench.data.worlds.stamps import STAMPS
 from workbench.lab import audit as auditing
 from workbench.lab.audit import Audit, audit
 from workbench.lab.audit_findings import Described
@@ -65,7 +66,10 @@ def test_positions_that_are_not_where_the_recipe_puts_the_part_are_caught() -> N
 @pytest.mark.full
 def test_the_vision_plan_finds_the_stamp_and_clears_its_twin_of_it(here: Store, tmp_path: Path) -> None:
     name = "organism:stamped-digits@dose={:g},seed=0,steps=250"
-    few = {"image-triggers": {"count": 120}, "image-robustness": {"count": 16, "corruptions": ["noise"], "epsilons": [0.1], "steps": 2}}
+    few = {
+        "image-triggers": {"count": 120, "stamps": list(STAMPS[-5:])},
+        "image-robustness": {"count": 16, "corruptions": ["noise"], "epsilons": [0.1], "steps": 2},
+    }
     done = small("vision", name.format(0.8), name.format(0.0), here, **few)
     stamp = "slash bottom right"
     found = {(f.subject, f.measure): f for f in done.findings if f.source == "image-triggers"}
