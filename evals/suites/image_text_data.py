@@ -17,7 +17,7 @@ import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -163,8 +163,9 @@ def _test(path: Path, number: int, one: Any) -> PictureTest:
         raise CorruptFile(path, f"two different 'groups' in {where}", "it has others")
     sets = []
     for name in ("attr1", "attr2"):
-        own = one.get(name)
-        texts = own.get("examples") if isinstance(own, dict) else None
+        given = one.get(name)
+        own: dict[str, Any] = given if isinstance(given, dict) else {}
+        texts = own.get("examples")
         if not _listed(texts) or len(set(texts)) < FEWEST:
             raise CorruptFile(path, f"'{name}' of at least {FEWEST} different texts as 'examples' in {where}", "it has others")
         sets.append(WordSet(str(own.get("category") or name), tuple(dict.fromkeys(texts))))
@@ -173,7 +174,7 @@ def _test(path: Path, number: int, one: Any) -> PictureTest:
     return PictureTest(str(one.get("name") or f"{groups[0]} and {groups[1]}"), groups[0], groups[1], *sets)
 
 
-def _listed(texts: Any) -> bool:
+def _listed(texts: Any) -> TypeGuard[list[str]]:
     return isinstance(texts, list) and bool(texts) and all(isinstance(text, str) and text.strip() for text in texts)
 
 
