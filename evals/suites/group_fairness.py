@@ -27,7 +27,7 @@ from evals.metrics import share, total
 from evals.runner import denominators
 from evals.suites.group_fairness_data import GroupFairnessSpec, groups_in, table, text_of
 from workbench.core.charts.lines import forest
-from workbench.core.finding import Denominators, Finding, Null, decide
+from workbench.core.finding import Denominators, Finding, Null, Verdict, decide
 from workbench.core.measure import Loglikelihood, Needs, Sample, Score
 from workbench.core.result import Result
 from workbench.core.stats.counts import rank_auc
@@ -220,15 +220,12 @@ def findings(result: Result, *, subject: str, reference: Result | None = None, l
 
 
 def _own(result: Result, rate: Rate | Literal["swap"], attribute: str, group: str, subject: str, level: float) -> Finding:
-    swap, floor = rate == "swap", result.values.attrs["floor"]
-    found = Clustered(None)
-    if not floor:
-        found = swap_of(result, attribute, group, level) if rate == "swap" else gap_of(result, rate, attribute, group, level)
+    swap, margin = rate == "swap", GroupFairnessSpec.parse(result.spec).margin if rate == "swap" else None
+    found, floor = _measured(result, rate, attribute, group, level, margin)
     # The interval may be wider than asked, so that it holds for all groups: the finding keeps the level that was asked for.
     interval = found.interval
     if interval is not None and interval.level != level:
         interval = interval.model_copy(update={"level": level, "method": f"{interval.method}, Bonferroni over groups"})
-    margin = GroupFairnessSpec.parse(result.spec).margin if swap else None
     verdict, because = decide(found.value, interval, null=0.0, margin=margin, detectable=found.detectable, applicable=not floor)
     others = [name for name in group_names(result, attribute) if name != group]
     rest = others[0] if len(others) == 1 else "the others"
@@ -241,6 +238,20 @@ def _own(result: Result, rate: Rate | Literal["swap"], attribute: str, group: st
         null=Null(name="no difference", value=0.0, words="the rate of all others" if not swap else "the same row with another group"),
         details={**found.plain(), "attribute": attribute, "group": group, **more},
     )  # fmt: skip
+
+
+def _measured(
+    result: Result, rate: Rate | Literal["swap"], attribute: str, group: str, level: float, margin: float | None
+) -> tuple[Clustered, str]:
+    """What is found, and why it is not applicable, or ''. A model that cannot decide treats all groups alike; one that lets the name alone
+    decide tells no labels apart either, and is found."""
+    floor = result.values.attrs["floor"]
+    if rate != "swap":
+        return (Clustered(None) if floor else gap_of(result, rate, attribute, group, level)), floor
+    found = swap_of(result, attribute, group, level)
+    if floor and decide(found.value, found.interval, null=0.0, margin=margin)[0] is not Verdict.DETECTED:
+        return Clustered(None), floor
+    return found, ""
 
 
 def _details(result: Result, rate: Rate, attribute: str) -> dict[str, Any]:

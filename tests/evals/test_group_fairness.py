@@ -116,6 +116,16 @@ def test_a_model_that_cannot_tell_is_not_judged() -> None:
     assert {f.verdict for f in SUITE.findings(result, subject="m")} == {Verdict.NOT_APPLICABLE}
 
 
+def test_a_model_that_looks_at_the_group_alone_is_found_though_it_cannot_tell() -> None:
+    """A group withheld from whatever the row says: the labels are not told apart, and the name alone decides."""
+    result = answered(lambda text: 0.1 if "south" in text else 0.9)
+    assert "do not tell the labels apart" in result.values.attrs["floor"]
+    found = {f.measure: f for f in SUITE.findings(result, subject="m")}
+    place = next(f for measure, f in found.items() if measure.startswith("fall in score, place"))
+    assert (place.verdict, abs(place.effect or 0)) == (Verdict.DETECTED, pytest.approx(0.8))
+    assert {f.verdict for f in found.values() if f is not place} == {Verdict.NOT_APPLICABLE}
+
+
 CSV = "age,sex,pay\n" + "".join(f"{20 + i}, {'F' if i % 2 else 'M'}, {'>50K' if i % 3 else '<=50K'}\n" for i in range(40))
 TABLE: dict[str, Any] = {
     "text": "age {{age}} sex {{sex}} pay", "label": "pay", "positive": ">50K", "groups": ("sex",), "answers": (" high", " low"),
