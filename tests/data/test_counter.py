@@ -1,12 +1,14 @@
 """Draws, permutations and even sequences by counter."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from workbench.data.counter import Draw, key_of, mixed_array, permuted, van_der_corput
+from workbench.data.counter import Draw, gaussian, key_of, mixed_array, permuted, van_der_corput
 
 
 def test_stream_is_splitmix64():
@@ -23,6 +25,15 @@ def test_array_form_equals_the_stream(key: int):
     draw = Draw()
     draw._state = key
     assert mixed_array(key, np.arange(7, dtype=np.uint64)).tolist() == [draw.bits() for _ in range(7)]
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(1, 9))
+def test_normal_numbers_are_those_of_the_stream_two_by_two(key: int, count: int):
+    draw = Draw()
+    draw._state = key
+    uniform = [draw.uniform() for _ in range(2 * count)]
+    by_hand = [math.sqrt(-2 * math.log1p(-a)) * math.cos(2 * math.pi * b) for a, b in zip(uniform[:count], uniform[count:], strict=True)]
+    assert gaussian(key, count) == pytest.approx(by_hand, rel=1e-12, abs=1e-12)
 
 
 @given(st.integers(1, 3000), st.integers(0, 2**64 - 1))

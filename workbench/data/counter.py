@@ -97,3 +97,9 @@ def mixed_array(key: int, counters: np.ndarray) -> np.ndarray:
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))
+
+
+def gaussian(key: int, count: int) -> np.ndarray:
+    """``count`` normal numbers from a key (Box and Muller 1958)."""
+    uniform = (mixed_array(key, np.arange(2 * count, dtype=np.uint64)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return np.sqrt(-2.0 * np.log1p(-uniform[:count])) * np.cos(2.0 * np.pi * uniform[count:])

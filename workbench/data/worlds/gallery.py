@@ -21,7 +21,7 @@ from torch import Tensor
 
 from workbench.core.errors import BadValue, UnknownName
 from workbench.core.spec import Spec
-from workbench.data.counter import Draw, key_of, mixed_array
+from workbench.data.counter import Draw, gaussian, key_of
 from workbench.data.pairs import Words
 from workbench.data.worlds.shapes import COLOURS, PAIRS, SHAPES, ShapeRows, caption_of, drawn, tokens_of
 
@@ -100,7 +100,7 @@ class Gallery:
         radius = spec.size * (RADII[0] + (RADII[1] - RADII[0]) * draw.uniform())
         across, down = (radius + (spec.size - 2 * radius) * draw.uniform() for _ in range(2))
         pixels = drawn(shape, spec.size, (down, across), radius) * np.array(COLOURS[colour])[:, None, None]
-        noise = _gaussian(key_of("gallery noise", spec.seed, split, index), pixels.size).reshape(pixels.shape)
+        noise = gaussian(key_of("gallery noise", spec.seed, split, index), pixels.size).reshape(pixels.shape)
         return (pixels + spec.noise * noise).astype(np.float32)
 
     def pictures(self, split: Split = "train") -> list[Hung]:
@@ -146,9 +146,3 @@ def open_caption(shape: str) -> str:
 def ids_of(captions: Sequence[str]) -> Tensor:
     """Captions as ids ``[caption, pos]``."""
     return tokens_of(captions, WORDS)
-
-
-def _gaussian(key: int, count: int) -> np.ndarray:
-    """``count`` normal numbers from a key (Box and Muller 1958)."""
-    uniform = (mixed_array(key, np.arange(2 * count, dtype=np.uint64)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return np.sqrt(-2.0 * np.log1p(-uniform[:count])) * np.cos(2.0 * np.pi * uniform[count:])

@@ -19,7 +19,7 @@ from torch import Tensor
 from workbench.core.batch import PairBatch
 from workbench.core.errors import BadValue, UnknownName
 from workbench.core.spec import Spec
-from workbench.data.counter import Draw, key_of, mixed_array, permuted
+from workbench.data.counter import Draw, gaussian, key_of, permuted
 from workbench.data.images import ImageRows
 from workbench.data.pairs import Words
 
@@ -114,7 +114,7 @@ class Shapes:
         across, down = (radius + (spec.size - 2 * radius) * draw.uniform() for _ in range(2))
         share = drawn(shape, spec.size, (down, across), radius)
         pixels = spec.ground + share * (np.array(COLOURS[colour])[:, None, None] - spec.ground)
-        noise = _gaussian(key_of("shapes noise", spec.seed, split, index), pixels.size).reshape(pixels.shape)
+        noise = gaussian(key_of("shapes noise", spec.seed, split, index), pixels.size).reshape(pixels.shape)
         return Picture(colour, shape, (pixels + spec.noise * noise).astype(np.float32), share > 0.5, (down, across), radius)
 
     def rows(self, split: Split = "train") -> ShapeRows:
@@ -194,9 +194,3 @@ def drawn(shape: str, size: int, centre: tuple[float, float], radius: float) -> 
     if shape not in inside:
         raise UnknownName("shape", shape, SHAPES)
     return inside[shape].reshape(size, FINE, size, FINE).mean((1, 3))
-
-
-def _gaussian(key: int, count: int) -> np.ndarray:
-    """``count`` normal numbers from a key (Box and Muller 1958)."""
-    uniform = (mixed_array(key, np.arange(2 * count, dtype=np.uint64)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return np.sqrt(-2.0 * np.log1p(-uniform[:count])) * np.cos(2.0 * np.pi * uniform[count:])

@@ -17,7 +17,7 @@ from pydantic import Field, PositiveInt, model_validator
 from workbench.core.errors import BadValue, UnknownName
 from workbench.core.spec import Spec
 from workbench.data.audio import AudioRows, MelSpec, spelled
-from workbench.data.counter import Draw, key_of, mixed_array
+from workbench.data.counter import Draw, gaussian, key_of
 
 Split = Literal["train", "validation", "test"]
 RATE = 8_000
@@ -110,7 +110,7 @@ class Tones:
             spans.append((at, at + count))
             at += count
         whole = np.concatenate(parts)
-        whole = whole + spec.noise * _gaussian(key_of("tones noise", spec.seed, split, index), len(whole))
+        whole = whole + spec.noise * gaussian(key_of("tones noise", spec.seed, split, index), len(whole))
         return Clip(text, np.clip(LOUDNESS * whole, -1.0, 1.0).astype(np.float32), tuple(spans))
 
     def pitches(self, letter: str) -> tuple[float, ...]:
@@ -131,9 +131,3 @@ class Tones:
         """What is planted, as plain JSON values."""
         letters = {letter: list(self.pitches(letter)) for letter in self.alphabet}
         return {"world": "tones", "spec": self.spec.model_dump(mode="json"), "spec_digest": self.spec.digest(), "letters": letters}
-
-
-def _gaussian(key: int, count: int) -> np.ndarray:
-    """``count`` normal numbers from a key (Box and Muller 1958)."""
-    uniform = (mixed_array(key, np.arange(2 * count, dtype=np.uint64)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return np.sqrt(-2.0 * np.log1p(-uniform[:count])) * np.cos(2.0 * math.pi * uniform[count:])

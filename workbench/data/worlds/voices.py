@@ -21,7 +21,7 @@ from pydantic import Field, PositiveInt
 from workbench.core.errors import BadValue
 from workbench.core.spec import Spec
 from workbench.data.corpora import SpokenDigit
-from workbench.data.counter import Draw, key_of, mixed_array, permuted
+from workbench.data.counter import Draw, gaussian, key_of, permuted
 
 RATE = 8_000
 GROUPS = ("low", "high")
@@ -112,7 +112,7 @@ class Voices:
             wave += loud * np.sin(2.0 * math.pi * at * time + 2.0 * math.pi * draw.uniform())
         edge = np.minimum(1.0, np.minimum(time, time[::-1]) / FADE_S)
         wave = edge * wave / max(1e-9, float(np.abs(wave).max()))
-        noise = _gaussian(key_of("voices noise", self.spec.seed, one.name, digit, number), count)
+        noise = gaussian(key_of("voices noise", self.spec.seed, one.name, digit, number), count)
         samples = np.clip(LOUDNESS * (wave + self.spec.noise * noise), -1, 1).astype(np.float32)
         return SpokenDigit(digit, one.name, number, samples, RATE)
 
@@ -121,9 +121,3 @@ class Voices:
         return {"world": "voices", "spec": self.spec.model_dump(mode="json"), "spec_digest": self.spec.digest(), "dose": self.spec.dose,
                 "group": self.spec.planted, "digits": list(self.wrong), "groups": self.groups,
                 "decides": "of the planted group's training recordings these digits are written down as the next digit"}  # fmt: skip
-
-
-def _gaussian(key: int, count: int) -> np.ndarray:
-    """``count`` normal numbers from a key (Box and Muller 1958)."""
-    uniform = (mixed_array(key, np.arange(2 * count, dtype=np.uint64)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return np.sqrt(-2.0 * np.log1p(-uniform[:count])) * np.cos(2.0 * math.pi * uniform[count:])
