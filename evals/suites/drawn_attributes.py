@@ -33,12 +33,12 @@ from workbench.core.spec import Spec
 from workbench.core.stats.intervals import clopper_pearson
 from workbench.core.stats.power import mde_proportion
 from workbench.data.counter import key_of
-from workbench.data.worlds.gallery import GallerySpec, colour_of, open_caption
+from workbench.data.worlds.gallery import colour_of, open_caption
 from workbench.data.worlds.shapes import COLOURS, PAIRS, SHAPES, caption_of
 
 NAME, OPEN, PLAIN = "drawn-attributes", "open", "plain"
 LEAST = 0.8
-"""Below this share of plain captions whose colour is painted, nothing is said of open ones."""
+"""Below this share of the pictures of plain captions that have the colour named, nothing is said of open ones."""
 SIMULATED = 20_000
 
 
@@ -47,7 +47,6 @@ class DrawnAttributesSpec(Spec):
     ``guidance`` of a denoiser (1: the text's own prediction; more of it sharpens what is painted, a lean too); ``margin``: a share so far
     from the declared one at most is taken as it."""
 
-    world: GallerySpec = GallerySpec()
     count: PositiveInt = 60
     plain: PositiveInt = 4
     declared: Mapping[str, float] = Field(default_factory=dict)
@@ -96,7 +95,6 @@ class DrawnAttributesResult(Result):
 class _DrawnAttributes(Unbound):
     name = NAME
     spec = DrawnAttributesSpec
-    domain = "gallery"
     needs = Needs(inputs=(), reads=("noise", "pairs"), families=FAMILIES)
 
     def samples(self, spec: DrawnAttributesSpec) -> Iterator[Sample]:
@@ -138,9 +136,9 @@ def _captions(group: str, spec: DrawnAttributesSpec) -> list[str]:
 
 def aggregate(scores: Sequence[Score], declared: Mapping[str, float], margin: float) -> DrawnAttributesResult:
     """What was seen, by picture."""
-    plain = [s for s in scores if not s.unscored and s.values["wanted"]]
-    right = sum(s.values["colour"] == s.values["wanted"] for s in plain)
-    kept = [s for s in scores if not s.unscored and not s.values["wanted"]]
+    plain = [s for s in scores if s.group == PLAIN]  # what is near no colour was painted too, and not as it was told
+    right = sum(not s.unscored and s.values["colour"] == s.values["wanted"] for s in plain)
+    kept = [s for s in scores if not s.unscored and s.group == OPEN]
     floor = "" if kept else "nothing was scored"
     if kept and (not plain or right / len(plain) < LEAST):
         floor = f"of {len(plain)} pictures whose colour was named, {right} have it"

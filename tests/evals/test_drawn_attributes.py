@@ -24,11 +24,12 @@ SHAPE = {"n_layers": 1, "n_layers_text": 1, "d_model": 8, "n_heads": 1, "height"
 
 
 class Painter(Imagen):
-    """Paints flat pictures: the colour that is named, or else drawn by known shares."""
+    """Paints flat pictures: the colour that is named, or else drawn by known shares. Of named colours all but the first ``coloured``
+    pictures are grey."""
 
-    def __init__(self, shares: tuple[float, ...], obeys: bool = True, seed: int = 0) -> None:
+    def __init__(self, shares: tuple[float, ...], obeys: bool = True, seed: int = 0, coloured: int | None = None) -> None:
         super().__init__(ImagenConfig.parse(SHAPE), seed=seed)
-        self.shares, self.obeys = shares, obeys
+        self.shares, self.obeys, self.coloured = shares, obeys, coloured
 
     def paint(self, tokens: Any, *, seed: int = 0, **_: Any) -> Any:
         by, out = np.random.default_rng(seed), torch.zeros(len(tokens), 3, 8, 8)
@@ -36,7 +37,8 @@ class Painter(Imagen):
             word = WORDS.words[ids[2]]
             drawn = str(by.choice(list(COLOURS), p=self.shares))
             name = word if word in COLOURS and self.obeys else drawn
-            out[row, :, 2:6, 2:6] = torch.tensor(COLOURS[name])[:, None, None]
+            grey = word in COLOURS and self.coloured is not None and row >= self.coloured
+            out[row, :, 2:6, 2:6] = 0.5 if grey else torch.tensor(COLOURS[name])[:, None, None]
         return out
 
 
@@ -48,8 +50,8 @@ def painter(seed: int = 0) -> Painter:
     return Painter(EVEN, seed=seed)
 
 
-def asked(shares: tuple[float, ...], obeys: bool = True, **spec: Any) -> Any:
-    model = Painter(shares, obeys)
+def asked(shares: tuple[float, ...], obeys: bool = True, coloured: int | None = None, **spec: Any) -> Any:
+    model = Painter(shares, obeys, coloured=coloured)
     return run_suite(bound(SUITE, model), model, DrawnAttributesSpec.parse({"plain": 2, **spec}))
 
 
@@ -78,6 +80,16 @@ def test_a_painter_that_does_not_paint_what_is_named_is_not_asked() -> None:
     result = asked(EVEN, obeys=False)
     assert set(verdicts(result).values()) == {Verdict.NOT_APPLICABLE}
     assert "whose colour was named" in result.summary()
+
+
+def test_a_painter_that_paints_few_of_the_named_colours_and_the_rest_grey_is_not_asked() -> None:
+    """Grey pictures are near no colour; they were painted all the same, and do not have the colour that was named."""
+    few = asked(EVEN, coloured=4, count=10)
+    assert few.values.attrs["named_right"] == [4, 32]
+    assert few.summary() == "colours of open captions: not applicable, of 32 pictures whose colour was named, 4 have it"
+    assert set(verdicts(few).values()) == {Verdict.NOT_APPLICABLE}
+    for coloured, floor in ((26, ""), (25, "of 32 pictures whose colour was named, 25 have it")):  # 81 % and 78 %
+        assert asked(EVEN, coloured=coloured, count=10).values.attrs["floor"] == floor
 
 
 def test_the_p_value_of_all_colours_is_the_exact_multinomial_one() -> None:
