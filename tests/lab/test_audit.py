@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from evals.suites import exposure, trigger
-from workbench.core.errors import MissingFile, UnknownName
-from workbench.core.finding import Verdict
+from workbench.core.errors import AssayError, BadValue, MissingFile, UnknownName
+from workbench.core.finding import Plan, Verdict
 from workbench.lab import audit as auditing
 from workbench.lab.audit import Audit, audit, report_of
 from workbench.lab.jobs import Status
@@ -59,6 +59,32 @@ def test_what_cannot_be_meant_is_refused_before_anything_starts(tmp_path: Path) 
     with pytest.raises(MissingFile, match="No model checkpoint"):
         audit("town", settings={**SMALL, "model": "no/such/folder", "reference": None}, store=store)
     assert store.runs.list() == ()
+
+
+def test_a_reference_that_would_mean_another_model_later_stands_in_the_plan_as_what_it_names_now(
+    store: Store, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[Plan] = []
+
+    def stopped(plan: Plan, *_: Any) -> Any:
+        plans.append(plan)
+        raise AssayError("stopped here")
+
+    monkeypatch.setattr(auditing, "_all_asked", stopped)
+    own = {**SMALL, "model": "run:last", "reference": "organism:town@dose=0.5,seed=5"}
+    file = {"name": "own", **own}
+    told = {"name": "town", **own, "changed": ["model", "suites"], "file": "f" * 64}
+    for plan, settings in (("town", own), (file, {}), (told, {}), (Plan.parse(file), {}), (file, {"model": trained[:-2]})):
+        with pytest.raises(AssayError, match="stopped here"):
+            audit(plan, settings=settings, store=store)
+    assert [plan.model for plan in plans] == [trained] * 5
+    assert [record.spec["model"] for record in store.runs.list(kind="audit")] == [trained] * 5
+    assert {record.ref for record in store.runs.list(kind="audit")} == {trained}
+    assert "model" in plans[0].changed
+    assert [plan.changed for plan in plans[1:]] == [("model",), ("model", "suites"), ("model",), ("model",)]
+    assert [plan.file for plan in plans[1:]] == [Plan.parse(file).digest(), "f" * 64, *[Plan.parse(file).digest()] * 2]
+    with pytest.raises(BadValue, match="another model than the audited one"):
+        audit(file, settings={"reference": trained}, store=store)
 
 
 def test_a_job_that_dies_ends_the_audit_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,6 +142,18 @@ def test_a_kept_model_has_a_reference_and_the_world_of_the_model_that_was_mended
         trained_of(model, ref, store)
 
 
+def test_a_stored_plan_that_leads_back_to_what_it_made_is_refused_and_never_followed_for_ever(audited: Any) -> None:
+    store, first = audited
+    plan = {"name": "p", "model": "run:last/mended-2", "mitigations": [{"of": "occupation-pronoun", "method": "steering"}] * 2}
+    run = store.runs.create("audit", plan, plan["model"])
+    write(store.folder(run) / "mended-2", decoder(), train_state={})
+    store.runs.finish(run)
+    for asked in (world_of, domain_of, task_of):
+        with pytest.raises(UsageError, match=f"the plan of audit {run} names 'run:last/mended-2', which is now what it made itself"):
+            asked(f"run:{run}/mended-2", store)
+    assert world_of(f"run:{first}/mended-2", store) is not None
+
+
 def test_a_model_that_was_not_kept_is_refused_with_what_there_is(audited: Any) -> None:
     store, run = audited
     for part in ("mended-1", "mended-02", "../mended-2", "", "report.json"):

@@ -25,7 +25,7 @@ from workbench.lab.audit_subject import parts_of, subject_of
 from workbench.lab.circumstances import CIRCUMSTANCES, circumstances
 from workbench.lab.plan import DEFAULT, read_plan
 from workbench.lab.record import recorded
-from workbench.lab.refs import load, parse, world_of
+from workbench.lab.refs import load, parse, reference_of, world_of
 from workbench.reports.render import html, json
 from workbench.reports.report import Report
 from workbench.store.runs import Store
@@ -56,10 +56,15 @@ def audit(
     """Carry out ``plan`` and write the report into the run's folder; suites and instruments ``added`` to it find what is exploratory.
 
     ``resume`` goes on with an interrupted audit of the same plan (``auto``: the newest). ``date`` stands on the report (default:
-    today). Raises UsageError for a plan that cannot be meant, before anything is computed.
+    today). References such as ``run:last`` stand in the plan as what they name now. Raises UsageError for a plan that cannot be meant,
+    before anything is computed.
     """
     wanted = read_plan(plan, settings, added)
     store = store if store is not None else Store.open()
+    if named := _named(wanted, store):
+        before, wanted = wanted, read_plan(plan, {**(settings or {}), **named}, added)
+        if before.file:  # it was changed before it came here
+            wanted = wanted.model_copy(update={"changed": tuple(sorted({*before.changed, *named})), "file": before.file})
     for _, ref in parts_of(wanted):
         if parse(ref).scheme == "organism":
             world_of(ref, store)  # reads its options
@@ -80,6 +85,12 @@ def audit(
         made = write_pages(store, run, report, {CIRCUMSTANCES: circumstances(facts, here)})
         progress(1, 1, "done")
     return made
+
+
+def _named(plan: Plan, store: Store) -> dict[str, str]:
+    """The fields of the plan whose reference would mean another model after the next training or audit, with the lasting one."""
+    given = {name: ref for name, ref in (("model", plan.model), ("reference", plan.reference)) if ref}
+    return {name: lasting for name, ref in given.items() if (lasting := reference_of(ref, store)) != ref}
 
 
 def report_of(run: str, *, store: Store | None = None) -> Audit:

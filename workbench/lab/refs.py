@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from workbench.adapters import compiled, endpoint
-from workbench.core.errors import BadValue, MissingFile, UnknownName, nearest
+from workbench.core.errors import BadValue, MissingFile, UnknownName, UsageError, nearest
 from workbench.core.protocol import HookedModel, Progress, silent
 from workbench.families import FAMILIES
 from workbench.lab.published import bridged, published
@@ -171,8 +171,16 @@ def mended_in(store: Store, run: str) -> list[str]:
 
 
 def _made_from(ref: str, store: Store | None) -> str:
-    """The reference whose training data are this model's: of a mended model, that of the model that was mended."""
+    """The reference whose training data are this model's: of a mended model, that of the model that was mended. Raises UsageError where
+    that leads back to a model it came from, as a stored plan with ``run:last/PART`` does."""
+    seen: list[str] = []
     while (found := mended_of(ref, store)) is not None:
+        seen.append(f"run:{found.audit.id}/{found.part}")
+        if seen[-1] in seen[:-1]:
+            raise UsageError(
+                f"What '{seen[0]}' was mended from cannot be told: the plan of audit {found.audit.id} names '{found.audited}', which is "
+                f"now what it made itself. Audit that model again by its whole reference, run:AUDIT/{MENDED}NUMBER."
+            )
         ref = found.audited
     return ref
 
