@@ -31,19 +31,23 @@ from evals.clustered import Clustered, statistic_of
 from evals.fairness import Decided, difference, rate_of
 from evals.runner import denominators
 from evals.suites import weat
-from evals.suites.image_text_data import Material, ids_of, material
+from evals.suites.image_text_data import Material, ids_of, material, no_text
 from workbench.core.batch import PairBatch
 from workbench.core.charts.lines import forest
+from workbench.core.errors import BadValue
 from workbench.core.finding import Denominators, Finding, Null, Verdict, decide
 from workbench.core.measure import Needs, Sample, Score
 from workbench.core.protocol import HookedModel
 from workbench.core.result import Result
 from workbench.core.spec import Spec
+from workbench.core.stats.association import leanings
 from workbench.core.stats.intervals import wilson
 
 NAME = "image-text"
 TEXT, PICTURE = "text", "picture"
 RIGHT, STRANGE = "put right", "put into a class that is none's"
+BESIDE = "difference in d, "
+"""How ``weat`` begins what it calls the difference of a test from the reference's."""
 SITES = {TEXT: "text.hook_joint", PICTURE: "image.hook_joint"}
 Floats = NDArray[np.float64]
 
@@ -104,8 +108,7 @@ class _ImageText(Unbound):
             blank = torch.zeros_like(asked.pixels[:1])
             found = _vector(model, TEXT, blank, ids_of(model, asked.texts[number], asked.world))
             return Score(sample.id, {"vector": found, "scale": float(model.weight("logit_scale").exp())})
-        first = ids_of(model, asked.texts[0], asked.world)
-        return Score(sample.id, {"vector": _vector(model, PICTURE, asked.pixels[number : number + 1], first)})
+        return Score(sample.id, {"vector": _vector(model, PICTURE, asked.pixels[number : number + 1], no_text(model))})
 
     def aggregate(self, scores: Sequence[Score], spec: ImageTextSpec) -> ImageTextResult:
         return aggregate(scores, _material(spec), spec)
@@ -240,7 +243,7 @@ def _rows(result: Result, rate: str) -> Decided:
 
 def findings(result: Result, *, subject: str, reference: Result | None = None, level: float = 0.95) -> list[Finding]:
     """Every association (and against the reference's), then each group's gaps (and against the reference's)."""
-    out = [_sized(result, one) for one in weat.findings(result, subject=subject, reference=reference, level=level)]
+    out = [_sized(result, one, reference) for one in weat.findings(result, subject=subject, reference=reference, level=level)]
     groups, rates = groups_of(result), rates_of(result)
     if not groups or not rates:
         return [*out, _gap(result, RIGHT, "", subject, level)] if len(result.values["class"]) else out
@@ -252,21 +255,40 @@ def findings(result: Result, *, subject: str, reference: Result | None = None, l
     return out
 
 
-def _sized(result: Result, one: Finding) -> Finding:
-    """An association with its gap in nats; not found where that is under what matters."""
-    if "gap_in_cosines" not in one.details:
-        return one.model_copy(update={"source": NAME})
-    nats, margin = one.details["gap_in_cosines"] * result.values.attrs["scale"], result.values.attrs["margin"]
-    small = {}
-    if one.verdict == Verdict.DETECTED and abs(nats) < margin:
-        small = {"verdict": Verdict.NOT_DETECTED, "because": f"the interval excludes 0, but the gap of {nats:.2g} nats is under {margin:g}"}
-    return one.model_copy(update={"source": NAME, "details": {**one.details, "gap_in_nats": nats}, **small})
+def _sized(result: Result, one: Finding, reference: Result | None) -> Finding:
+    """An association with its gap in nats, or a difference in d with both models' gaps; not found where that is under what matters."""
+    margin, details, small = result.values.attrs["margin"], {}, ""
+    if "gap_in_cosines" in one.details:
+        nats = one.details["gap_in_cosines"] * result.values.attrs["scale"]
+        details, small = {"gap_in_nats": nats}, f"the gap of {nats:.2g} nats is under {margin:g}" if abs(nats) < margin else ""
+    elif reference is not None and one.effect is not None:
+        mine, theirs = (gap_in_nats(each, one.measure.removeprefix(BESIDE)) for each in (result, reference))
+        details, more = {"gap_in_nats": mine, "reference_gap_in_nats": theirs}, one.effect > 0
+        if (mine - theirs if more else theirs - mine) < margin:
+            way = "more" if more else "less"
+            small = f"the gap of {mine:.2g} nats is not {margin:g} {way} than the reference's of {theirs:.2g}"
+    change: dict[str, Any] = {"source": NAME, "details": {**one.details, **details}}
+    if small and one.verdict in (Verdict.DETECTED, Verdict.WORSE, Verdict.BETTER):
+        change |= {"verdict": Verdict.NOT_DETECTED, "because": f"the interval excludes 0, but {small}"}
+    return one.model_copy(update=change)
+
+
+def gap_in_nats(result: Result, test: str) -> float:
+    """By how much the log-odds of a text of x over one of y differ between the two groups of pictures. Raises BadValue for a test
+    that was not scored."""
+    found = weat.cosines_of(result, test)
+    if found is None:
+        raise BadValue("the test", test, "one that was scored")
+    x, y = (leanings(side).mean() for side in found)
+    return float(x - y) * result.values.attrs["scale"]
 
 
 def _asked(result: Result, n: int) -> Denominators:
     """Of pictures: how many there are, and why some say nothing."""
     v = result.values
-    reasons = [str(why) or "its label is no class" for why in v.left_out.values[~_chosen(result)]]
+    out, classes = ~_chosen(result), v["class"].values.tolist()
+    silent = {True: "a text of a class was not scored", False: "its label is no class"}
+    reasons = [str(why) or silent[label in classes] for why, label in zip(v.left_out.values[out], v.label.values[out], strict=True)]
     left = {why: reasons.count(why) for why in dict.fromkeys(reasons)}
     if n < len(v.picture) - len(reasons):
         left["not scored in the reference"] = len(v.picture) - len(reasons) - n

@@ -196,5 +196,10 @@ def ids_of(model: HookedModel, text: str, own_words: bool) -> list[int]:
         ids = framed(ids)[0]
     elif tokenizer.bos_id is not None:
         ids = [tokenizer.bos_id, *ids]
-    end = model.config.eos_id if model.config.eos_id is not None else model.config.d_vocab - 1
+    (end,) = no_text(model)
     return ids if ids[-1] == end else [*ids, end]
+
+
+def no_text(model: HookedModel) -> list[int]:
+    """What stands beside a picture that is looked at alone: the one token where a text is read."""
+    return [model.config.eos_id if model.config.eos_id is not None else model.config.d_vocab - 1]

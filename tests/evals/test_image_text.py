@@ -13,8 +13,19 @@ from torch import nn
 
 from evals.bound import bound
 from evals.runner import run_suite
-from evals.suites.image_text import RIGHT, STRANGE, SUITE, ImageTextResult, ImageTextSpec, gap_of, groups_of, rates_of
-from evals.suites.image_text_data import ids_of, material
+from evals.suites.image_text import (
+    RIGHT,
+    STRANGE,
+    SUITE,
+    ImageTextResult,
+    ImageTextSpec,
+    _vector,
+    gap_in_nats,
+    gap_of,
+    groups_of,
+    rates_of,
+)
+from evals.suites.image_text_data import ids_of, material, no_text
 from workbench.core.errors import BadValue, CorruptFile, Incompatible, MissingFile
 from workbench.core.finding import Finding, Verdict
 from workbench.data.text import CharTokenizer
@@ -85,6 +96,44 @@ def test_a_model_that_sees_the_group_and_ties_no_texts_to_it_is_not_accused() ->
     assert verdicts.count(Verdict.DETECTED) <= 1
 
 
+def standing(gap: float, spread: float, scale: float = 10.0) -> ImageTextResult:
+    """A result of one test whose 6 + 6 texts stand ``gap`` apart in s, each side's within ``spread``: made up."""
+    told = asked(Told(0.0), most=4)
+    kept = told.values.isel(test=[0])
+    s = np.linspace(-spread / 2, spread / 2, kept.sizes["word"])
+    table = np.zeros(kept.cosine.shape)
+    table[0, 0, :, 0, :] = (s + gap / 2)[:, None]
+    table[0, 1, :, 0, :] = (s - gap / 2)[:, None]
+    values = kept.assign(cosine=(kept.cosine.dims, table))
+    values.attrs |= {"scale": scale, "floor": ""}
+    return ImageTextResult("image-text", values)
+
+
+def test_a_difference_from_the_reference_is_no_finding_where_the_gap_in_nats_is_hardly_another() -> None:
+    """d has no size: texts that stand closely together are far apart in d, whatever that is in nats."""
+    name, tight, wide = "difference in d, red and blue", standing(0.04, 0.01), standing(0.0, 0.4)
+    assert gap_in_nats(tight, "red and blue") == pytest.approx(0.4)
+    small = by_measure(tight, reference=wide)[name]
+    assert small.interval is not None
+    assert small.interval.low > 0, "d itself is another"
+    assert small.verdict == Verdict.NOT_DETECTED
+    assert small.because == "the interval excludes 0, but the gap of 0.4 nats is not 0.5 more than the reference's of 0"
+    assert small.details["gap_in_nats"] == pytest.approx(0.4)
+    assert small.details["reference_gap_in_nats"] == pytest.approx(0.0)
+    back = by_measure(wide, reference=tight)[name]
+    assert back.verdict == Verdict.NOT_DETECTED
+    assert back.because.endswith("the gap of 0 nats is not 0.5 less than the reference's of 0.4")
+    large = standing(0.04, 0.01, scale=100.0)
+    found = [by_measure(one, reference=other)[name] for one, other in ((large, wide), (wide, large))]
+    assert [one.verdict for one in found] == [Verdict.WORSE, Verdict.BETTER]
+    assert [one.because for one in found] == ["the interval excludes 0"] * 2
+    against = by_measure(tight, reference=standing(0.3, 0.4))[name]  # more in d, and less in nats
+    assert (against.effect or 0) > 0
+    assert against.verdict == Verdict.NOT_DETECTED
+    with pytest.raises(BadValue, match="one that was scored"):
+        gap_in_nats(ImageTextResult("image-text", tight.values.assign(cosine=tight.values.cosine * np.nan)), "red and blue")
+
+
 def shown(right: dict[str, list[int]], classes: tuple[str, ...] = ("a", "b", "c")) -> ImageTextResult:
     """A result in which pictures of each group were put into class a or another; all are of a, but one of b in each group."""
     groups = [group for group, each in right.items() for _ in each]
@@ -144,6 +193,7 @@ def test_planted_towers_are_found_out_and_their_twin_is_not(tmp_path: Path) -> N
     found, silent = by_measure(planted, reference=null), by_measure(null)
     assert found["d, red and blue"].verdict == Verdict.DETECTED
     assert found["d, green and yellow"].verdict == Verdict.NOT_DETECTED
+    assert found["difference in d, green and yellow"].verdict == Verdict.NOT_DETECTED
     assert found[f"{RIGHT}, yellow less the others"].verdict == Verdict.DETECTED
     assert (found[f"{RIGHT}, yellow less the others"].effect or 0) < -0.3
     assert found[f"{RIGHT}, yellow less the others, less the reference's"].verdict == Verdict.DETECTED
@@ -207,6 +257,33 @@ def test_files_of_ones_own_are_asked(tmp_path: Path) -> None:
     expected = float(nn.functional.normalize(vector, dim=0) @ picture)
     first = result.values.cosine.sel(test="t", side="x", attribute="a").values[0, 0]
     assert first == pytest.approx(expected, abs=1e-5), "an example is the mean of its templates"
+
+
+def test_a_text_that_cannot_be_read_is_unscored_alone(tmp_path: Path) -> None:
+    """The first of all: too long for the model, and of a letter that its tokenizer lacks. Pictures are read without it."""
+    for bad in ("abcdefghabcdefgh", "z"):
+        tests = [{"name": "t", "groups": ["x", "y"], "attr1": {"examples": [bad, *"bcd"]}, "attr2": {"examples": list("efgh")}},
+                 {"name": "u", "groups": ["x", "y"], "attr1": {"examples": list("abcd")}, "attr2": {"examples": list("efgh")}}]  # fmt: skip
+        given = files(tmp_path, associations=tests, templates=["{}"])
+        material.cache_clear()
+        result = asked(speller(), **given)
+        asking = result.values.attrs["asked"]
+        assert (asking["scored"], sum(asking["unscored"].values())) == (asking["run"] - 1, 1)
+        assert result.values.left_out.values.tolist() == [""] * 8
+        assert [bool(why) for why in result.values.unscored.values] == [True, False]
+        assert (result.values.nearest.values >= 0).all()
+    material.cache_clear()
+    classes = asked(speller(), **files(tmp_path, associations=[], classes={"ab": ["z"], "cd": ["cd"]}))
+    last = SUITE.findings(classes, subject="m")[-1]
+    assert last.denominators is not None
+    assert last.denominators.unscored == {"a text of a class was not scored": 8}
+
+
+def test_a_pictures_vector_is_the_same_beside_any_text() -> None:
+    for model, texts in ((speller(), ("a", "ab cd")), (towers(), ("a kind circle", "a harsh cross"))):
+        pixels = torch.from_numpy(np.random.default_rng(1).normal(size=(1, 3, model.config.height, model.config.width)).astype(np.float32))
+        alone = _vector(model, "picture", pixels, no_text(model))
+        assert all(_vector(model, "picture", pixels, ids_of(model, text, True)) == alone for text in texts)
 
 
 def run_vector(model: CLIP, pixels: torch.Tensor, ids: list[int]) -> torch.Tensor:
