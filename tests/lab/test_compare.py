@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from evals import SUITES
+from evals.bound import Unbound
 from workbench.core.catalog import Catalog
 from workbench.core.errors import UnknownName, UsageError
-from workbench.core.measure import Generate, Needs, Sample
+from workbench.core.measure import Generate, Needs, Sample, Score
 from workbench.core.result import Result
 from workbench.core.spec import Spec
 from workbench.core.stats.counts import mcnemar_exact
 from workbench.core.stats.resampling import paired_bootstrap
 from workbench.lab import run as lab
-from workbench.lab.compare import compare
+from workbench.lab.compare import Kept, _asked_of, compare, paired, request_digest, requests
 from workbench.store.runs import Store
 
 
@@ -43,7 +45,27 @@ class _Toy:
         return []
 
 
-TOY = _Toy()
+class LookingSpec(Spec):
+    seed: int = 0
+    margin: float = 0.1
+
+
+@dataclass(frozen=True)
+class _Looking(Unbound):
+    """A suite that looks at the model itself; its samples tell nothing of the world that ``seed`` draws."""
+
+    name: str = "looking"
+    spec: type[Spec] = LookingSpec
+    needs: Needs = field(default_factory=Needs)
+
+    def samples(self, spec: Any) -> list[Sample]:
+        return [Sample(f"{n:03d}", {"number": n}) for n in range(8)]
+
+    def found(self, model: Any, sample: Sample, spec: Any) -> Score:
+        return Score(sample.id, {"near": 1.0})
+
+
+TOY, LOOKING = _Toy(), _Looking()
 
 
 @pytest.fixture
@@ -95,6 +117,31 @@ def test_what_is_no_pair_is_counted(store: Store, toy: Any) -> None:
     assert counts.run == 40
     assert counts.unscored == {"a tie": 4, "asked differently in the two runs": 8, "in one run only": 2}
     assert counts.scored == 26
+
+
+def test_a_suite_that_looks_for_itself_makes_pairs_of_one_world_alone_and_whatever_it_is_judged_by() -> None:
+    looking: Any = LOOKING
+    records = {(f"{n:03d}", 0): {"sample": f"{n:03d}", "values": {"near": 1.0}, "unscored": ""} for n in range(8)}
+
+    def against(**changed: Any) -> Kept:
+        return Kept("r", "looking", Result("looking", xr.Dataset(), LookingSpec.parse(changed).model_dump()), records)
+
+    plain, judged, other = (_asked_of(looking, against(), against(**one)) for one in ({}, {"margin": 0.3}, {"seed": 3}))
+    assert [len(paired(records, records, *sides)[0]) for sides in (plain, judged)] == [8, 8]
+    with pytest.raises(UsageError, match=r"no scored pair \(8 asked differently in the two runs\)"):
+        paired(records, records, *other)
+    digests = [[request_digest(asked) for asked in side.values()] for sides in (judged, other) for side in sides]
+    assert digests[0] == digests[1] == digests[2]
+    assert len({*digests[2], *digests[3]}) == 16, "evidence tells them apart by digest"
+
+
+def test_pictures_of_other_galleries_are_no_pairs() -> None:
+    suite = SUITES.load("memorised-images")
+    mine, same, others = (requests(suite, {"count": 1, "world": {"rows": 40, "held_out": 40, "seed": seed}}) for seed in (0, 0, 3))
+    assert mine == same
+    shared = {*mine} & {*others}
+    assert len(shared) > 20
+    assert not [name for name in shared if mine[name] == others[name]]
 
 
 def test_runs_that_do_not_fit_are_refused(store: Store, toy: Any) -> None:

@@ -13,12 +13,13 @@ from typing import Any
 import pandas as pd
 
 from evals import SUITES
+from evals.bound import Looking
 from evals.imported import SUITE as IMPORTED
 from evals.imported import ImportedResult
 from workbench.core.charts.lines import forest
 from workbench.core.errors import BadValue, UnknownName, UsageError
 from workbench.core.finding import Denominators, Finding, Interval
-from workbench.core.measure import Request, Suite
+from workbench.core.measure import Sample, Suite
 from workbench.core.result import Result
 from workbench.core.spec import Spec, digest_of
 from workbench.core.stats.counts import mcnemar_exact
@@ -29,6 +30,8 @@ Record = Mapping[str, Any]
 Key = tuple[str, int]
 Numbers = Mapping[str, bool | int | float]
 DIFFERENTLY = "asked differently in the two runs"
+JUDGING = {"margin", "floor"}
+"""Fields of a suite's spec by which its result is judged: they change nothing that is asked."""
 SAME = "no interval: the same value in both runs, pair for pair"
 
 
@@ -144,11 +147,19 @@ def asked_the_same(a: Result, b: Result) -> bool:
 def requests(suite: Suite, spec: Mapping[str, Any]) -> dict[str, Any]:
     """What is asked of the model about each sample: two answers are a pair where this is equal, whatever else differs."""
     parsed = suite.spec.parse(spec, what=f"stored spec of '{suite.name}'")
-    return {sample.id: suite.request(sample, parsed) for sample in suite.samples(parsed)}
+    return {sample.id: request_of(suite, sample, parsed) for sample in suite.samples(parsed)}
 
 
-def request_digest(request: Request | tuple[Request, ...]) -> str:
-    """sha256 of all that a request asks: equal requests have equal digests, and other ones others."""
+def request_of(suite: Suite, sample: Sample, spec: Spec) -> Any:
+    """What is asked of the model about one sample. A suite that looks at the model itself sends no request: what it looks at is in the
+    sample's facts and, since a world or a seed may stand nowhere else, in all settings but those that only judge."""
+    if isinstance(suite, Looking):
+        return dict(sample.facts), spec.model_dump(mode="json", exclude=JUDGING)
+    return suite.request(sample, spec)
+
+
+def request_digest(request: Any) -> str:
+    """sha256 of all that a request asks, as ``request_of`` gives it: equal requests have equal digests, and other ones others."""
     return digest_of(_plain(request))
 
 

@@ -13,7 +13,7 @@ from workbench.core.measure import Sample, Suite
 from workbench.core.result import Result
 from workbench.core.spec import digest_of
 from workbench.data.sources import SOURCES
-from workbench.lab.compare import asked_the_same, request_digest
+from workbench.lab.compare import asked_the_same, request_digest, request_of
 from workbench.lab.told import told_name, told_of
 from workbench.reports.evidence.samples import Row
 from workbench.store.runs import Store
@@ -57,7 +57,7 @@ def requests_of(name: str, result: Result) -> list[str]:
     """By digest what each sample of one suite was asked, in its order."""
     suite: Suite = SUITES.load(result.kind)
     spec = suite.spec.parse(result.spec, what=f"stored spec of '{name}'")
-    return [request_digest(suite.request(sample, spec)) for sample in asked_of(name, result)]
+    return [request_digest(request_of(suite, sample, spec)) for sample in asked_of(name, result)]
 
 
 def asked_differently(results: Mapping[str, Result]) -> list[str]:
