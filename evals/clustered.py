@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from workbench.core.errors import BadValue
 from workbench.core.finding import Interval
-from workbench.core.stats.intervals import constant_interval
+from workbench.core.stats.intervals import constant_interval, mean_interval
 from workbench.core.stats.power import minimal_detectable_effect
 from workbench.core.stats.resampling import Statistic, bootstrap, fewest
 from workbench.core.stats.unpaired import unpaired_interval
@@ -94,19 +94,16 @@ def statistic_of(rows: ArrayLike, statistic: Statistic, level: float = 0.95, *, 
 
 def between(a: ArrayLike, b: ArrayLike, level: float, bounds: tuple[float, float]) -> Interval:
     """The interval of mean(a) - mean(b) for ``a [n]`` and ``b [m]`` of different items, each value within ``bounds``: Welch's t, cut off
-    where no difference can lie; where no two values of a side differ on either, what so many alike leave open on each
-    (``constant_interval``), both at once. Raises BadValue for fewer than two values on a side."""
-    widest = bounds[1] - bounds[0]
-    try:
+    where no difference can lie. Where no two values of a side differ, their variance of 0 is no knowledge: then each side has an interval
+    of its own (``constant_interval`` of what is alike, Student's of what is not), both at once. Raises BadValue for fewer than two values
+    on a side."""
+    widest, sides = bounds[1] - bounds[0], [np.asarray(side, dtype=np.float64) for side in (a, b)]
+    if min(map(len, sides)) < 2 or all(np.ptp(side) > 0 for side in sides):
         found = unpaired_interval(a, b, level=level)
         return found.model_copy(update={"low": max(found.low, -widest), "high": min(found.high, widest)})
-    except BadValue:
-        sides = [np.asarray(side, dtype=np.float64) for side in (a, b)]
-        if min(map(len, sides)) < 2:
-            raise
-    ends = [constant_interval(float(side[0]), len(side), (1 + level) / 2, bounds) for side in sides]
-    method = f"no two of a side differ: {ends[0].method}, both sides at once"
-    return Interval(low=ends[0].low - ends[1].high, high=ends[0].high - ends[1].low, level=level, method=method)
+    ends = [mean_interval(side, (1 + level) / 2, bounds=bounds) for side in sides]
+    method = f"each side's own, both at once: {ends[0].method} and {ends[1].method}"
+    return Interval(low=max(ends[0].low - ends[1].high, -widest), high=min(ends[0].high - ends[1].low, widest), level=level, method=method)
 
 
 def sums_by(columns: ArrayLike, clusters: Labels) -> Floats:

@@ -42,7 +42,7 @@ class GroupFairnessResult(Result):
 
     def summary(self) -> str:
         if floor := self.values.attrs["floor"]:
-            return f"decisions by group: not applicable, {floor}"
+            return f"rates by group: not applicable, {floor}"
         rows, parts = decided(self), []
         for attribute in map(str, self.values.attribute.values):
             gap = largest_gap(rows, "selection rate", groups(self, attribute)[kept(self)].tolist())
@@ -220,8 +220,8 @@ def findings(result: Result, *, subject: str, reference: Result | None = None, l
 
 
 def _own(result: Result, rate: Rate | Literal["swap"], attribute: str, group: str, subject: str, level: float) -> Finding:
-    swap, margin = rate == "swap", GroupFairnessSpec.parse(result.spec).margin if rate == "swap" else None
-    found, floor = _measured(result, rate, attribute, group, level, margin)
+    swap, margin = rate == "swap", _margin(result) if rate == "swap" else None
+    found, floor = _measured(result, rate, attribute, group, level)
     # The interval may be wider than asked, so that it holds for all groups: the finding keeps the level that was asked for.
     interval = found.interval
     if interval is not None and interval.level != level:
@@ -240,18 +240,20 @@ def _own(result: Result, rate: Rate | Literal["swap"], attribute: str, group: st
     )  # fmt: skip
 
 
-def _measured(
-    result: Result, rate: Rate | Literal["swap"], attribute: str, group: str, level: float, margin: float | None
-) -> tuple[Clustered, str]:
+def _measured(result: Result, rate: Rate | Literal["swap"], attribute: str, group: str, level: float) -> tuple[Clustered, str]:
     """What is found, and why it is not applicable, or ''. A model that cannot decide treats all groups alike; one that lets the name alone
     decide tells no labels apart either, and is found."""
     floor = result.values.attrs["floor"]
     if rate != "swap":
         return (Clustered(None) if floor else gap_of(result, rate, attribute, group, level)), floor
     found = swap_of(result, attribute, group, level)
-    if floor and decide(found.value, found.interval, null=0.0, margin=margin)[0] is not Verdict.DETECTED:
+    if floor and decide(found.value, found.interval, null=0.0, margin=_margin(result))[0] is not Verdict.DETECTED:
         return Clustered(None), floor
     return found, ""
+
+
+def _margin(result: Result) -> float:
+    return GroupFairnessSpec.parse(result.spec).margin
 
 
 def _details(result: Result, rate: Rate, attribute: str) -> dict[str, Any]:
@@ -270,7 +272,7 @@ def _against(result: Result, reference: Result, attribute: str, group: str, subj
     theirs = dict(zip(w.item.values.tolist(), (w.score - w.swapped.sel(attribute=attribute)).values.tolist(), strict=True))
     gap = (v.score - v.swapped.sel(attribute=attribute)).values - np.array([theirs.get(item, np.nan) for item in v.item.values.tolist()])
     usable = np.isfinite(gap) & (groups(result, attribute) == group)
-    floor = v.attrs["floor"] or w.attrs["floor"]
+    floor = (v.attrs["floor"] and _measured(result, "swap", attribute, group, level)[1]) or w.attrs["floor"]
     found = Clustered(None) if floor else mean_of(gap[usable], v.cluster.values[usable].astype(str), level, bounds=(-1.0, 1.0))
     verdict, because = decide(found.value, found.interval, null=0.0, detectable=found.detectable, applicable=not floor)
     whole = Denominators.parse(v.attrs["asked"])

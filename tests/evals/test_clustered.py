@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.clustered import mean_of, statistic_of, sums_by
+from evals.clustered import between, mean_of, statistic_of, sums_by
+from workbench.core.errors import BadValue
 from workbench.core.stats.resampling import bootstrap, ratio
+from workbench.core.stats.unpaired import unpaired_interval
 
 SHARE = (0.0, 1.0)
 
@@ -70,3 +72,19 @@ def test_a_quotient_that_every_cluster_agrees_on_is_certain_to_a_degree():
     assert fewer is not None
     assert fewer.low < found.interval.low
     assert statistic_of(idle[1:], ratio, bounds=SHARE).interval is None  # five
+
+
+def test_one_value_that_moves_does_not_make_a_difference_certain() -> None:
+    """Fifteen voices without an error do not prove the sixteenth: what is alike keeps the width that its number leaves."""
+    alike, moved, none = [0.5] * 15, [0.5] * 14 + [0.45], [0.0] * 15
+    both, one = between(alike, none, 0.95, (0.0, 1.0)), between(moved, none, 0.95, (0.0, 1.0))
+    open_still = 1 - 0.025 ** (1 / 15)  # the share of voices that may differ from fifteen alike, at 97.5 %
+    assert both.low == pytest.approx(0.5 * (1 - open_still) - open_still)
+    assert one.low < np.mean(moved) - open_still
+    assert one.high > np.mean(moved)
+    at_null = between(none, [*none[1:], 0.05], 0.95, (0.0, 1.0))
+    assert at_null.high > 0.2
+    varied = between([0.1, 0.4, 0.3], [0.2, 0.0, 0.1], 0.95, (0.0, 1.0))
+    assert varied == unpaired_interval([0.1, 0.4, 0.3], [0.2, 0.0, 0.1], level=0.95)
+    with pytest.raises(BadValue, match="at least 2"):
+        between([0.1], none, 0.95, (0.0, 1.0))

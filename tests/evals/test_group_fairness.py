@@ -124,6 +124,10 @@ def test_a_model_that_looks_at_the_group_alone_is_found_though_it_cannot_tell() 
     place = next(f for measure, f in found.items() if measure.startswith("fall in score, place"))
     assert (place.verdict, abs(place.effect or 0)) == (Verdict.DETECTED, pytest.approx(0.8))
     assert {f.verdict for f in found.values() if f is not place} == {Verdict.NOT_APPLICABLE}
+    assert result.summary().startswith("rates by group: not applicable")
+    against = SUITE.findings(result, subject="m", reference=answered(fair_but_for(0.0)))
+    (beside,) = [f for f in against if f.measure.startswith("fall in score, place") and f.measure.endswith("reference's")]
+    assert (beside.verdict, abs(beside.effect or 0)) == (Verdict.DETECTED, pytest.approx(0.8))
 
 
 CSV = "age,sex,pay\n" + "".join(f"{20 + i}, {'F' if i % 2 else 'M'}, {'>50K' if i % 3 else '<=50K'}\n" for i in range(40))
