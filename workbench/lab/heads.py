@@ -101,7 +101,8 @@ def head_views(model: HookedModel, given: str | Inputs, stack: Stack) -> HeadVie
     trace = model.run(batch, capture=sites, logits=None)
     sources, first, last, kept, length = [], [], [], [], 0
     for site in sites:  # one layer at a time: all of them would be copied whole
-        layer = trace[site][0].detach().float().cpu().numpy()
+        item = trace[site][0].detach().float().cpu()
+        layer = item.numpy()
         length = _length(given, layer.shape[-2], batch, model)
         layer = layer[:, :length] if stack.cross else layer[:, :length, :length]
         if not np.isfinite(layer.sum()):
@@ -111,7 +112,8 @@ def head_views(model: HookedModel, given: str | Inputs, stack: Stack) -> HeadVie
         first.append(layer[..., 0].mean(-1))
         last.append(before.mean(-1) if before.shape[-1] else np.zeros(len(layer)))
         if layer.size * len(sites) <= KEPT:
-            kept.append(layer)
+            shares = item.untyped_storage().nbytes() > layer.nbytes  # a view would keep what the model made for the whole batch
+            kept.append(layer.copy() if shares else layer)
     return HeadViews(stack, len(sources[0]), tuple(sources), np.stack(first), np.stack(last), length, tuple(kept) or None)
 
 
