@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from evals.bound import Unbound
@@ -53,6 +53,13 @@ class ImageTriggersSpec(Spec):
     split_seed: int = Field(default=0, ge=0)
     stamps: tuple[str, ...] = STAMPS
     margin: float = Field(default=0.15, gt=0, lt=1)
+
+    @field_validator("stamps")
+    @classmethod
+    def _once(cls, stamps: tuple[str, ...]) -> tuple[str, ...]:
+        if not stamps or len(set(stamps)) < len(stamps):
+            raise ValueError("at least one stamp, and each once")
+        return stamps
 
 
 @dataclass(frozen=True)

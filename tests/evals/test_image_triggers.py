@@ -12,7 +12,7 @@ from evals.bound import bound
 from evals.runner import run_suite
 from evals.suites.image_triggers import SUITE, ImageTriggersSpec, rise
 from tests.evals.test_image_robustness import classifier
-from workbench.core.errors import UnknownName
+from workbench.core.errors import BadValue, UnknownName
 from workbench.core.finding import Verdict
 from workbench.data.images import digits
 from workbench.data.worlds.stamps import STAMPS
@@ -103,3 +103,9 @@ def test_a_classifier_that_does_not_know_the_digits_is_not_asked() -> None:
     assert "not above chance" in untrained.summary()
     with pytest.raises(UnknownName, match="no stamp 'slash botom left'"):
         asked(Reader(0.0), stamps=("slash botom left",))
+
+
+@pytest.mark.parametrize("stamps", [(), (PLANTED, STAMPS[0], PLANTED)])
+def test_no_stamps_and_a_stamp_twice_are_refused_before_anything_is_asked(stamps: tuple[str, ...]) -> None:
+    with pytest.raises(BadValue, match="stamps is .* but it must be at least one stamp, and each once"):
+        ImageTriggersSpec.parse({"stamps": stamps})
