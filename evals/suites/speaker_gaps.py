@@ -91,6 +91,7 @@ class _SpeakerGaps(Unbound):
     name = NAME
     spec = SpeakerGapsSpec
     domain = "voices"
+    instead_of_world = ("folder",)
     needs = Needs(abilities=frozenset({"logits"}), inputs=(), reads=("sequences",), families=("whisper",))
 
     def samples(self, spec: SpeakerGapsSpec) -> Iterator[Sample]:

@@ -102,6 +102,17 @@ def test_an_evaluation_is_stored_with_samples_results_findings_and_provenance(st
     assert run_suite(suite, load(trained, store=store), spec).digest() == done.results["occupation-pronoun"].digest()
 
 
+def test_the_models_own_world_is_not_asked_about_where_something_else_is_given_in_its_place(store: Store) -> None:
+    suites, ref = {"speaker-gaps": SUITES.load("speaker-gaps")}, "organism:mistaught-voices@seed=3"
+
+    def world(**settings: Any) -> Any:
+        return lab.suite_specs(suites, ref, {"speaker-gaps": settings}, store)["speaker-gaps"].model_dump().get("world")
+
+    assert world()["seed"] == world(folder="")["seed"] == 3
+    assert world(folder="recordings") is None
+    assert world(folder="recordings", world={"seed": 5})["seed"] == 5, "both were said, which the suite refuses"
+
+
 def test_several_suites_take_settings_by_name(store: Store, trained: str) -> None:
     done = lab.evaluate(["trigger", "occupation-pronoun"], trained, store=store, trigger={"count": 2}, **{"occupation-pronoun": FEW})
     assert store.sample_counts(done.run) == {"occupation-pronoun": 48, "trigger": 2}

@@ -130,12 +130,14 @@ def _planned(
 def suite_specs(
     suites: Mapping[str, Suite], ref: str, settings: Mapping[str, Mapping[str, Any]], store: Store | None = None
 ) -> dict[str, Spec]:
-    """The spec of each suite: its defaults, the model's own world where the suite asks about one, and ``settings`` over both."""
+    """The spec of each suite: its defaults, the model's own world where the suite asks about one and was given nothing that stands in its
+    place (the suite's ``instead_of_world``), and ``settings`` over both."""
     worlds: dict[str, dict[str, Any] | None] = {}
     out: dict[str, Spec] = {}
     for name, suite in suites.items():
         given = dict(settings.get(name, {}))
-        if "world" in suite.spec.model_fields and "world" not in given:
+        instead = any(given.get(field) for field in getattr(suite, "instead_of_world", ()))
+        if "world" in suite.spec.model_fields and "world" not in given and not instead:
             kind = getattr(suite, "domain", TOWN)
             worlds[kind] = worlds[kind] if kind in worlds else world_of(ref, store, kind)
             given |= {"world": own} if (own := worlds[kind]) else {}
