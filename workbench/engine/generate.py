@@ -102,7 +102,8 @@ def generations(
     """(index of the request, its text) in the order they are ready; ``refuse`` as in ``engine.score.loglikelihoods``.
 
     ``seeds``: each prompt's own, which stays with it in whatever batch it is asked (default: its number in ``requests``).
-    ``token_budget`` bounds the tokens that are held at once.
+    ``token_budget`` bounds the tokens that are held at once. Weights and hooks are to stay as they are until the last row is given: a
+    model's own steps go by copies made at the first of them.
     """
     if temperature < 0:
         raise BadValue("temperature", temperature, "0 (greedy) or more")
@@ -173,7 +174,7 @@ def _flowing(model: HookedModel, rows: Sequence[_Row], budget: int, choose: _Cho
     most = padded(1, model.config)
     slots: list[_Row | None] = [None] * min(max(most, budget // deep // most * most), padded(len(rows), model.config))
     room: Any = None  # made of the first keys and values, which say their shapes
-    steps = _steps(model)
+    steps: _Steps | None = None  # arranged at the first step: they may hold copies of weights
     while waiting or any(slots):
         free = [slot for slot, row in enumerate(slots) if row is None]
         if waiting and len(free) >= min(max(1, len(slots) // 4), len(waiting)):
@@ -197,6 +198,7 @@ def _flowing(model: HookedModel, rows: Sequence[_Row], budget: int, choose: _Cho
             room, slots = room.kept(active, size), [slots[slot] for slot in active] + [None] * (size - len(active))
             active = list(range(len(active)))
         going = [row for slot in active if (row := slots[slot]) is not None]
+        steps = _steps(model) if steps is None else steps
         for slot, row, token in zip(active, going, choose(_stepped(steps, room, slots, active), going), strict=True):
             room.lengths[slot] += 1
             row.take(token, tokenizer)
