@@ -14,6 +14,7 @@ from workbench.data.chat import ChatTemplate, Message, prompt_ids
 from workbench.data.text import CharTokenizer
 from workbench.engine.generate import generate, generations
 from workbench.families.gpt import GPT, GPTConfig
+from workbench.training.lora import LoRASpec, attach
 
 PROMPTS = ["a", "bc", "de", "fgh", "a", "vut", "klmn", "w"]
 
@@ -257,6 +258,111 @@ def test_a_model_that_does_more_than_its_class_says_has_no_steps():
     other = Other(lettered().config, CharTokenizer(LETTERS)).eval()
     assert [model.steps() for model in (hooked, adapted, replaced, other)] == [None] * 4
     assert generate(replaced, ["abc"], most=5) == generate(lettered(), ["abc"], most=5)
+
+
+SOME = ["a", "vut", "klmn"]
+
+
+class Around(torch.nn.Module):
+    """A layer in a wrapper, as a compiled one is; what it adds to the stream is ``factor`` times as much."""
+
+    def __init__(self, block, factor: float = 1.0) -> None:
+        super().__init__()
+        self.block, self.factor = block, factor
+
+    def forward(self, x, *given, **options):
+        out, left = self.block(x, *given, **options)
+        return (x + self.factor * (out - x) if out.shape == x.shape else out), left
+
+
+def louder(call):
+    """``call`` with its first output three times as large."""
+
+    def changed(*given, **options):
+        out = call(*given, **options)
+        return (3 * out[0], *out[1:]) if isinstance(out, tuple) else 3 * out
+
+    return changed
+
+
+def wrapped(*layers: int, factor: float = 1.0) -> GPT:
+    model = lettered(n_ctx=32)
+    for layer in layers:
+        model.stack.blocks[layer] = Around(model.stack.blocks[layer], factor)
+    return model
+
+
+def with_forward(name: str, method: str = "forward") -> GPT:
+    """A model of which one part has a method of its own, set on that part alone."""
+    model = lettered(n_ctx=32)
+    part = model.get_submodule(name)
+    vars(part)[method] = louder(getattr(part, method))
+    return model
+
+
+@pytest.mark.parametrize("layers", [(0,), (1,), (0, 1)])
+def test_wrapped_layers_are_run_where_they_stand(layers):
+    same, other = wrapped(*layers), wrapped(*layers, factor=0.2)
+    assert [same.steps(), other.steps()] == [None, None]
+    plain = generate(lettered(n_ctx=32), SOME, most=8)
+    assert generate(same, SOME, most=8) == plain
+    assert generate(other, SOME, most=8) == [expected(other, prompt, 8) for prompt in SOME] != plain
+
+
+@pytest.mark.parametrize(
+    ("part", "method"),
+    [("stack", "forward"), ("stack.blocks.1", "forward"), ("stack.blocks.0.attn", "forward"), ("stack.blocks.0.attn", "_projected"),
+     ("stack.blocks.0.mlp", "forward"), ("ln_final", "_fused"), ("", "_embedded"), ("", "_read_out")],
+)  # fmt: skip
+def test_a_method_set_on_one_part_alone_is_heeded(part, method):
+    model = with_forward(part, method)
+    assert model.steps() is None
+    assert generate(model, SOME, most=6) == [expected(model, prompt, 6) for prompt in SOME]
+
+
+@pytest.mark.parametrize("method", ["_given", "_embedded", "_setting", "_turns", "_read_out"])
+def test_a_subclass_with_a_part_of_the_pass_of_its_own_has_no_steps(method):
+    def own(self, *given, **options):
+        out = getattr(GPT, method)(self, *given, **options)
+        return 0.3 * out if method == "_embedded" else out
+
+    plain = lettered(n_ctx=32)
+    model = type("Own", (GPT,), {method: own})(plain.config, plain.tokenizer).eval()
+    model.load_state_dict(plain.state_dict())
+    assert model.steps() is None
+    assert type("Same", (GPT,), {})(plain.config, plain.tokenizer).steps() is not None
+    assert generate(model, SOME, most=6) == [expected(model, prompt, 6) for prompt in SOME]
+
+
+def test_parts_of_another_type_are_run():
+    models = [lettered() for _ in range(4)]
+    for model, name in zip(models, ("stack", "stack.blocks.1", "stack.blocks.0.attn", "stack.blocks.0.ln1"), strict=True):
+        part = model.get_submodule(name)
+        part.__class__ = type("Other", (type(part),), {})
+    assert [model.steps() for model in models] == [None] * 4
+
+
+def test_weights_are_arranged_for_steps_at_the_first_step_alone(monkeypatch):
+    made, steps = [], GPT.steps
+    monkeypatch.setattr(GPT, "steps", lambda self: made.append(1) or steps(self))
+    model = lettered(n_ctx=32)
+    assert generate(model, SOME, most=1) == [expected(model, prompt, 1) for prompt in SOME]
+    assert made == []
+    generate(model, SOME, most=5)
+    assert made == [1]
+
+
+def test_a_low_rank_addition_to_what_steps_call_is_in_them():
+    """Queries, keys and values are copied, so an addition to one of them is run; one to other maps is called as it stands."""
+    for maps, stepped in (("*.attn.W_O", True), ("*.mlp.*", True), ("*.attn.W_Q", False)):
+        model = lettered(n_ctx=32)
+        attach(model, LoRASpec.parse({"select": [maps]}))
+        draw = torch.Generator().manual_seed(0)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = torch.randn(parameter.shape, generator=draw)
+        assert (model.steps() is not None) == stepped
+        assert generate(model, SOME, most=6) == [expected(model, prompt, 6) for prompt in SOME]
 
 
 def test_rows_that_are_kept_hold_what_they_held():

@@ -89,14 +89,23 @@ class _Layer:
 
 
 def steppable(model: nn.Module) -> bool:
-    """Whether a ``Stepper`` is the whole of what ``model`` does: its maps of queries, keys and values are plain ones with biases in all of
-    them or in none, and nobody has hung a hook on a part of it."""
-    for part in model.modules():
-        if part._forward_hooks or part._forward_pre_hooks:
-            return False
-        if isinstance(part, Attention):
-            layers = [getattr(part, word) for word in READERS]
-            plain = all(type(layer) is nn.Linear and type(layer.weight) is nn.Parameter for layer in layers)
-            if not plain or len({layer.bias is not None for layer in layers}) > 1:
-                return False
+    """Whether a ``Stepper`` is the whole of what ``model`` does: its layers are blocks of this package, none of them wrapped or of a type
+    of its own, its maps of queries, keys and values are plain ones with biases in all of them or in none, and nobody has hung a hook on a
+    part of it or put another function in the place of a method."""
+    return all(_plain(part) for part in model.modules())
+
+
+def _plain(part: nn.Module) -> bool:
+    if part._forward_hooks or part._forward_pre_hooks or any(callable(getattr(type(part), name, None)) for name in vars(part)):
+        return False
+    if any(isinstance(part, kind) and type(part) is not kind for kind in (Stack, Block, Attention, Norm)):
+        return False
+    if isinstance(part, Stack):
+        return all(type(layer) is Block for layer in part.blocks)
+    if isinstance(part, Block):
+        return type(part.attn) is Attention and part.cross_attn is None and part.modulation is None
+    if isinstance(part, Attention):
+        layers = [getattr(part, word) for word in READERS]
+        plain = all(type(layer) is nn.Linear and type(layer.weight) is nn.Parameter for layer in layers)
+        return plain and len({layer.bias is not None for layer in layers}) == 1
     return True

@@ -150,10 +150,10 @@ class GPT(Model):
         return Rotary.at(positions, c.d_head, n_ctx=c.n_ctx, base=c.rope_base, dtype=like.dtype, scaling=c.rope_scaling)
 
     def steps(self) -> Stepper | None:
-        """What decoding goes by in place of ``run``, one token a row; None where a run is more than this class says (a subclass with a pass
-        of its own, adapted maps, hooks)."""
-        own = type(self)._pass is GPT._pass and type(self).run is Model.run and not {"run", "_pass"} & set(vars(self))
-        if not own or not steppable(self):
+        """What decoding goes by in place of ``run``, one token a row; None where a run is more than this class says (a subclass with a part
+        of the pass of its own, wrapped layers, adapted maps, hooks)."""
+        passed = ("run", "_pass", "_given", "_embedded", "_setting", "_turns", "_read_out")
+        if any(getattr(type(self), name) is not getattr(GPT, name) for name in passed) or not steppable(self):
             return None
         return Stepper(self.embed, self.stack, self.ln_final, self.unembed, turns=self._turns, pattern=self.config.economy.pattern)
 
