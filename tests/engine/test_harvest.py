@@ -17,6 +17,7 @@ from workbench.engine.corpus import BatchCorpus, TextCorpus, TokenCorpus, positi
 from workbench.engine.harvest import HarvestSpec, harvest
 from workbench.engine.harvest_files import rows_of
 from workbench.engine.harvest_read import Harvest
+from workbench.engine.harvest_rows import Pile
 from workbench.families import FAMILIES
 
 RESID = "blocks.*.hook_resid_post"
@@ -78,6 +79,34 @@ def test_every_family(family: str, tmp_path: Path) -> None:
         assert found.sites[site.name].axes == site.axes[1 if mask is None else 2 :]
         if mask is not None and site.stack in tokens and tokens[site.stack].shape == mask.shape:
             assert torch.equal(got.id, tokens[site.stack][mask])
+
+
+def test_memory_is_taken_for_the_rows_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image's class is one row, its patches are many; of three shards the third lies where the first was."""
+    made: list[Any] = []
+
+    class Told(Pile):
+        def __init__(self, expected: int = 0) -> None:
+            super().__init__(expected)
+            self.told = [expected]
+            made.append(self)
+
+        def clear(self, expected: int) -> None:
+            super().clear(expected)
+            self.told.append(expected)
+
+    class Known(BatchCorpus):
+        def lengths(self, items: Any) -> list[int]:
+            return [7] * len(items)
+
+    monkeypatch.setattr("workbench.engine.harvest.Pile", Told)
+    model, batch = FAMILIES.load("vit").tiny(seed=0)
+    corpus = Known(model.eval(), _Rows(batch.rows([0, 1, 0]), 3))
+    harvest(model, corpus, tmp_path / "h", spec(sites=["unembed.hook_in", "blocks.0.hook_resid_post"], items_a_shard=1))
+    filled = [pile for pile in made if len(pile.rows())]
+    assert sorted(len(pile.told) for pile in filled) == [1] * 8 + [2] * 8
+    assert all(set(pile.told) == {len(pile.rows())} for pile in filled)
+    assert {len(pile.rows()) for pile in filled} == {1, 7}
 
 
 def test_padding_masks_are_not_kept_where_a_family_has_them(tmp_path: Path) -> None:

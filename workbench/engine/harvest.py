@@ -174,13 +174,22 @@ def _passes(lengths: Sequence[int], items: range, tokens: int) -> Iterator[list[
         yield batch
 
 
+def _expected(sites: Sequence[Site], items: int, positions: int) -> dict[str, int]:
+    """About how many rows each pile will hold."""
+    out: dict[str, int] = {}
+    for site in sites:
+        rows = rows_of(site)
+        out |= dict.fromkeys((site.name, *(f"{rows}/{name}" for name in COLUMNS)), items if rows == ITEM else positions)
+    return out
+
+
 def _shard(model: HookedModel, corpus: Corpus, items: range, sites: Sequence[Site], spec: HarvestSpec, piles: Piles) -> Made:
     """Run the items; what is made lies in ``piles``."""
     device = next((weight.device for weight in getattr(model, "parameters", tuple)()), torch.device("cpu"))
     cut, lengths = 0, corpus.lengths(items)
-    expected = sum(lengths)
-    for pile in piles.values():
-        pile.clear(expected)
+    expected = _expected(sites, len(items), sum(lengths))
+    for name, pile in piles.items():
+        pile.clear(expected[name])
     for numbers in _passes(lengths, items, spec.tokens_a_pass):
         chosen = [items[number] for number in numbers]
         given = corpus.given(chosen)
@@ -193,9 +202,10 @@ def _shard(model: HookedModel, corpus: Corpus, items: range, sites: Sequence[Sit
             if rows not in places:
                 places[rows] = _places(rows, site, given, chosen, value)
                 for name, column in places[rows].columns.items():
-                    piles.setdefault(f"{rows}/{name}", Pile(expected)).room(len(column), (), column.dtype).copy_(column)
+                    pile = piles.setdefault(f"{rows}/{name}", Pile(expected[f"{rows}/{name}"]))
+                    pile.room(len(column), (), column.dtype).copy_(column)
             whole = value if rows == ITEM else value.flatten(0, 1)
-            _keep(whole, places[rows], site, spec.dtype, piles.setdefault(site.name, Pile(expected)))
+            _keep(whole, places[rows], site, spec.dtype, piles.setdefault(site.name, Pile(expected[site.name])))
         del trace
     return *_in_order(piles, sites), cut
 
