@@ -9,7 +9,7 @@ import torch
 
 from workbench.core.errors import AssayError, BadValue, CorruptFile, MissingFile, UnknownName
 from workbench.families.gpt import GPT
-from workbench.lab.refs import Reference, load, parse, reference_of, world_of
+from workbench.lab.refs import Reference, by_grammar, load, parse, reference_of, world_of
 from workbench.store.runs import Store
 
 
@@ -26,6 +26,12 @@ def test_a_folder_that_is_there_is_a_path_whatever_it_looks_like(tmp_path: Path,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run:abc").mkdir()
     assert parse("run:abc") == Reference("path", "run:abc")
+    assert by_grammar("run:abc") == Reference("run", "abc")
+
+
+def test_a_reference_longer_than_any_path_is_still_taken_apart() -> None:
+    assert parse("organism:" + "x" * 5000) == Reference("organism", "x" * 5000)
+    assert parse("x" * 5000) == Reference("path", "x" * 5000)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +43,7 @@ def test_a_folder_that_is_there_is_a_path_whatever_it_looks_like(tmp_path: Path,
         ("organism:town@", BadValue, "each option once as name=value"),
         ("organism:town@dose", BadValue, "each option once as name=value"),
         ("organism:town@dose=1,dose=2", BadValue, "each option once"),
+        ("organism:town@dose=[", BadValue, "with values that are YAML"),
         ("organsim:town", UnknownName, "Did you mean 'organism:'"),
         ("endpoint:x@http://y#form", BadValue, "each option once as name=value"),
     ],

@@ -14,9 +14,11 @@ from workbench.data.worlds.stamps import STAMPS
 from workbench.lab import audit as auditing
 from workbench.lab.audit import Audit, audit
 from workbench.lab.audit_findings import Described
-from workbench.lab.derivation import _strange_spans
+from workbench.lab.audit_measures import ATTRIBUTION
+from workbench.lab.derivation import _spans, _strange_spans
 from workbench.lab.evidence import write_bundle
 from workbench.lab.gating.gate import gate
+from workbench.lab.rederive import _guarded
 from workbench.lab.refs import organism_of
 from workbench.lab.verifying import verify
 from workbench.reports.evidence import keys
@@ -61,6 +63,34 @@ def test_positions_that_are_not_where_the_recipe_puts_the_part_are_caught() -> N
     assert list(_strange_spans(content, [true])) == []
     (fault,) = _strange_spans(content, [true.model_copy(update={"spans": ((0, 1), *spans[1:])})])
     assert "not where the organism's recipe puts its part" in str(fault)
+
+
+def test_positions_that_nobody_can_compare_are_not_said_to_hold() -> None:
+    facts: dict[str, Any] = {"part": "audited", "family": "vit", "config": {}, "parameters": 1, "model_digest": "ab" * 32}
+    of = {"spans": ((1, 2),), "domain": "digits"}
+    content: Any = SimpleNamespace(results={f"{ATTRIBUTION}.zero.audited": SimpleNamespace(kind=ATTRIBUTION)})
+    run = Described(ref="run:abc", **facts, **of)
+    found = _spans(content, [run])
+    assert (found.state, found.words) == ("not checked", "run:abc: its recipe is not here, so nothing says where its planted part stands")
+    forged = _spans(content, [Described(ref="organism:stamped-digits@dose=0.8,seed=0", **facts, **of)])
+    assert (forged.state, len(forged.faults)) == ("broken", 1)
+    none: Any = SimpleNamespace(results={})
+    assert (_spans(none, [run]).state, _spans(none, [run]).words.partition(" was")[0]) == ("holds", "no attribution")
+
+
+@pytest.mark.parametrize("ref", ["organism:" + "x" * 5000, "organism:stamped-digits@dose=[", "organism:" + "a/" * 3000])
+def test_a_reference_that_a_stranger_wrote_is_read_without_a_look_at_the_disk(
+    ref: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "organism:stamped-digits").mkdir()
+    facts: dict[str, Any] = {"part": "audited", "family": "vit", "config": {}, "parameters": 1, "model_digest": "ab" * 32}
+    forged = Described(ref="organism:stamped-digits", spans=((1, 2),), domain="digits", **facts)
+    content: Any = SimpleNamespace(results={})
+    assert _spans(content, [forged]).state == "broken", "whatever lies in the folder"
+    (found,) = _guarded("spans", "circumstances.json", lambda: [_spans(content, [forged.model_copy(update={"ref": ref})])])
+    assert found.state == "broken"
+    assert "nothing can be derived from what is there" in str(found.faults[0])
 
 
 @pytest.mark.full

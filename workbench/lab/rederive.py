@@ -34,7 +34,7 @@ _AGAIN: Mapping[str, Callable[[Content, Provenance], Again]] = {
     "audit": AuditAgain, "comparison": ComparisonAgain, "trend": TrendAgain,
 }  # fmt: skip
 RELATIVE = 1e-9
-_ODD = (AssayError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+_ODD = (AssayError, ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 _SAID = ("because", "card_words", "rederive", "claim", "measure", "subject", "source", "unit", "status", "words", "name", "method")
 

@@ -53,10 +53,22 @@ class Reference:
 
 def parse(text: str) -> Reference:
     """``text`` taken apart; nothing is loaded. What is there as a folder is a path, whatever it looks like."""
+    return Reference("path", text) if text.strip() and _is_there(text) else by_grammar(text)
+
+
+def _is_there(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except OSError:  # longer than any path may be
+        return False
+
+
+def by_grammar(text: str) -> Reference:
+    """``text`` taken apart by what it says alone, whatever is on this disk: for a reference that a stranger wrote."""
     if not text.strip():
         raise BadValue("the model reference", text, ALLOWED)
     match = _FORM.fullmatch(text)
-    if Path(text).exists() or match is None:
+    if match is None:
         return Reference("path", text)
     scheme, rest = match["scheme"], match["rest"]
     if scheme not in SCHEMES:
@@ -290,5 +302,8 @@ def _options(text: str, options: str) -> dict[str, Any]:
         name, sign, value = part.partition("=")
         if not sign or not name.strip() or name.strip() in out:
             raise BadValue("the model reference", text, f"{ALLOWED}, with each option once as name=value")
-        out[name.strip()] = yaml.safe_load(value)
+        try:
+            out[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise BadValue("the model reference", text, f"{ALLOWED}, with values that are YAML") from None
     return out
