@@ -152,6 +152,25 @@ def test_a_picture_is_held_against_captions_in_words_or_ids() -> None:
     assert torch.equal(again.batch.tokens, asked.batch.tokens)
 
 
+def test_a_caption_in_ids_is_read_at_its_end_token_or_refused() -> None:
+    named, unnamed = in_colour(CLIP), in_colour(CLIP, eos_id=None)
+    read = uploads.own_inputs(named, Own(PICTURE, "a.png", ("3 11 20 5 3",))).batch
+    assert read.tokens.tolist() == [[3, 11, 20, 5, 3, 22]]
+    whole = uploads.own_inputs(named, Own(PICTURE, "a.png", ("3 11 20 5 3 22",))).batch
+    assert whole.tokens.tolist() == read.tokens.tolist()
+    assert uploads.own_inputs(unnamed, Own(PICTURE, "a.png", ("3 11 22",))).batch.tokens.tolist() == [[3, 11, 22]]
+    cut = PairBatch(read.pixels, torch.tensor([[3, 11, 20]]))
+    torch.testing.assert_close(rows.answers(unnamed, PairBatch(read.pixels, torch.tensor([[3, 11, 20, 5, 3]]))), rows.answers(unnamed, cut))
+    for text in ("3 11 20 5 3", "3 11 20"):
+        with pytest.raises(BadValue, match=f"a text is '{text}', but it must be ids that end in the largest, 22: .* Put 22 behind it"):
+            uploads.own_inputs(unnamed, Own(PICTURE, "a.png", (text,)))
+    for model, text in ((named, "3 22 5"), (named, "3 22 22"), (unnamed, "3 22 5 22")):
+        with pytest.raises(BadValue, match=r"the end token \(22\) at the end alone: there the text is read\. Leave out"):
+            uploads.own_inputs(model, Own(PICTURE, "a.png", (text,)))
+    with pytest.raises(BadValue, match="9 tokens.*at most 8"):
+        uploads.own_inputs(named, Own(PICTURE, "a.png", ("1 2 3 4 5 6 7 8",)))
+
+
 def test_every_family_that_takes_something_can_be_asked_without_rows() -> None:
     heard = wav(DRAW.uniform(-0.5, 0.5, 800).astype(np.float32), uploads.mel_of(5).rate)
     seen = {"source": "pixels", "image_size": 8, "patch": 4, "n_ctx_source": 0, "positions": "learned"}

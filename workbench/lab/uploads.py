@@ -173,7 +173,8 @@ def _ids(model: HookedModel, text: str) -> list[int]:
         words = text.replace(",", " ").split()
         if not words or not all(word.isascii() and word.isdigit() for word in words):
             raise BadValue("a text", text, f"ids with blanks between, from 0 to {_vocabulary(model) - 1}: this model has no tokenizer")
-        return [_known(model, int(word), "an id") for word in words]
+        ids = [_known(model, int(word), "an id") for word in words]
+        return _ended(model, ids, sure=model.config.eos_id is not None) if model.family == "clip" else ids
     ids = tokenizer.encode(text)
     if not ids:
         raise BadValue("a text", text, "of at least one token")
@@ -181,9 +182,23 @@ def _ids(model: HookedModel, text: str) -> list[int]:
         ids = framed(ids)[0]
     elif tokenizer.bos_id is not None:
         ids = [tokenizer.bos_id, *ids]
-    if model.family == "clip":
-        end = model.config.eos_id if model.config.eos_id is not None else model.config.d_vocab - 1
-        ids = ids if ids[-1] == end else [*ids, end]
+    return _ended(model, ids, sure=True) if model.family == "clip" else ids
+
+
+def _ended(model: HookedModel, ids: list[int], *, sure: bool) -> list[int]:
+    """A text of CLIP with its end token, where it is read: put behind it where that is left out. A model that names none reads at the
+    largest id, in the first models the last there is; where that is not ``sure``, it must be there. Raises BadValue, also for an end token
+    before the end: what stands behind it would not be read."""
+    named = model.config.eos_id
+    end = named if named is not None else _vocabulary(model) - 1
+    if ids[-1] != end:
+        if not sure:
+            rule = f"ids that end in the largest, {end}: this model names no end token, and reads a text at its largest id"
+            raise BadValue("a text", " ".join(map(str, ids)), rule, do=f"Put {end} behind it.")
+        ids = [*ids, end]
+    if ids.index(end) < len(ids) - 1:
+        rule = f"ids with the end token ({end}) at the end alone: there the text is read"
+        raise BadValue("a text", " ".join(map(str, ids)), rule, do="Leave out what stands behind it.")
     return ids
 
 
