@@ -86,7 +86,13 @@ def own(ref: str, kinds: looks.Takes, *, needed: bool) -> looks.Own | None:
     if needed and lacking:
         st.info(f"To look at this model, give it {' and '.join(lacking)}.")
         return None
-    if file is None and (kinds.file or not texts.strip()):
+    if file is None and kinds.file:
+        if texts.strip():
+            st.info(
+                "What you typed is used beside a file of your own. There is none yet, so the held-out row is shown, with its own texts."
+            )
+        return None
+    if file is None and not texts.strip():
         return None
     return looks.keep(file.name if file is not None else "", file.getvalue() if file is not None else b"", texts, begin)
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from dashboards import looks
+from dashboards.panels import PANELS
 from tests.dashboards.conftest import Home, tiny
 from tests.dashboards.pages import box, opened, settled, texts, typed, unlabelled
+from workbench.families.clip import CLIP, CLIPConfig
+from workbench.lab.refs import checkpoint_of
+from workbench.lab.rows import Rows
+from workbench.store.runs import Store
 from workbench.training.checkpoint import write
 
 PROMPT = "The nurse said that"
@@ -163,3 +172,30 @@ def test_hostile_words_stay_words(page: AppTest) -> None:
     page.text_area(key="prompt").set_value("![x](http://h/y) <b>\x00\u202e").run()
     assert "![x]" not in "".join(one.value for one in (*page.markdown, *page.caption, *page.error))
     assert not page.exception
+
+
+@pytest.mark.slow
+def test_a_caption_without_a_picture_is_said_to_wait_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = CLIP.tiny()
+    pairs = replace(batch, pixels=batch.pixels[:, :1].repeat(1, 3, 1, 1))
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
+    with Store.open(tmp_path) as store:
+        trained = store.runs.create("train", {"name": "pairs"}, "recipe:pairs")
+        write(checkpoint_of(store, trained) / "final", CLIP(CLIPConfig.parse({**model.config.model_dump(), "channels": 3})))
+        store.runs.finish(trained)
+    monkeypatch.setattr("dashboards.panels.PANELS", dict.fromkeys(PANELS, lambda ref, what: None))
+    monkeypatch.setattr(looks, "rows_of", lambda ref, fingerprint: Rows("rows of a test", 3, "", pairs))
+    page = opened("lab.py")
+    assert errors(page) == ""
+    before = table(page, "Answers")
+    assert not [one.value for one in page.info if "file of your own" in one.value]
+    page.text_area(key="captions").set_value("3 11 20").run()
+    (said,) = [one.value for one in settled(page).info if "file of your own" in one.value]
+    assert said == "What you typed is used beside a file of your own. There is none yet, so the held-out row is shown, with its own texts."
+    assert table(page, "Answers").equals(before)
+    drawn = io.BytesIO()
+    Image.new("RGB", (6, 4), (200, 30, 30)).save(drawn, "PNG")
+    page.file_uploader(key="own").set_value(("mine.png", drawn.getvalue(), "image/png")).run()
+    assert not [one.value for one in settled(page).info if "file of your own" in one.value]
+    assert errors(page) == ""
+    assert len(table(page, "Answers")) == 1, "the typed caption alone"
