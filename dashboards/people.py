@@ -35,20 +35,28 @@ def people() -> tuple[str, ...]:
 
 
 def may_enter(user: Mapping[str, Any], listed: Sequence[str]) -> bool:
-    """Whether somebody whom the provider signed in is among those listed. An address that the provider calls unverified is nobody's."""
+    """Whether somebody whom the provider signed in is among those listed. An address that the provider calls unverified is nobody's;
+    some say so in words ("false")."""
     address = str(user.get("email") or "").strip().lower()
     name, at, domain = address.partition("@")
-    if not (name and at and domain) or "@" in domain or user.get("email_verified") is False:
+    if not (name and at and domain) or "@" in domain or not _verified(user):
         return False
     return address in listed or f"@{domain}" in listed
 
 
+def _verified(user: Mapping[str, Any]) -> bool:
+    """Whether nothing is said against the address: not every provider says whether it is verified."""
+    said = user.get("email_verified")
+    return said is None or str(said).strip().lower() == "true"
+
+
 def meant_for_us(user: Mapping[str, Any]) -> bool:
     """Whether the provider made the token for this server. The library that checks it lets one made for somebody else pass where it names
-    this client as the party it was issued to (``azp``)."""
+    this client as the party it was issued to (``azp``), and checks nothing where the provider's answer holds no ID token: what that answer
+    says about a user is then taken as it is, and names nobody it was made for."""
     meant = user.get("aud")
     known = tomllib.loads(Path(os.environ[FILE]).read_text(encoding="utf-8"))["auth"]["client_id"]
-    return meant is None or known in (meant if isinstance(meant, list) else [meant])  # without any, the library has refused it
+    return known in (meant if isinstance(meant, list) else [meant])
 
 
 def settings() -> Path:
