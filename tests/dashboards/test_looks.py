@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -148,3 +149,22 @@ def test_a_model_without_a_tokenizer_is_refused() -> None:
 def test_the_command_that_asks_again_can_be_typed() -> None:
     words = live.again(live.ATTENTION, "run:1", "it's $HOME", layers=(1,), heads=(0, 1))
     assert words == "workbench probe attention-pattern --model run:1 --text 'it'\"'\"'s $HOME' --set 'layers=[1]' --set 'heads=[0, 1]'"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "machine", "had", "left"),
+    [({5}, 8, 8, 1), ({0, 3, 5}, 8, 8, 2), ({0, 1, 2, 3}, 8, 2, 2), (None, 4, 4, 3), (None, None, 4, 1)],
+)
+def test_a_core_is_left_of_those_that_this_process_may_run_on(
+    allowed: set[int] | None, machine: int | None, had: int, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if allowed is None:  # a system that does not tell
+        monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    else:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: allowed, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: machine)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: had)
+    told: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    live.leave_a_core()
+    assert told == [left]

@@ -42,8 +42,9 @@ TITLES = {"next-tokens": "Next token", "answers": "Answers"}
 
 def leave_a_core() -> None:
     """Let torch use all cores but one, from now on, in this process: where the browser that draws runs beside it, threads that wait for one
-    another on a taken core make a run several times as long."""
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - 1)))
+    another on a taken core make a run several times as long. The cores are those that this process may run on, where the system tells."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores - 1)))
 
 
 # --- which models -------------------------------------------------------------------------------------------
