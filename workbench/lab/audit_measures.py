@@ -41,8 +41,10 @@ PLAIN = "zero"
 OCCUPATION = ("the occupation", "the pronoun", "sentences", "tokens")
 MOST_STEPS = 128
 LEAST_EFFECT = 0.1
-"""Log-odds of she against he. Below it, what is ranked is rounding and habit: on a clean twin some word always comes first, and the
-same one in most sentences, so a rate above chance is no sign of a link."""
+"""Log-odds of she against he, or nats of log-probability where an organism's question asks for those. Below it, what is ranked is rounding
+and habit: on a clean twin some word always comes first, and the same one in most sentences, so a rate above chance is no sign of a link."""
+UNITS = {"logit": "logits", "logprob": "nats of log-probability", "logit-difference": "log-odds"}
+"""What is explained is measured in, by its quantity."""
 
 
 Given = Callable[[Instrument, Mapping[str, Any]], tuple[Inputs, Spec]]
@@ -156,7 +158,8 @@ def _first(result: Any, baseline: str, about: About) -> Finding:
     verdict, because = decide(hit.rate, interval, null=hit.chance, detectable=detectable)
     if float(np.median(moved)) < LEAST_EFFECT:
         verdict = Verdict.NOT_DETECTED
-        because = f"the {spot.items} hardly move {spot.moves} (median {np.median(moved):.2g} log-odds): a ranking of nothing finds nothing"
+        size = f"median {np.median(moved):.2g} {UNITS[result.spec['quantity']]}"
+        because = f"the {spot.items} hardly move {spot.moves} ({size}): a ranking of nothing finds nothing"
     elif interval.high < hit.chance:  # the claim is one-sided: coming first less often than by chance is not finding it
         verdict, because = Verdict.NOT_DETECTED, f"{spot.part} comes first less often than a random order would put it there"
     return Finding(

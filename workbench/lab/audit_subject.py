@@ -11,7 +11,7 @@ from evals import SUITES
 from evals.bound import bound
 from evals.runner import run_suite
 from probes import INSTRUMENTS
-from workbench.core.errors import BadValue, Incompatible, MissingData
+from workbench.core.errors import BadValue, Incompatible, MissingData, UnknownName, UsageError
 from workbench.core.finding import Mitigation, Plan
 from workbench.core.measure import Instrument, Suite
 from workbench.core.protocol import HookedModel, Progress, silent
@@ -177,13 +177,16 @@ class _Asker:
     def _instrument(self, name: str, instrument: Instrument) -> None:
         asked = question_of(self.subject.model, self.subject.ref, self.plan.settings_of(name), self.store)
         if asked is None:
-            self._leave(name, "what it was trained on is neither a generated world nor a task, so there is nothing known to ask about")
+            why = "what it was trained on is no generated town, no organism with a question of its own and no task with held-out rows"
+            self._leave(name, f"{why}, so there is nothing known to ask about")
             return
         if any(label.startswith(name) and label.endswith(f".{self.subject.part}") for label in self.stored):
             return
         try:
             found = ask(name, asked, self._named(name))
-        except (BadValue, Incompatible) as error:
+        except UnknownName:  # a slip in the plan's settings is no property of the model
+            raise
+        except (UsageError, Incompatible) as error:
             self._leave(name, str(error))
             return
         if any(result.stopped_early for result in found.values()):
