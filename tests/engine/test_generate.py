@@ -304,6 +304,7 @@ def with_forward(name: str, method: str = "forward") -> GPT:
 def test_wrapped_layers_are_run_where_they_stand(layers):
     same, other = wrapped(*layers), wrapped(*layers, factor=0.2)
     assert [same.steps(), other.steps()] == [None, None]
+    assert torch.equal(same.weight("blocks.0.attn.W_Q"), lettered(n_ctx=32).weight("blocks.0.attn.W_Q"))
     plain = generate(lettered(n_ctx=32), SOME, most=8)
     assert generate(same, SOME, most=8) == plain
     assert generate(other, SOME, most=8) == [expected(other, prompt, 8) for prompt in SOME] != plain

@@ -315,6 +315,7 @@ class Stack(nn.Module):
         return {f"{self.prefix}blocks.{i}.{site}": axes for i, table in found for site, axes in table.items()}
 
     def layers(self) -> list[Block]:
-        """The block of each layer."""
-        blocks = [block for block in self.blocks if isinstance(block, Block)]
+        """The block of each layer; of a layer in a wrapper (a compiled one), the block inside."""
+        blocks = [part for layer in self.blocks for part in layer.modules() if isinstance(part, Block)]
+        assert len(blocks) == len(self.blocks), "each layer is a block or holds one"
         return [blocks[i * len(blocks) // self.depth] for i in range(self.depth)]
