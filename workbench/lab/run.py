@@ -130,19 +130,22 @@ def _planned(
 def suite_specs(
     suites: Mapping[str, Suite], ref: str, settings: Mapping[str, Mapping[str, Any]], store: Store | None = None
 ) -> dict[str, Spec]:
-    """The spec of each suite: its defaults, the model's own world where the suite asks about one and was given nothing that stands in its
-    place (the suite's ``instead_of_world``), and ``settings`` over both."""
-    worlds: dict[str, dict[str, Any] | None] = {}
-    out: dict[str, Spec] = {}
-    for name, suite in suites.items():
-        given = dict(settings.get(name, {}))
-        instead = any(given.get(field) for field in getattr(suite, "instead_of_world", ()))
-        if "world" in suite.spec.model_fields and "world" not in given and not instead:
-            kind = getattr(suite, "domain", TOWN)
-            worlds[kind] = worlds[kind] if kind in worlds else world_of(ref, store, kind)
-            given |= {"world": own} if (own := worlds[kind]) else {}
-        out[name] = suite.spec.parse(given, what=f"suite '{name}'")
-    return out
+    """The spec of each suite: its defaults, the model's own world where the suite asks about one, and ``settings`` over both."""
+    given = {name: dict(settings.get(name, {})) for name in suites}
+    return {
+        name: suite.spec.parse({**own_world(suite, given[name], ref, store), **given[name]}, what=f"suite '{name}'")
+        for name, suite in suites.items()
+    }
+
+
+def own_world(suite: Suite, given: Mapping[str, Any], ref: str, store: Store | None = None) -> dict[str, Any]:
+    """The field of a suite's spec that names the world its model was trained on; none where it asks about no world, or where ``given``
+    names one or what stands in its place (the suite's ``instead_of_world``)."""
+    instead = any(given.get(name) for name in getattr(suite, "instead_of_world", ()))
+    if "world" not in suite.spec.model_fields or "world" in given or instead:
+        return {}
+    world = world_of(ref, store, getattr(suite, "domain", TOWN))
+    return {} if world is None else {"world": world}
 
 
 # --- probe --------------------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ from evals import SUITES
 from workbench.core.charts.lines import forest
 from workbench.core.errors import BadValue, UsageError
 from workbench.core.finding import Finding
-from workbench.core.measure import Suite
 from workbench.core.protocol import Progress, silent
 from workbench.core.result import Provenance, Result
 from workbench.core.spec import Spec
@@ -29,9 +28,9 @@ from workbench.lab.circumstances import CIRCUMSTANCES, circumstances
 from workbench.lab.compare import Comparison, Kept, kept, means, side_by_side
 from workbench.lab.comparison_report import made_by
 from workbench.lab.record import recorded
-from workbench.lab.refs import TOWN, checkpoint_of, world_of
+from workbench.lab.refs import checkpoint_of
 from workbench.lab.report_parts import suite_coverage
-from workbench.lab.run import evaluate
+from workbench.lab.run import evaluate, own_world
 from workbench.lab.settings import by_name
 from workbench.reports.evidence.plans import TrendPlan
 from workbench.reports.parts import Identity
@@ -128,7 +127,10 @@ def _asked(
     store: Store, record: RunRecord, step: int, folder: Path, settings: Mapping[str, Mapping[str, Any]], progress: Progress
 ) -> Moment:
     """The suites asked of one checkpoint, each of the world that the training was on, where it was on one that the suite asks about."""
-    fields: dict[str, Any] = {name: {**_world(store, record.id, SUITES.load(name)), **own} for name, own in settings.items()}
+    fields: dict[str, Any] = {
+        name: {**own_world(SUITES.load(name), own, f"run:{record.id}", store), **own}  # a checkpoint by its folder does not tell it
+        for name, own in settings.items()
+    }
     named: Progress = lambda done, total, words="": progress(done, total, f"{words} at step {step:,}")  # noqa: E731
     done = evaluate(list(fields), str(folder), store=store, progress=named, parent=record.id, **fields)
     digest = next(iter(done.results.values())).provenance.model_digest
@@ -137,14 +139,6 @@ def _asked(
         suites=tuple(settings),
     )  # fmt: skip
     return Moment(words, done.results)
-
-
-def _world(store: Store, training: str, suite: Suite) -> dict[str, Any]:
-    """The field of a suite's spec that names the world of a training: a checkpoint by its folder does not tell it."""
-    if "world" not in suite.spec.model_fields:
-        return {}
-    world = world_of(f"run:{training}", store, getattr(suite, "domain", TOWN))
-    return {"world": world} if world is not None else {}
 
 
 # --- the report -------------------------------------------------------------------------------------------------
