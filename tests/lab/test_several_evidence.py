@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.lab.toys import answers, played, stored
 from tests.reports.evidence import entries_of
-from workbench.core.errors import AssayError, BadValue, MissingFile
+from workbench.core.errors import AssayError, BadValue, MissingData, MissingFile
 from workbench.core.measure import Generate, Loglikelihood, Rolling
 from workbench.core.result import Provenance
 from workbench.core.spec import digest_of
@@ -137,6 +137,18 @@ def test_what_was_asked_is_told_by_digest_only_where_it_was_not_the_same(store: 
     assert json.loads(compared["asked/toy.A.json"])[0] == request_digest(Generate("0"))
     section = next(one for one in evidence_of("comparison", store).report.sections if one.anchor == "suite-toy")
     assert "C against A: 30 pairs of 40 samples, 10 asked differently in the two runs." in section.text
+
+
+def test_a_comparison_that_lacked_data_is_not_bundled_once_they_are_here(store: Store, tmp_path: Path) -> None:
+    runs = [stored(store, answers(0)), stored(store, answers(1)), stored(store, answers(2), others=10)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("workbench.lab.compare.requests", lambda *_: (_ for _ in ()).throw(MissingData("toys", [])))
+        made = compare_runs(runs, store=store, date="2026-01-02")
+    assert [one.what for one in made.report.left_out] == ["toy, C against A"]
+    with pytest.raises(AssayError, match=rf"Compare them again \(`workbench report {' '.join(runs)}`\)"):
+        write_bundle(made.run, tmp_path / "x.zip", store=store)
+    assert not (tmp_path / "x.zip").exists()
+    write_bundle(compare_runs(runs, store=store, date="2026-01-02").run, tmp_path / "x.zip", store=store)
 
 
 def test_requests_have_equal_digests_only_where_they_are_equal() -> None:

@@ -25,6 +25,8 @@ from workbench.reports.report import Figure, LeftOut, Origin, Report, Section, T
 from workbench.store.runs import Store
 
 KIND = "comparison"
+UNPAIRED = "unpaired: means of different items"
+"""What a table says whose runs have no pair."""
 
 
 def compare_runs(
@@ -171,7 +173,7 @@ def _table(pair: Pair, level: float) -> Table:
     a, b = pair.first.letter, pair.second.letter
     bounds = f"low ({level:.0%})", f"high ({level:.0%})"
     columns = ("value", a, b, f"{b} − {a}", *bounds, "McNemar p", "pairs" if pair.paired else "items", "clusters", "note")
-    how = "pair by pair" if pair.paired else "unpaired: means of different items"
+    how = "pair by pair" if pair.paired else UNPAIRED
     return Table(columns=columns, rows=rows, caption=f"{pair.suite}, {b} less {a}, {how}")
 
 

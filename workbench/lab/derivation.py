@@ -17,13 +17,13 @@ from workbench.lab.compare import Kept
 from workbench.lab.evidence_samples import asked_differently
 from workbench.lab.inputs import LEAST_LEAN, SENTENCES, pronoun_items
 from workbench.lab.refs import by_grammar
-from workbench.lab.side_by_side import Member, Side, pairs_of, shared
+from workbench.lab.side_by_side import Member, Pair, Side, pairs_of, shared
 from workbench.lab.trend_report import Checkpoint, Moment
 from workbench.organisms import ORGANISMS
 from workbench.reports.evidence import bundle
 from workbench.reports.evidence.container import Fault
 from workbench.reports.evidence.verify import Check, Content, check
-from workbench.reports.report import Report
+from workbench.reports.report import LeftOut, Report
 
 ORGANISM = "organism:"
 
@@ -77,17 +77,25 @@ class ComparisonAgain:
         return [_subjects(self._content, labels, faults)]
 
     @cached_property
-    def _report(self) -> Report:
+    def _sides(self) -> list[Side]:
+        results, cards = self._content.results, {card.digest(): card for card in self._content.cards}
+        return [Side(one, {suite: results[f"{suite}.{one.part}"] for suite, _ in one.labels}, cards) for one in self._members]
+
+    @cached_property
+    def pairs(self) -> tuple[list[Pair], list[LeftOut]]:
+        """The suites of each run against the first that has them, and what was left out."""
         content, plan = self._content, self._content.plan
-        cards = {card.digest(): card for card in content.cards}
-        sides = [Side(one, {suite: content.results[f"{suite}.{one.part}"] for suite, _ in one.labels}, cards) for one in self._members]
-        pairs, left_out = pairs_of(
-            sides,
-            shared(sides, plan.suites),
+        return pairs_of(
+            self._sides,
+            shared(self._sides, plan.suites),
             lambda side, suite: _kept(content, f"{suite}.{side.letter}", side.member.run, side.labels[suite]),
             plan.level,
         )
-        return comparison_report.compose(sides, pairs, left_out, level=plan.level, date=content.report.date, here=self._here)
+
+    @cached_property
+    def _report(self) -> Report:
+        (pairs, left_out), date = self.pairs, self._content.report.date
+        return comparison_report.compose(self._sides, pairs, left_out, level=self._content.plan.level, date=date, here=self._here)
 
     def findings(self) -> Sequence[Finding]:
         return self._report.all_findings()
