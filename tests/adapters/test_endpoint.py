@@ -599,7 +599,7 @@ def test_a_suite_that_needs_log_probabilities_runs_where_they_are_offered(server
 
 ONLY_WRITTEN = {"refusal", "over-refusal"}
 """Suites that read what a model writes, and so ask any server."""
-LOOKING = {"weat", "speaker-gaps", "image-robustness", "image-text", "image-triggers"}
+LOOKING = {"weat", "speaker-gaps", "image-robustness", "image-text", "image-triggers", "drawn-attributes", "memorised-images"}
 """Suites that look at a model themselves, of which a server shows nothing."""
 OWN_DRAWS = {"toxicity-continuations", "bold"}
 """Suites that draw tokens themselves, with seeds of their own, which no server lets them."""
