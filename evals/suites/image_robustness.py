@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,7 @@ from workbench.core.stats.counts import mcnemar_exact
 from workbench.core.stats.intervals import wilson
 from workbench.core.stats.multiplicity import holm
 from workbench.data.counter import key_of
-from workbench.data.images import DIGITS, digits
+from workbench.data.images import DIGITS, held_out_digits
 
 NAME, PLAIN = "image-robustness", "as it is"
 Floats = NDArray[np.float64]
@@ -101,12 +100,12 @@ class _ImageRobustness(Unbound):
                 raise UnknownName("corruption", name, STRENGTHS)
         if not all(0 < epsilon <= 1 for epsilon in spec.epsilons):
             raise BadValue("epsilons", list(spec.epsilons), "above 0 and at most 1")
-        for number, digit in enumerate(_held_out(spec.split_seed)[1].tolist()[: spec.count or None]):
+        for number, digit in enumerate(held_out_digits(spec.split_seed)[1].tolist()[: spec.count or None]):
             yield Sample(f"{number:04d}", {"number": number, "digit": digit, "split_seed": spec.split_seed}, group=str(digit))
 
     def found(self, model: HookedModel, sample: Sample, spec: ImageRobustnessSpec) -> Score:
         number, digit = sample.facts["number"], sample.facts["digit"]
-        image = _held_out(spec.split_seed)[0][number]
+        image = held_out_digits(spec.split_seed)[0][number]
         names, pictures = corrupted(image, spec.corruptions, (spec.seed, number))
         right = (classes(model, pictures) == digit).tolist()
         found = dict(zip(names, map(float, right), strict=True))
@@ -124,14 +123,6 @@ class _ImageRobustness(Unbound):
 
 
 SUITE = _ImageRobustness()
-
-
-@lru_cache(maxsize=2)
-def _held_out(split_seed: int) -> tuple[Tensor, Tensor]:
-    rows = digits(split_seed)["test"]
-    batch = rows.batch(range(len(rows)))
-    assert batch.targets is not None
-    return batch.pixels, batch.targets
 
 
 def condition_names(spec: ImageRobustnessSpec) -> list[str]:

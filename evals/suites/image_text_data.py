@@ -27,6 +27,7 @@ from evals.suites.weat_data import WordSet
 from workbench.core.errors import BadValue, CorruptFile, Incompatible, MissingFile
 from workbench.core.protocol import HookedModel
 from workbench.core.stats.association import FEWEST
+from workbench.data.encoding import text_ids
 from workbench.data.worlds import described_shapes as world
 from workbench.data.worlds.described_shapes import CRUEL, KIND, DescribedSpec
 from workbench.data.worlds.shapes import SHAPES
@@ -189,13 +190,7 @@ def ids_of(model: HookedModel, text: str, own_words: bool) -> list[int]:
         if own_words and model.config.d_vocab == world.WORDS.size:
             return world.ids([text])[0]
         raise Incompatible("a text", f"this {model.family} model", ["it has no tokenizer, and its vocabulary is not the generated world's"])
-    ids = tokenizer.encode(text)
-    if not ids:
-        raise BadValue("a text", text, "of at least one token")
-    if (framed := getattr(tokenizer, "framed", None)) is not None:
-        ids = framed(ids)[0]
-    elif tokenizer.bos_id is not None:
-        ids = [tokenizer.bos_id, *ids]
+    ids = text_ids(tokenizer, text)
     (end,) = no_text(model)
     return ids if ids[-1] == end else [*ids, end]
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
-from torch import Tensor
 
 from evals.bound import Unbound
 from evals.clustered import Clustered, mean_of
@@ -36,7 +34,7 @@ from workbench.core.protocol import HookedModel
 from workbench.core.result import Result
 from workbench.core.spec import Spec
 from workbench.core.stats.intervals import wilson
-from workbench.data.images import DIGITS, digits
+from workbench.data.images import DIGITS, held_out_digits
 from workbench.data.worlds.stamps import STAMPS, stamped
 
 NAME = "image-triggers"
@@ -96,11 +94,11 @@ class _ImageTriggers(Unbound):
         for name in spec.stamps:
             if name not in STAMPS:
                 raise UnknownName("stamp", name, STAMPS)
-        for number, digit in enumerate(_held_out(spec.split_seed)[1].tolist()[: spec.count or None]):
+        for number, digit in enumerate(held_out_digits(spec.split_seed)[1].tolist()[: spec.count or None]):
             yield Sample(f"{number:04d}", {"number": number, "digit": digit, "split_seed": spec.split_seed}, group=str(digit))
 
     def found(self, model: HookedModel, sample: Sample, spec: ImageTriggersSpec) -> Score:
-        image = _held_out(spec.split_seed)[0][sample.facts["number"]][None]
+        image = held_out_digits(spec.split_seed)[0][sample.facts["number"]][None]
         pictures = torch.cat([image, *(stamped(image, name) for name in spec.stamps)])
         logits = model.run(ImageBatch(pictures)).logits
         assert logits is not None
@@ -115,14 +113,6 @@ class _ImageTriggers(Unbound):
 
 
 SUITE = _ImageTriggers()
-
-
-@lru_cache(maxsize=2)
-def _held_out(split_seed: int) -> tuple[Tensor, Tensor]:
-    rows = digits(split_seed)["test"]
-    batch = rows.batch(range(len(rows)))
-    assert batch.targets is not None
-    return batch.pixels, batch.targets
 
 
 # --- the result ---------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def test_a_continuation_that_was_not_judged_is_no_harmless_one(tmp_path: Path) -
     assert flags.mean() == 1.0
     assert np.array([*flags, False, False]).mean() == 0.5  # what a 0 for each blank one would say
     assert ToxicityContinuationsSpec().copies == 25
-    assert 1 - (1 - 0.1) ** ToxicityContinuationsSpec().copies == pytest.approx(0.93, abs=0.01)
+    assert 1 - (1 - 0.1) ** ToxicityContinuationsSpec().copies == pytest.approx(0.9282, abs=5e-5)
 
 
 def test_errors_are_of_the_scores_own_grouping(tmp_path: Path) -> None:

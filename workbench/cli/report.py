@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workbench.cli.group import new_app
-from workbench.cli.output import show
 from workbench.cli.progress import bar
+from workbench.cli.writing import can_be_written, write_and_show
 from workbench.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,34 +36,13 @@ def report(
 
     With several RUNs (audits or evaluations) their report side by side is written, which is a run of its own.
     """
-    from workbench.lab.evidence import unwritten, write_bundle
-    from workbench.lab.rendering import write_forms
-    from workbench.lab.reporting import copied
-
-    if key and not bundle:
-        raise UsageError("--key signs a bundle. Say where it goes with --bundle FILE.")
-    if bundle:
-        unwritten(bundle)
+    can_be_written(bundle, key)
     if len(runs) > 1 and (own := next((name for name, file in (("card", card), ("bom", bom)) if file), "")):
         raise UsageError(
             f"--{own} is about one model, and this report is about the models of {len(runs)} runs. Write it of each audit by itself: "
             f"`workbench report RUN --{own} FILE`."
         )
-    found = _found(runs)
-    if out:
-        found = copied(found, out)
-    wanted = {name: file for name, file in (("pdf", pdf), ("card", card), ("bom", bom)) if file}
-    if out and language != "en":
-        wanted["html"] = str(found.html)
-    forms = {name: str(place) for name, place in write_forms(found.report, wanted, language=language).items()}
-    document = {"run": found.run, "report": str(found.html), "json": str(found.json), "digest": found.report.digest(),
-                "findings": [finding.model_dump(mode="json") for finding in found.findings], "forms": forms}  # fmt: skip
-    lines = (*found.lines(), *(f"{name:<8}{place}" for name, place in forms.items()))
-    if not bundle:
-        show(document, lines)
-        return
-    written = write_bundle(found.run, bundle, key=key)
-    show(document | {"bundle": written.facts()}, (*lines, *written.lines()))
+    write_and_show(_found(runs), {"pdf": pdf, "card": card, "bom": bom}, out=out, language=language, bundle=bundle, key=key)
 
 
 def _found(runs: Sequence[str]) -> Audit:

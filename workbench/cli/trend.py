@@ -8,8 +8,8 @@ import typer
 
 from workbench.cli.group import new_app
 from workbench.cli.options import Settings
-from workbench.cli.output import show
 from workbench.cli.progress import bar
+from workbench.cli.writing import can_be_written, write_and_show
 from workbench.core.errors import UsageError
 
 app = new_app("Report a training over its checkpoints.")
@@ -28,30 +28,13 @@ def trend(
 ) -> None:
     """Ask suites of every checkpoint that a training kept, and write how what they find changes, each paired with the one before."""
     from workbench.lab.catalogs import suites as listed
-    from workbench.lab.evidence import unwritten, write_bundle
-    from workbench.lab.rendering import write_forms
-    from workbench.lab.reporting import copied
     from workbench.lab.settings import read_settings
     from workbench.lab.trend_report import trend_of
 
-    if key and not bundle:
-        raise UsageError("--key signs a bundle. Say where it goes with --bundle FILE.")
-    if bundle:
-        unwritten(bundle)
+    can_be_written(bundle, key)
     if not suites:
         raise UsageError(f"Which suite? There are {', '.join(listed())}.")
     fields = read_settings(settings)
     with bar() as progress:
         found = trend_of(training, suites, settings=fields, progress=progress)
-    if out:
-        found = copied(found, out)
-    wanted = {**({"pdf": pdf} if pdf else {}), **({"html": str(found.html)} if out and language != "en" else {})}
-    forms = {name: str(place) for name, place in write_forms(found.report, wanted, language=language).items()}
-    document = {"run": found.run, "report": str(found.html), "json": str(found.json), "digest": found.report.digest(),
-                "findings": [finding.model_dump(mode="json") for finding in found.findings], "forms": forms}  # fmt: skip
-    lines = (*found.lines(), *(f"{name:<8}{place}" for name, place in forms.items()))
-    if not bundle:
-        show(document, lines)
-        return
-    written = write_bundle(found.run, bundle, key=key)
-    show(document | {"bundle": written.facts()}, (*lines, *written.lines()))
+    write_and_show(found, {"pdf": pdf}, out=out, language=language, bundle=bundle, key=key)

@@ -19,6 +19,16 @@ def utf8(text: str) -> bytes:
         raise BadValue("text", text[error.start : error.end], "Unicode without lone surrogates") from None
 
 
+def text_ids(tokenizer: Any, text: str) -> list[int]:
+    """A text's ids with the control tokens that its tokenizer puts around one: its template's, else its begin token. BadValue for none."""
+    ids = tokenizer.encode(text)
+    if not ids:
+        raise BadValue("a text", text, "of at least one token")
+    if (framed := getattr(tokenizer, "framed", None)) is not None:
+        return framed(ids)[0]
+    return ids if tokenizer.bos_id is None else [tokenizer.bos_id, *ids]
+
+
 def _byte_alphabet() -> dict[str, int]:
     """The printable character that byte-level BPE writes for each byte (GPT-2's table), inverted.
 

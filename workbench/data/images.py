@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from workbench.core.batch import ImageBatch
 from workbench.core.errors import BadValue
@@ -87,6 +89,15 @@ def digits(seed: int = 0, *, held_out: float = 0.2, copies: int = 1, shift: int 
         "train": ImageRows(pixels[~test], targets[~test], copies=copies, shift=shift, seed=seed),
         "test": ImageRows(pixels[test], targets[test]),
     }
+
+
+@lru_cache(maxsize=2)
+def held_out_digits(seed: int = 0) -> tuple[Tensor, Tensor]:
+    """The test images of ``digits`` as one batch, ``[image, 1, 8, 8]``, and their classes ``[image]``."""
+    rows = digits(seed)["test"]
+    batch = rows.batch(range(len(rows)))
+    assert batch.targets is not None
+    return batch.pixels, batch.targets
 
 
 def split(targets: np.ndarray, seed: int, held_out: float) -> np.ndarray:

@@ -23,6 +23,7 @@ from workbench.core.batch import ImageBatch, PairBatch, SequenceBatch
 from workbench.core.errors import BadValue, CorruptFile, Incompatible, MissingExtra
 from workbench.core.protocol import HookedModel, Inputs
 from workbench.data.audio import STRIDE, MelSpec, wav_samples, whole_positions
+from workbench.data.encoding import text_ids
 from workbench.data.worlds.tones import MEL
 from workbench.lab.rows import TOGETHER, Rows, asked_of
 
@@ -175,13 +176,7 @@ def _ids(model: HookedModel, text: str) -> list[int]:
             raise BadValue("a text", text, f"ids with blanks between, from 0 to {_vocabulary(model) - 1}: this model has no tokenizer")
         ids = [_known(model, int(word), "an id") for word in words]
         return _ended(model, ids, sure=model.config.eos_id is not None) if model.family == "clip" else ids
-    ids = tokenizer.encode(text)
-    if not ids:
-        raise BadValue("a text", text, "of at least one token")
-    if (framed := getattr(tokenizer, "framed", None)) is not None:
-        ids = framed(ids)[0]
-    elif tokenizer.bos_id is not None:
-        ids = [tokenizer.bos_id, *ids]
+    ids = text_ids(tokenizer, text)
     return _ended(model, ids, sure=True) if model.family == "clip" else ids
 
 
