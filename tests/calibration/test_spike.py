@@ -94,7 +94,7 @@ def test_a_copy_follows_its_dose_and_the_model_is_left_alone(model: GPT, windows
     assert found[0] > found[1] + 0.2
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_card_in_place_stands_beside_this_model(model: GPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store.open(tmp_path / "home")
     monkeypatch.setattr(spike, "GRID", spike.QUICK)

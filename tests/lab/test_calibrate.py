@@ -22,7 +22,7 @@ from workbench.store.runs import Store
 SMALL: dict[str, Any] = {"doses": [0.5, 1.0], "seeds": [0], "clean_seeds": [100, 101], "clean_sets": 4}
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_call_that_is_stopped_goes_on_and_ends_in_the_same_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store.open(tmp_path / "home")
     real, count = lab.EXAMS.load("places").read, 0
@@ -68,7 +68,7 @@ def test_a_card_does_not_depend_on_how_many_threads_there_are(tmp_path: Path) ->
         torch.set_num_threads(before)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_current_card_is_left_alone_and_a_stale_one_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store.open(tmp_path / "home")
     exam = lab.EXAMS.load("places")

@@ -61,7 +61,8 @@ def test_an_evaluation_killed_again_and_again_equals_an_unbroken_one(store: Stor
         assert store.result(record.id, "occupation-pronoun").result.canonical() == whole.results["occupation-pronoun"].canonical()
 
 
-@pytest.mark.parametrize("kills", KILLS)
+@pytest.mark.full
+@pytest.mark.parametrize("kills", [2, 6])
 def test_a_training_killed_again_and_again_ends_in_the_same_weights(store: Store, kills: int) -> None:
     settings: dict[str, Any] = {**SMALL, "train": {**SMALL["train"], "steps": 60, "save_every": 10}}
     whole = lab.train("town-target", settings=settings, store=store)

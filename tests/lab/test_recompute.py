@@ -83,7 +83,7 @@ def test_what_cannot_be_derived_again_says_why(store: Store, trained: str) -> No
         recompute(run, "pattern", store=store)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_every_result_of_an_audit_is_derived_again_also_by_the_command_it_names(store: Store, trained: str) -> None:
     asked: dict[str, Any] = {
         "model": trained, "reference": None, "suites": ["trigger"], "instruments": ["head-scores", "probing"],

@@ -13,7 +13,7 @@ from workbench.organisms.shortcut import FORMS, MarkRows, ShortcutOptions, ask, 
 from workbench.organisms.shortcut_forms import Asked
 from workbench.store.runs import Store
 
-FAST = ("gpt", "bert", "vit", "whisper")
+FAST = ("gpt", "bert")
 
 
 def test_every_family_has_one() -> None:

@@ -182,6 +182,7 @@ def mosaic(count: int, seed: int) -> PairBatch:
     return PairBatch(torch.from_numpy((pixels + draw.normal(0, 0.03, pixels.shape)).astype(np.float32)), torch.from_numpy(kinds))
 
 
+@pytest.mark.full
 def test_imagen() -> None:
     """At the last step of noise a picture is noise alone, so what is predicted of it can come from the text only; some steps on, the word
     is still found. Asked about is a pixel, the first of a patch: its predicted velocity. Each row is asked about another patch."""

@@ -67,7 +67,7 @@ def interrupted(folder: Path, kind: str, number: signal.Signals, whom: str) -> s
     return run.id
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_ctrl_c_at_the_launcher_ends_all_after_one_step(tmp_path: Path) -> None:
     interrupted(tmp_path, "fsdp", signal.SIGINT, "launcher")
 
