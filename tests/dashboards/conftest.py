@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,7 +102,8 @@ def furnished(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 @pytest.fixture
-def home(furnished: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """The furnished store as this test's own."""
-    monkeypatch.setenv("WORKBENCH_HOME", str(furnished.folder))
-    return furnished
+def home(furnished: Home, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A copy of the furnished store, this test's own: what one test adds, no other sees."""
+    own = replace(furnished, folder=shutil.copytree(furnished.folder, tmp_path_factory.mktemp("own") / "home"))
+    monkeypatch.setenv("WORKBENCH_HOME", str(own.folder))
+    return own
