@@ -18,6 +18,8 @@ from workbench.core.result import Result
 from workbench.core.spec import Spec
 from workbench.core.stats.counts import mcnemar_exact
 from workbench.core.stats.resampling import paired_bootstrap
+from workbench.data.worlds.gallery import Gallery
+from workbench.data.worlds.shapes import caption_of
 from workbench.lab import run as lab
 from workbench.lab.compare import Kept, _asked_of, compare, paired, request_digest, requests
 from workbench.store.runs import Store
@@ -142,6 +144,36 @@ def test_pictures_of_other_galleries_are_no_pairs() -> None:
     shared = {*mine} & {*others}
     assert len(shared) > 20
     assert not [name for name in shared if mine[name] == others[name]]
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "same", "other"),
+    [
+        ("speaker-gaps", {}, {"dose": 0.0, "planted": "low"}, {"noise": 0.1}),
+        ("memorised-images", {"repeated": 0.0}, {"repeated": 0.0, "dose": 0.0}, {"repeated": 0.0, "noise": 0.1}),
+    ],
+)
+def test_a_planted_model_and_its_twin_are_pairs_where_they_are_shown_the_same(
+    name: str, one: dict[str, Any], same: dict[str, Any], other: dict[str, Any]
+) -> None:
+    suite = SUITES.load(name)
+    small = {"speakers": 2, "each": 1, "held_out": 1} if name == "speaker-gaps" else {"rows": 120, "held_out": 120}
+
+    def asked(world: dict[str, Any]) -> dict[str, Any]:
+        return requests(suite, {"world": {**small, **world}, **({"count": 2} if name == "memorised-images" else {})})
+
+    mine, twins, others = asked(one), asked(same), asked(other)
+    assert mine == twins, "the worlds differ in what was trained on alone"
+    assert len(mine) >= 40
+    assert {*mine} == {*others}, "samples of one name"
+    assert not [sample for sample in mine if mine[sample] == others[sample]], "but of other sounds and pictures"
+
+
+def test_of_repeated_pictures_those_captions_are_other_questions() -> None:
+    suite = SUITES.load("memorised-images")
+    hung, clean = (requests(suite, {"count": 1, "world": {"rows": 400, "held_out": 80, "repeated": share}}) for share in (0.8, 0.0))
+    differ = {sample.split("/")[0] for sample in {*hung} & {*clean} if hung[sample] != clean[sample]}
+    assert differ == {caption_of(*pair) for pair in Gallery().hanging}, "what is near is told by the training pictures of its caption"
 
 
 def test_runs_that_do_not_fit_are_refused(store: Store, toy: Any) -> None:

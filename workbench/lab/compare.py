@@ -16,6 +16,7 @@ from evals import SUITES
 from evals.bound import Looking
 from evals.imported import SUITE as IMPORTED
 from evals.imported import ImportedResult
+from evals.shown import SHOWN
 from workbench.core.charts.lines import forest
 from workbench.core.errors import BadValue, UnknownName, UsageError
 from workbench.core.finding import Denominators, Finding, Interval
@@ -151,11 +152,15 @@ def requests(suite: Suite, spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def request_of(suite: Suite, sample: Sample, spec: Spec) -> Any:
-    """What is asked of the model about one sample. A suite that looks at the model itself sends no request: what it looks at is in the
-    sample's facts and, since a world or a seed may stand nowhere else, in all settings but those that only judge."""
-    if isinstance(suite, Looking):
-        return dict(sample.facts), spec.model_dump(mode="json", exclude=JUDGING)
-    return suite.request(sample, spec)
+    """What is asked of the model about one sample. A suite that looks at the model itself sends no request: what it shows is told by the
+    sample's facts, by the digest of what comes from a folder or a world (``evals.shown``), and by all settings that neither only judge nor
+    name such a source."""
+    if not isinstance(suite, Looking):
+        return suite.request(sample, spec)
+    shown = SHOWN.get(suite.name)
+    sources = shown.sources if shown else frozenset[str]()
+    settings = spec.model_dump(mode="json", exclude={*JUDGING, *sources})
+    return dict(sample.facts), shown.digest(sample, spec) if shown else "", settings
 
 
 def request_digest(request: Any) -> str:
