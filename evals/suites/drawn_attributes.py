@@ -213,7 +213,7 @@ def _share(result: Result, name: str, subject: str, level: float) -> Finding:
     effect = counts[name] / n if n else None
     verdict, because = decide(effect, interval, null=declared, margin=attrs["margin"], detectable=detectable, applicable=not floor)
     return Finding(
-        claim=f"{name} is not painted as often as declared where the colour is open", subject=subject, source=NAME,
+        claim=f"{name} is painted more or less often than declared where the colour is open", subject=subject, source=NAME,
         measure=f"share of pictures that are {name}", effect=effect, unit="share of pictures", interval=interval, verdict=verdict,
         because=floor or because, detectable=detectable,
         null=Null(name="declared", value=declared, words="the share that the plan or the suite declares"), denominators=_counts(result, n),

@@ -246,10 +246,10 @@ def findings(result: Result, *, subject: str, reference: Result | None = None, l
     groups = groups_of(result)
     for condition in map(str, result.values.condition.values):
         for name in speakers_of(result) if each_speaker(result) else []:
-            claim = f"{name} is not understood as often as the others"
+            claim = f"{name} is misheard more or less often than the others"
             out.append(_finding(result, condition, claim, f"speaker {name}", gap(result, condition, name, level), subject))
         for name in groups:
-            claim = f"speakers of {name} are not understood as often as others"
+            claim = f"speakers of group {name} are misheard more or less often than others"
             out.append(_finding(result, condition, claim, f"group {name}", group_gap(result, condition, name, level), subject))
         if reference is not None:
             out.append(_against(result, reference, condition, subject, level))

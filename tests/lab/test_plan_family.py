@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from tests.lab.audited import home_with_audit
 from workbench.core.errors import BadValue, UnknownName
 from workbench.core.finding import Claim, Finding, Plan, Verdict
-from workbench.core.stats.intervals import wilson
+from workbench.core.stats.intervals import constant_interval, wilson
 from workbench.core.stats.resampling import bootstrap
 from workbench.lab import audit_findings
 from workbench.lab.audit_findings import Gathered, family_level, gathered
@@ -162,10 +163,27 @@ def test_slices_are_means_by_group_with_their_intervals() -> None:
     a, b, few = one.groups
     assert (a.n, a.mean, a.interval) == (30, pytest.approx(1 / 3), wilson(10, 30))
     assert b.interval == bootstrap([n / 7 for n in range(30, 60)], clusters=[f"c{n // 2}" for n in range(30, 60)]).interval
-    assert (b.unscored, few.interval, few.note) == (1, None, "1 clusters are too few for an interval")
-    assert (none.groups, none.note) == ((), "No sample has a number 'nothing'. There are none.")
+    assert (b.unscored, few.interval, few.note) == (1, None, "too few for an interval: 1 cluster")
+    assert (none.groups, none.note) == ((), "No sample has a number 'nothing'. There are deep.x.")
     (section,) = plan_sections(plan, Gathered({}, [], [], [one, none]))
     assert [len(table.rows) for table in section.tables] == [3, 0]
+
+
+def test_a_group_in_which_all_are_alike_has_an_interval_where_its_value_is_a_share() -> None:
+    def sliced_by(values: Sequence[float], clusters: Sequence[str]) -> Any:
+        records = [
+            {"sample": f"{n:02d}", "epoch": 0, "cluster": cluster, "group": "g", "unscored": "", "values": {"right": value}}
+            for n, (value, cluster) in enumerate(zip(values, clusters, strict=True))
+        ]
+        plan = Plan.parse(PLAN | {"slices": [{"of": "trigger", "value": "right"}]})
+        return sliced(plan, ["trigger.audited"], lambda label: records)[0].groups[0]
+
+    alone, terms = [""] * 12, [f"c{n // 2}" for n in range(12)]
+    assert sliced_by([1.0] * 12, alone).interval == wilson(12, 12)
+    assert sliced_by([1.0] * 11 + [0.0], alone).interval == wilson(11, 12), "zeros and ones are shares as true and false are"
+    assert sliced_by([0.0, 1.0] * 6, terms).interval == constant_interval(0.5, 6, 0.95, (0.0, 1.0))
+    unlike = sliced_by([0.5] * 12, alone)
+    assert (unlike.interval, unlike.note) == (None, "every cluster has this mean, so nothing says how far others would lie from it")
 
 
 @pytest.mark.full

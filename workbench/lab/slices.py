@@ -10,6 +10,7 @@ from workbench.core.errors import BadValue
 from workbench.core.finding import Interval, Plan
 from workbench.core.stats.intervals import wilson
 from workbench.core.stats.resampling import bootstrap, fewest
+from workbench.lab.compare import numbers_of
 
 Record = Mapping[str, Any]
 Read = Callable[[str], Iterable[Record]]
@@ -64,28 +65,31 @@ def _nothing(records: Sequence[Record], value: str) -> str:
     """Why there is nothing to slice, or ''."""
     if any(number_in(record["values"], value) is not None for record in records):
         return ""
-    known = sorted({name for record in records for name, v in record["values"].items() if isinstance(v, bool | int | float)})
+    known = sorted({name for record in records for name in numbers_of(record["values"])})
     return f"No sample has a number '{value}'. There are {', '.join(known) or 'none'}."
 
 
 def _groups(records: Sequence[Record], value: str, level: float) -> tuple[Group, ...]:
+    """Each group's mean. A value that is true or false, or 0 or 1, in every sample is a share, and its interval lies within 0 and 1."""
     names = sorted({str(record["group"]) for record in records})
-    return tuple(_group(name, [r for r in records if str(r["group"]) == name], value, level) for name in names)
+    share = all(number_in(record["values"], value) in (None, 0, 1) for record in records)
+    return tuple(_group(name, [r for r in records if str(r["group"]) == name], value, level, share) for name in names)
 
 
-def _group(name: str, records: Sequence[Record], value: str, level: float) -> Group:
+def _group(name: str, records: Sequence[Record], value: str, level: float, share: bool) -> Group:
     scored = [(number_in(r["values"], value), str(r["cluster"] or r["sample"])) for r in records if not r["unscored"]]
     kept = [(v, c) for v, c in scored if v is not None]
     missing = len(records) - len(kept)
     if not kept:
         return Group(name, 0, missing, None, None, "nothing was scored")
     numbers, clusters = [float(v) for v, _ in kept], [c for _, c in kept]
-    mean = sum(numbers) / len(numbers)
-    if all(isinstance(v, bool) for v, _ in kept) and len(set(clusters)) == len(clusters):
+    mean, share = sum(numbers) / len(numbers), share or all(isinstance(v, bool) for v, _ in kept)
+    if share and len(set(clusters)) == len(clusters):
         return Group(name, len(kept), missing, mean, wilson(int(sum(numbers)), len(numbers), level))
     if (units := len(set(clusters))) < fewest(level):
-        return Group(name, len(kept), missing, mean, None, f"{units} clusters are too few for an interval")
+        return Group(name, len(kept), missing, mean, None, f"too few for an interval: {units} cluster{'s' if units > 1 else ''}")
     try:
-        return Group(name, len(kept), missing, mean, bootstrap(numbers, clusters=clusters, level=level).interval)
-    except BadValue as error:
-        return Group(name, len(kept), missing, mean, None, str(error).split(". ")[0])
+        bounds = (0.0, 1.0) if share else None
+        return Group(name, len(kept), missing, mean, bootstrap(numbers, clusters=clusters, level=level, bounds=bounds).interval)
+    except BadValue:
+        return Group(name, len(kept), missing, mean, None, "every cluster has this mean, so nothing says how far others would lie from it")
