@@ -11,6 +11,7 @@ import typer
 from workbench.cli.group import new_app
 from workbench.cli.output import show, table
 from workbench.cli.progress import bar
+from workbench.core.catalog import STANDINGS
 from workbench.core.errors import StoreError, UsageError
 
 app = new_app("Score instruments on models whose truth was planted, and write their cards.")
@@ -19,7 +20,13 @@ app = new_app("Score instruments on models whose truth was planted, and write th
 @app.command()
 def calibrate(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Instruments or suites; none: all that the exam takes.")] = [],  # noqa: B006
-    exam: Annotated[str, typer.Option(metavar="EXAM", help="How they are scored; --list names the exams.")] = "places",
+    exam: Annotated[
+        str,
+        typer.Option(
+            metavar="EXAM",
+            help="How they are scored; --list names the exams. 'headline' and 'standard': all exams, for what has this standing.",
+        ),
+    ] = "places",
     family: Annotated[list[str], typer.Option(metavar="FAMILY", help="On models of this family; may be given again.")] = [],  # noqa: B006
     model: Annotated[
         str, typer.Option("--model", "-m", metavar="REF", help="Plant known doses into copies of this model; its cards stand beside it.")
@@ -53,6 +60,8 @@ def calibrate(
         return
     if model and (family or exam != "places"):
         raise UsageError("--model plants into the model itself: leave --exam and --family out.")
+    if exam in STANDINGS and (names or family):
+        raise UsageError(f"--exam {exam} takes every entry of that standing in every family: leave names and --family out.")
     if data != "own" and not model:
         raise UsageError("--data goes with --model: the exams bring their own inputs.")
     small = "quick" if how else None
@@ -61,6 +70,10 @@ def calibrate(
             from workbench.lab.spike import spike_in
 
             done = spike_in(model, names, data=data, grid=small, store=store, progress=progress)
+        elif exam in STANDINGS:
+            from workbench.lab.every_card import cards_of, every_card
+
+            done = cards_of(every_card(exam, grid=small, again=how is False, store=store, progress=progress))
         else:
             done = lab.calibrate(names, exam=exam, families=family, grid=small, again=how is False, store=store, progress=progress)
     current = [f"{tool} on {fam}: its card is current" for fam, tool in done.current]

@@ -1,11 +1,17 @@
-"""One thread for what must come out the same however many the machine has."""
+"""How many processors there are for us, and one thread for what must come out the same however many those are."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+
+def processors() -> int:
+    """How many this process may run on, where the system tells; else how many the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -6,7 +6,6 @@ that was interrupted goes on where it stopped; the report is made from what the 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from workbench.core.errors import AssayError
 from workbench.core.finding import Finding, Plan
 from workbench.core.protocol import Progress, silent
 from workbench.core.result import Provenance
+from workbench.engine.threads import processors
 from workbench.lab import jobs
 from workbench.lab.audit_findings import described, gathered
 from workbench.lab.audit_report import compose
@@ -110,7 +110,7 @@ def _all_asked(plan: Plan, store: Store, run: str, progress: Progress) -> list[t
     One thread each where there are two: the steps of a small model gain nothing from a second one.
     """
     parts = parts_of(plan)
-    threads = max(1, (os.cpu_count() or 1) // len(parts))
+    threads = max(1, processors() // len(parts))
     started = [
         jobs.start(
             "workbench.lab.audit_subject:ask_all",

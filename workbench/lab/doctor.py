@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import torch
 import evals
 from workbench.core.errors import AssayError
 from workbench.data import sources
+from workbench.engine.threads import processors
 from workbench.lab.silence import SWITCHES, loud
 from workbench.store.runs import Store
 
@@ -84,7 +84,7 @@ def _extras() -> Iterator[Check]:
 
 
 def _machine() -> Iterator[Check]:
-    yield Check("good", "threads", f"{torch.get_num_threads()} for torch, {os.cpu_count()} processors")
+    yield Check("good", "threads", f"{torch.get_num_threads()} for torch, {processors()} processors")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none; everything runs on the processor"
     yield Check("good", "accelerator", device)
 

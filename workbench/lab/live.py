@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from workbench.core.charts.heat import shown
 from workbench.core.errors import AssayError, BadValue, Incompatible, MissingFile, UsageError
 from workbench.core.protocol import HookedModel, Inputs
 from workbench.core.result import Provenance, Result
+from workbench.engine.threads import processors
 from workbench.lab.inputs import InputsSpec, encoded, from_texts, make_inputs
 from workbench.lab.refs import checkpoint_of, final_of, folder_of, load, parse, reference_of
 from workbench.lab.run import with_origin
@@ -42,9 +42,8 @@ TITLES = {"next-tokens": "Next token", "answers": "Answers"}
 
 def leave_a_core() -> None:
     """Let torch use all cores but one, from now on, in this process: where the browser that draws runs beside it, threads that wait for one
-    another on a taken core make a run several times as long. The cores are those that this process may run on, where the system tells."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores - 1)))
+    another on a taken core make a run several times as long."""
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), processors() - 1)))
 
 
 # --- which models -------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from workbench.core.errors import AssayError, BadValue, Incompatible, MissingExt
 from workbench.core.measure import Answering, Sample, Suite
 from workbench.core.protocol import HookedModel
 from workbench.core.spec import Spec
+from workbench.engine.threads import processors
 from workbench.lab import encoders  # noqa: F401 (makes the encoders that judges read with known to a worker)
 from workbench.lab.refs import load
 from workbench.lab.silence import silence
@@ -174,7 +175,7 @@ def refuse_memory(ref: str) -> None:
 
 def _room() -> float:
     """How many workers a cluster that begins here may have; another one says so itself."""
-    return math.inf if os.environ.get("RAY_ADDRESS") else max(WORKERS, os.cpu_count() or 1)
+    return math.inf if os.environ.get("RAY_ADDRESS") else max(WORKERS, processors())
 
 
 @contextmanager

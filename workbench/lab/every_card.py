@@ -1,0 +1,157 @@
+"""Every card of the catalogue's entries of a standing, over all exams, on all processors: so that the whole atlas is one command.
+
+A family of an exam is one piece of work, done by one process as ``lab.calibrate`` does it, with one thread; so no number depends on how
+many processes there are. Pieces are stopped and taken up again like any calibration, and what is current is left alone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from signal import SIG_IGN, SIGINT, signal
+from typing import Any, Literal
+
+from evals import SUITES
+from probes import INSTRUMENTS
+from workbench.calibration.exam import Exam
+from workbench.calibration.exams import EXAMS
+from workbench.core.catalog import STANDINGS
+from workbench.core.errors import AssayError
+from workbench.core.protocol import Progress, silent
+from workbench.engine.threads import processors
+from workbench.lab.calibrate import Calibrated, calibrate
+from workbench.lab.record import Interrupted
+from workbench.lab.silence import silence
+from workbench.store.runs import Store
+
+LOOK_S = 0.5
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One family of an exam, and what is asked about it."""
+
+    exam: str
+    family: str
+    tools: tuple[str, ...]
+
+
+def pieces(standing: str) -> tuple[Piece, ...]:
+    """All work that the cards of a standing are."""
+    statuses, found = STANDINGS[standing], []
+    for name in EXAMS:
+        exam: Exam = EXAMS.load(name)
+        for family in exam.families:
+            if tools := tuple(tool for tool in exam.tools(family) if _status(tool) in statuses):
+                found.append(Piece(name, family, tools))
+    return tuple(found)
+
+
+def every_card(
+    standing: str, *, grid: Literal["quick"] | None = None, again: bool = False, processes: int = 0,
+    store: Store, progress: Progress = silent,
+) -> tuple[Calibrated, ...]:  # fmt: skip
+    """The cards of all entries of a ``standing`` (``headline``; ``standard`` takes in both) by as many ``processes`` (0: one for each
+    processor that this one may use). Raises AssayError once all else is done where a piece could not be, and Interrupted for Ctrl-C."""
+    todo = pieces(standing)
+    context = multiprocessing.get_context("spawn")
+    told, stop = context.Queue(), context.Event()
+    done, failed = list[Calibrated](), list[str]()
+    count = min(processes or processors(), len(todo))
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(told, stop, os.getpid())) as pool:
+        running = {pool.submit(_measure, i, piece, store.address, grid, again): piece for i, piece in enumerate(todo)}
+        try:
+            for future in _as_done(running, told, progress):
+                found = _result(future)
+                if isinstance(found, str):
+                    failed.append(f"{running[future].exam} on {running[future].family}: {found}")
+                else:
+                    done.append(found)
+        except KeyboardInterrupt:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise Interrupted("", "Interrupted; what was finished is kept. Go on with the same command.") from None
+    if failed:
+        raise AssayError(
+            f"{len(failed)} of {len(todo)} pieces were not measured: {' '.join(failed)} "
+            "What was finished is kept; go on with the same command."
+        )
+    return tuple(done)
+
+
+# --- this process -----------------------------------------------------------------------------------------
+
+
+def _as_done(running: dict[Future[Any], Piece], told: Any, progress: Progress) -> Iterator[Future[Any]]:
+    """Pieces as they end; meanwhile ``progress`` hears how many answers there are of all that are known to be wanted."""
+    left, standing = set(running), dict[int, tuple[int, int]]()
+    while left:
+        ended, left = wait(left, timeout=LOOK_S, return_when=FIRST_COMPLETED)
+        for number, at, of, words in _told(told):
+            standing[number] = (at, of)
+            progress(sum(one for one, _ in standing.values()), sum(one for _, one in standing.values()), words)
+        yield from ended
+
+
+def _told(told: Any) -> Iterator[tuple[int, int, int, str]]:
+    while True:
+        try:
+            yield told.get_nowait()
+        except queue.Empty:
+            return
+
+
+def _result(future: Future[Any]) -> Calibrated | str:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return "a process ended before its work (killed, or out of memory)."
+
+
+def _status(tool: str) -> str:
+    return (INSTRUMENTS if tool in INSTRUMENTS else SUITES)[tool].status
+
+
+# --- the other processes ----------------------------------------------------------------------------------
+
+
+class _Ears:
+    """What a working process tells, whether it is to stop, and whose child it is."""
+
+    told: Any = None
+    stop: Any = None
+    parent: int = 0
+
+
+def _begin(told: Any, stop: Any, parent: int) -> None:
+    silence()
+    signal(SIGINT, SIG_IGN)  # Ctrl-C reaches every process of a terminal; the first one says what it means
+    _Ears.told, _Ears.stop, _Ears.parent = told, stop, parent
+
+
+def _measure(number: int, piece: Piece, address: str, grid: Literal["quick"] | None, again: bool) -> Calibrated | str:
+    """One piece, or the sentence of what ended it."""
+
+    def hear(at: int, of: int, words: str = "") -> None:
+        if _Ears.stop.is_set() or os.getppid() != _Ears.parent:
+            raise KeyboardInterrupt
+        _Ears.told.put((number, at, of, words))
+
+    try:
+        with Store.open(address) as store:
+            return calibrate(piece.tools, exam=piece.exam, families=[piece.family], again=again, grid=grid, store=store, progress=hear)
+    except KeyboardInterrupt:
+        return "it was interrupted."
+    except AssayError as error:
+        return str(error)
+
+
+def cards_of(found: Sequence[Calibrated]) -> Calibrated:
+    """Several calibrations as one: all cards and all that were current; the runs are named together."""
+    runs = " ".join(one.run for one in found if one.run)
+    return Calibrated(runs, tuple(card for one in found for card in one.cards), tuple(pair for one in found for pair in one.current))
