@@ -34,6 +34,13 @@ def test_decide(effect: float | None, bounds: tuple[float, float] | None, facts:
     assert because
 
 
+def test_an_interval_beside_the_null_and_across_the_margin_is_said_to_exclude_the_null() -> None:
+    assert decide(-0.12, between(-0.17, -0.05), null=0.0, margin=0.15) == (
+        Verdict.INCONCLUSIVE, "the interval excludes 0 and reaches past 0.15 beside it, but the effect does not",
+    )  # fmt: skip
+    assert decide(-0.12, between(-0.17, 0.05), null=0.0, margin=0.15)[1] == "the interval reaches past 0.15 from 0 without deciding"
+
+
 @given(st.floats(-1, 1), st.floats(0, 1), st.floats(0.001, 0.5))
 def test_equivalent_never_reaches_past_the_margin(effect: float, half: float, margin: float) -> None:
     interval = between(effect - half, effect + half)

@@ -111,6 +111,8 @@ def test_the_vision_plan_finds_the_stamp_and_clears_its_twin_of_it(here: Store, 
     )
     assert found[name.format(0.8), f"difference in that rise from the reference, {stamp}"].verdict is Verdict.WORSE
     assert all("--set count=120" in f.rederive for f in found.values()), "asked as the plan asks it"
+    assert all(("workbench compare" in f.rederive) == ("from the reference" in f.measure) for f in found.values())
+    assert min(len(one.table.rows) for section in done.report.sections for one in section.figures) > 0, "a chart has its numbers beside it"
     first = [f for f in done.findings if f.source == "integrated-gradients"]
     assert [f.verdict for f in first] == [Verdict.DETECTED, Verdict.NOT_DETECTED]
     assert first[0].claim == "the stamp moves the class most"

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.reports.accessibility import Page, parsed, problems
-from tests.reports.sample import heat_map, sample
+from tests.reports.sample import findings, heat_map, sample
 from workbench.core.errors import BadValue
 from workbench.reports import phrases
 from workbench.reports.render import html
 from workbench.reports.report import Report, Section, Table
-from workbench.reports.view import strip
+from workbench.reports.view import finding_view, strip, view
 
 
 def words_of(page: str) -> str:
@@ -85,6 +85,37 @@ def test_the_overview_lists_passes_and_failures_alike() -> None:
     assert len(rows) == 1 + len(sample().all_findings())
     for claim in (finding.claim for finding in sample().all_findings()):
         assert claim in page.text_of(table)
+
+
+def test_a_section_of_many_findings_says_where_they_stand() -> None:
+    one = findings()[0]
+    many = tuple(one.model_copy(update={"measure": f"measure {n}"}) for n in range(15))
+    other = one.model_copy(update={"measure": "another"})
+    sections = (
+        Section(title="Suite: many", anchor="suite-many", lead="Many.", findings=(*many[:9], *many[10:])),
+        Section(title="Suite: few", anchor="suite-few", lead="Few.", findings=(other, many[9])),
+    )
+    report = sample().model_copy(update={"findings": (), "sections": sections})
+    assert [(s["many"], len(s["groups"])) for s in view(report)["sections"]] == [
+        ("Findings 1–14 belong here; they stand in the table and in full above.", 0), ("", 1),
+    ]  # fmt: skip
+    whole = report.model_copy(update={"sections": (sections[1], sections[0].model_copy(update={"findings": (*many, other)}))})
+    assert view(whole)["sections"][1]["many"].startswith("Findings 1–16 ")
+    page = Page(html.render(report))
+    assert sum(text in words_of(html.render(report)) for text in ("Findings 1–14 belong here",)) == 1
+    assert "#finding-1" in [attrs.get("href") for _, attrs in page.named("a")]
+
+
+def test_details_do_not_say_a_finding_again() -> None:
+    one = findings()[0]
+    assert one.effect is not None
+    assert one.interval is not None
+    assert one.denominators is not None
+    said = {"value": one.effect, "low": one.interval.low, "high": one.interval.high, "n": one.denominators.scored}
+    details = finding_view(1, one.model_copy(update={"details": {**said, "clusters": 7}}))["details"]
+    assert details == [("clusters", "7")]
+    other = finding_view(1, one.model_copy(update={"details": {"value": one.effect + 1, "n": one.denominators.scored + 1}}))["details"]
+    assert [name for name, _ in other] == ["n", "value"], "what differs is told"
 
 
 def test_what_was_left_out_and_provenance_are_said() -> None:

@@ -51,6 +51,14 @@ def test_limits_follow_from_the_findings() -> None:
     said = " ".join(limit_lines(alone))
     assert "not detected" not in said
     assert "No reference model was given" in said
+    assert "are inconclusive" not in said, "nothing is said of none"
+    bare = tuple(f.model_copy(update={"card": None}) for f in found)
+    said = " ".join(limit_lines(alone.model_copy(update={"findings": bare})))
+    assert "No finding has a calibration card" in said
+    assert " 0 of" not in said
+    carded = next(f.card for f in findings() if f.card is not None)
+    all_of_them = tuple(f.model_copy(update={"card": carded}) for f in found)
+    assert "calibration card" not in " ".join(limit_lines(alone.model_copy(update={"findings": all_of_them}))), "no others are left to name"
     assert limit_lines(Report(title="t", subject="s", date="d")) == [words_of()("limits.scope")]
 
 

@@ -172,6 +172,8 @@ def decide(
             worse = (effect > null) == (paired == "higher is worse")
             return (Verdict.WORSE if worse else Verdict.BETTER), f"the interval excludes {null:g}"
         return Verdict.DETECTED, f"the interval excludes {null:g}"
+    if margin is not None and interval.excludes(null):
+        return Verdict.INCONCLUSIVE, f"the interval excludes {null:g} and reaches past {margin:g} beside it, but the effect does not"
     if margin is not None:
         return Verdict.INCONCLUSIVE, f"the interval reaches past {margin:g} from {null:g} without deciding"
     reach = f" (an effect of {detectable:.3g} would have been found with 80 % power)" if detectable is not None else ""

@@ -15,10 +15,10 @@ from workbench.core.finding import Plan
 from workbench.core.result import Provenance, Result
 from workbench.lab.audit_findings import Described, Gathered
 from workbench.lab.audit_subject import AUDITED, REFERENCE
+from workbench.lab.figure_tables import MOST_ROWS, drawn_table
 from workbench.lab.internals import KIND, InternalsResult
 from workbench.lab.internals_findings import PREFIX
 from workbench.lab.internals_findings import section as internals_section
-from workbench.lab.mitigation.outcome import PART
 from workbench.lab.mitigation.section import mitigation_sections
 from workbench.lab.plan import command_of
 from workbench.lab.report_parts import coverage, identities, layers, limits
@@ -26,7 +26,6 @@ from workbench.lab.report_plan import plan_sections
 from workbench.reports.report import Figure, LeftOut, Origin, Report, Section, Table
 
 PRONOUN, ATTRIBUTION = "occupation-pronoun", "integrated-gradients"
-MOST_ROWS = 60
 DRAWN = ".template-mean"
 """Of the results for several baselines, the one that is drawn."""
 
@@ -61,10 +60,7 @@ def compose(plan: Plan, subjects: Sequence[Described], gathered: Gathered, *, da
 
 def _summary(plan: Plan, gathered: Gathered) -> Iterator[str]:
     """The audited model's headline findings, one line each, as they stand."""
-    verdicts = [f.verdict for f in gathered.findings]
-    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
-    models = 1 + bool(plan.reference) + sum(part.startswith(PART) for part in gathered.results)
-    yield f"{len(verdicts)} findings on {models} model{'s' if models > 1 else ''}: {counts}."
+    yield from _counted(plan, gathered)
     for part, results in gathered.results.items():
         for name in plan.suites:
             if name in results and (part == AUDITED or name == PRONOUN):
@@ -75,6 +71,17 @@ def _summary(plan: Plan, gathered: Gathered) -> Iterator[str]:
         chance = finding.null.value if finding.null and finding.null.value is not None else float("nan")
         part, items = finding.claim.removeprefix("the ").partition(" moves ")[0], finding.measure.split(" ")[2]
         yield f"{ATTRIBUTION} on {finding.subject}: {part} first in {finding.effect:.1%} of {items} (chance {chance:.1%})."
+
+
+def _counted(plan: Plan, gathered: Gathered) -> Iterator[str]:
+    """How many findings of each verdict there are on the audited model, on its reference and on what was mended."""
+    names = {plan.model: "the audited model", plan.reference: "the reference, which are its nulls"}
+    groups: dict[str, list[str]] = {}
+    for found in gathered.findings:
+        groups.setdefault(names.get(found.subject, "the audited model after mitigation"), []).append(str(found.verdict))
+    for whose, verdicts in groups.items():
+        counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts))
+        yield f"{len(verdicts)} finding{'s' if len(verdicts) > 1 else ''} on {whose}: {counts}."
 
 
 # --- models -----------------------------------------------------------------------------------------------------
@@ -138,8 +145,10 @@ def _planted(gathered: Gathered, subjects: Sequence[Described]) -> Section:
         frame["label"] = [f"{name} ({p:.2f} planted)" for name, p in zip(frame["occupation"], frame["planted"], strict=True)]
         titles = {"title": f"P(she) by occupation, {subject.part} model", "measured": "P(she) / (P(she) + P(he))", "null": "0.5: no lean"}
         chart = forest(frame, "label", "measured", "low", "high", null=0.5, titles=titles)
-        figures.append(_figure(chart, titles["title"], _said(frame),
-                               frame.drop(columns="label"), result, f"Intervals: contexts and noise floor ({each.source})."))  # fmt: skip
+        table = Table.from_frame(frame.drop(columns="label"), f"The numbers of: {titles['title']}", most=MOST_ROWS)
+        figures.append(
+            _figure(chart, titles["title"], _said(frame), table, result, f"Intervals: contexts and noise floor ({each.source}).")
+        )
     return Section(
         title="Planted and measured", anchor="planted", figures=tuple(figures),
         lead="The town's plan says how likely 'she' follows each occupation; here is what the models say.",
@@ -199,19 +208,17 @@ def _internals(plan: Plan, gathered: Gathered) -> Iterator[Section]:
 
 
 def _drawn(result: Result, label: str, part: str) -> Figure:
-    title = f"{label}, {part} model"
-    return _figure(result.plot(), title, result.summary().replace("\n", " "), _compact(result.to_frame()), result)
+    name, _, variant = label.partition(".")
+    title = f"{name}{f' ({variant})' if variant else ''}, {part} model"
+    return _figure(result.plot(), title, _sentences(result.summary()), drawn_table(result, title), result)
 
 
-def _compact(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows a reader can use: unnamed cells dropped, numbers rounded to four places."""
-    numbers = frame.select_dtypes("number").columns
-    kept = frame.dropna(subset=[c for c in ("attribution", "attention", "rollout", "accuracy") if c in frame], how="all")
-    return kept.assign(**{c: kept[c].round(4) for c in numbers})
+def _sentences(summary: str) -> str:
+    """The lines of a summary as sentences, so that read aloud one does not run into the next."""
+    return " ".join(line if line.endswith((".", ":")) else f"{line}." for line in summary.splitlines() if line)
 
 
-def _figure(chart: Any, title: str, alt: str, frame: pd.DataFrame, result: Result, caption: str = "") -> Figure:
-    table = Table.from_frame(frame, f"The numbers of: {title}", most=MOST_ROWS)
+def _figure(chart: Any, title: str, alt: str, table: Table, result: Result, caption: str = "") -> Figure:
     return Figure.from_chart(chart, table, title=title, alt=alt, caption=caption, source=result.digest())
 
 
@@ -222,13 +229,23 @@ def _method(plan: Plan) -> Section:
     return Section(
         title="Method", anchor="method", lead="How the verdicts were reached, in the order they are decided.",
         text=(
-            f"Every interval is at {plan.level:.0%}. A finding is 'detected' when its interval excludes the named null, 'equivalent' when "
-            "the whole interval lies within the stated margin of the null and an effect of that size would have been found with 80 % "
-            "power, 'inconclusive' when the margin is not decided, and 'not applicable' under the suite's capability floor.",
+            f"{_levels(plan)} Under the suite's capability floor a finding is 'not applicable'. Where its suite has a margin it is "
+            "'equivalent' when the whole interval lies within that margin of the named null and an effect of that size would have been "
+            "found with 80 % power. It is 'detected' (against a reference 'worse' or 'better') when the interval excludes the null and, "
+            "where there is a margin, the effect itself lies beyond it. Of the rest those with a margin are 'inconclusive', and those "
+            "without one 'not detected'.",
             "The comparison of two models is paired by item. Unscored items are counted with their reason and never enter a rate.",
             "A finding states the calibration card of its suite or instrument; where no card applies it says 'not calibrated here'.",
         ),
     )  # fmt: skip
+
+
+def _levels(plan: Plan) -> str:
+    if not plan.claims:
+        return f"Every interval is at {plan.level:.0%}."
+    return (
+        f"Intervals are at {plan.level:.0%}, those of declared findings so much wider that all of them hold together at {plan.level:.0%}."
+    )
 
 
 def _origins(plan: Plan, subjects: Sequence[Described], gathered: Gathered, here: Provenance) -> Iterator[Origin]:

@@ -91,8 +91,12 @@ def limit_lines(report: Report, language: str = ENGLISH) -> list[str]:
     if findings:
         carded = sum(finding.card is not None for finding in findings)
         undecided = sum(finding.verdict in _NO_EVIDENCE for finding in findings)
-        out.append(say("limits.calibration", count=phrases.number(carded), all=phrases.number(total)))
-        out.append(say("limits.undecided", count=phrases.number(undecided), all=phrases.number(total)))
+        if not carded:
+            out.append(say("limits.uncarded"))
+        elif carded < total:
+            out.append(say("limits.calibration", count=phrases.number(carded), all=phrases.number(total)))
+        if undecided:
+            out.append(say("limits.undecided", count=phrases.number(undecided), all=phrases.number(total)))
         if any(finding.verdict is Verdict.NOT_DETECTED for finding in findings):
             out.append(say("limits.absent"))
         out.append(say("limits.uncorrected"))

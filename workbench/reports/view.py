@@ -100,8 +100,16 @@ def finding_view(number: int, finding: Finding, language: str = ENGLISH) -> View
         else say("finding.not_counted"),
         "facts": [(label, shown(text), role) for label, text, role in facts],
         "strip": strip(finding),
-        "details": [(shown(str(name)), shown(_detail(value, language))) for name, value in sorted(finding.details.items())],
+        "details": [(shown(str(name)), shown(_detail(value, language))) for name, value in sorted(_beyond(finding).items())],
     }
+
+
+def _beyond(finding: Finding) -> dict[str, Any]:
+    """The details that say more than the finding: its own effect, interval and count stand above them."""
+    said: dict[str, Any] = {"value": finding.effect, "n": finding.denominators.scored if finding.denominators else None}
+    if finding.interval is not None:
+        said |= {"low": finding.interval.low, "high": finding.interval.high}
+    return {name: value for name, value in finding.details.items() if name not in said or value != said[name]}
 
 
 def table_view(table: Table, language: str = ENGLISH) -> View:
@@ -159,15 +167,34 @@ def _section(section: Section, place: dict[str, int], cards: Sequence[View], lan
         }
         for figure in section.figures
     ]
+    numbers = [place[finding.digest()] for finding in section.findings]
+    many = len(numbers) > MOST_LISTED
     return {
         "title": shown(section.title),
         "anchor": section.anchor,
         "lead": shown(section.lead),
-        "groups": _groups([cards[place[finding.digest()] - 1] for finding in section.findings]),
+        "groups": [] if many else _groups([cards[number - 1] for number in numbers]),
+        "many": words_of(language)("page.section_many", numbers=_ranges(numbers)) if many else "",
+        "first": min(numbers, default=0),
         "figures": figures,
         "tables": [table_view(table, language) for table in section.tables],
         "text": [shown(paragraph) for paragraph in section.text],
     }
+
+
+MOST_LISTED = 12
+"""Findings that a section lists again; of more it says where in the table above they stand."""
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """``3–38, 41``."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
 
 
 def _cell(cell: Cell, places: int | None, language: str) -> str | None:

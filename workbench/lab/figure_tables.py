@@ -1,0 +1,56 @@
+"""The numbers beside a chart of an instrument: those that it draws, in rows that a reader can use. The stored result holds all of them."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from workbench.core.result import Result
+from workbench.reports.report import Table
+
+MOST_ROWS = 60
+DRAWN_ITEMS = 8
+"""Items that a chart of attributions draws at most."""
+_STRENGTHS = {"attribution": ("batch",), "pattern": ("layer", "head"), "rollout": ("layer",)}
+"""What is drawn as colours, and by what its maps are divided."""
+_ASIDE = {
+    "attribution": ("batch", "pos", "token", "attribution"),
+    "pattern": ("layer", "head", "query", "query_token", "key", "key_token", "pattern"),
+    "rollout": ("layer", "query", "query_token", "key", "key_token", "rollout"),
+}
+"""The columns that say which cell of a map it is, and how strong."""
+_PLACES = 4
+
+
+def drawn_table(result: Result, title: str) -> Table:
+    """The table of ``result``'s own chart. Of maps the strongest cells of each, as many as leave room for all; of anything else its rows
+    without the columns that are the same in all of them."""
+    frame = result.to_frame()
+    caption = f"The numbers of: {title}"
+    for value, maps in _STRENGTHS.items():
+        if value in frame and set(_ASIDE[value]) <= set(frame.columns):
+            of_class = value == "pattern" and "picture" in result.values.attrs and bool((frame["query_token"] == "class").any())
+            frame, each = _strongest(frame, value, maps, of_class)
+            words = f", the {each} strongest of each {' and '.join('item' if name == 'batch' else name for name in maps)}"
+            return Table.from_frame(_rounded(frame), f"{caption}{words if each else ''}", most=MOST_ROWS)
+    measured = [name for name in ("accuracy",) if name in frame]
+    frame = frame.dropna(subset=measured, how="all") if measured else frame
+    alike = [name for name in frame if len(frame) > 1 and frame[name].astype(str).nunique() == 1]
+    return Table.from_frame(_rounded(frame.drop(columns=alike)), caption, most=MOST_ROWS)
+
+
+def _strongest(frame: pd.DataFrame, value: str, maps: tuple[str, ...], of_class: bool) -> tuple[pd.DataFrame, int]:
+    """The cells that are drawn, in their order, and how many of each map; 0 where that is all. ``of_class``: over a picture, what the class
+    token reads is drawn, where there is one."""
+    shown = frame["batch"].isin(frame["batch"].unique()[: DRAWN_ITEMS if "batch" in maps else 1])
+    shown &= frame["query_token"] == "class" if of_class else True
+    real = frame["is_token"].astype(bool) if "is_token" in frame else True
+    frame = frame[shown & real].dropna(subset=[value])
+    groups = frame.groupby(list(maps), sort=False)
+    each = max(1, MOST_ROWS // max(1, groups.ngroups))
+    rank = frame[value].abs().groupby([frame[name] for name in maps]).rank(method="first", ascending=False)
+    kept = frame[rank <= each]
+    return kept[list(_ASIDE[value])], each if len(kept) < len(frame) else 0
+
+
+def _rounded(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(**{name: frame[name].round(_PLACES) for name in frame.select_dtypes("number").columns})
