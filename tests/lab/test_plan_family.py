@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xarray as xr
 
+from evals import SUITES
 from tests.lab.audited import home_with_audit
 from workbench.core.errors import BadValue, UnknownName
 from workbench.core.finding import Claim, Finding, Plan, Verdict
+from workbench.core.result import Result
 from workbench.core.stats.intervals import constant_interval, wilson
 from workbench.core.stats.resampling import bootstrap
 from workbench.lab import audit_findings
-from workbench.lab.audit_findings import Gathered, family_level, gathered
+from workbench.lab.audit_findings import Gathered, _asked_again, _world, family_level, gathered
 from workbench.lab.circumstances import read as read_circumstances
 from workbench.lab.plan import command_of, names, read_plan
 from workbench.lab.report_plan import plan_sections
@@ -184,6 +187,18 @@ def test_a_group_in_which_all_are_alike_has_an_interval_where_its_value_is_a_sha
     assert sliced_by([0.0, 1.0] * 6, terms).interval == constant_interval(0.5, 6, 0.95, (0.0, 1.0))
     unlike = sliced_by([0.5] * 12, alone)
     assert (unlike.interval, unlike.note) == (None, "every cluster has this mean, so nothing says how far others would lie from it")
+
+
+def test_what_compares_two_models_is_derived_again_from_both_on_one_world() -> None:
+    suite = SUITES.load("perplexity")
+    asked = suite.spec.parse({"world": {"dose": 0.25, "seed": 3}, "documents": 40})
+    world = _world(suite, Result("perplexity", xr.Dataset(), asked.model_dump(mode="json")))
+    command = _asked_again("perplexity", "organism:town@dose=0", {**world, "documents": 40})
+    assert command == "workbench eval perplexity --model organism:town@dose=0 --set documents=40 --set world.dose=0.25 --set world.seed=3"
+    given = read_settings(shlex.split(command)[6::2])
+    assert suite.spec.parse(given) == asked, "typed as it stands, the other model is asked about the same world"
+    images = SUITES.load("image-triggers")
+    assert _world(images, Result("image-triggers", xr.Dataset(), images.spec.parse({}).model_dump(mode="json"))) == {}
 
 
 @pytest.mark.full

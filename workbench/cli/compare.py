@@ -18,7 +18,7 @@ def compare(
     first: Annotated[str, typer.Argument(metavar="RUN", help="The run to compare with.")],
     second: Annotated[str, typer.Argument(metavar="RUN", help="The run that is compared.")],
     suite: Annotated[str, typer.Option(help="The suite, where the runs share several.")] = "",
-    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Level of the intervals.")] = 0.95,
+    level: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Level of the intervals.")] = 0.95,
 ) -> None:
     """Compare the second run with the first on the samples both have: differences with paired intervals, and exact McNemar tests."""
     from workbench.lab.compare import compare as pair_up

@@ -30,6 +30,9 @@ from workbench.organisms import ORGANISMS
 from workbench.organisms.organism import Spot
 from workbench.store.runs import Store
 
+OTHERS = ("reference", "clean twin")
+"""What suites call the null of a finding that compares two models."""
+
 
 class Origin(Spec):
     """Where a model comes from that was trained here, but not on the town: the organism or task in words, its dose and seed, what it was
@@ -179,7 +182,7 @@ def _drawn(plan: Plan, subjects: Sequence[Described], results: Mapping[str, Mapp
     for name in plan.suites:
         for subject in subjects:
             if name in results[subject.part]:
-                found += _suite_findings(name, subject, results, level, plan.settings_of(name))
+                found += _suite_findings(name, subject, results, level, plan)
     for name in plan.instruments:
         for subject in subjects:
             own = {label: r for label, r in results[subject.part].items() if label == name or label.startswith(f"{name}.")}
@@ -215,12 +218,30 @@ def _mended(plan: Plan, results: Mapping[str, Mapping[str, Result]], level: floa
     return found
 
 
-def _suite_findings(
-    name: str, subject: Described, results: Mapping[str, Mapping[str, Result]], level: float, settings: Mapping[str, Any]
-) -> list[Finding]:
+def _suite_findings(name: str, subject: Described, results: Mapping[str, Mapping[str, Result]], level: float, plan: Plan) -> list[Finding]:
     suite: Suite = SUITES.load(name)
     reference = results.get(REFERENCE, {}).get(name) if subject.part == AUDITED else None
-    told = [word for field, value in sorted(settings.items()) for word in ("--set", f"{field}={canonical_json(value)}")]
-    again = " ".join([f"workbench eval {name} --model {subject.ref}", *map(shlex.quote, told)])
     found = suite.findings(results[subject.part][name], subject=subject.ref, reference=reference, level=level)
-    return [one.model_copy(update={"status": SUITES[name].status, "rederive": one.rederive or again}) for one in found]
+    alone = _asked_again(name, subject.ref, plan.settings_of(name))
+    beside = _asked_again(name, str(plan.reference), {**_world(suite, results[subject.part][name]), **plan.settings_of(name)})
+    paired = f"{beside} && {alone} && workbench compare FIRST_RUN SECOND_RUN --level {level:.6g}"
+    again = [paired if reference is not None and one.null is not None and one.null.name in OTHERS else alone for one in found]
+    return [
+        one.model_copy(update={"status": SUITES[name].status, "rederive": one.rederive or command})
+        for one, command in zip(found, again, strict=True)
+    ]
+
+
+def _world(suite: Suite, result: Result) -> dict[str, Any]:
+    """What must be said of the audited model's world, so that another model is asked about it too and not about its own."""
+    usual, asked = getattr(suite.spec.parse({}), "world", None), result.spec.get("world")
+    if not isinstance(usual, Spec) or not isinstance(asked, Mapping):
+        return {}
+    known = usual.model_dump(mode="json")
+    return {f"world.{field}": value for field, value in asked.items() if field == "seed" or known.get(field) != value}
+
+
+def _asked_again(name: str, ref: str, settings: Mapping[str, Any]) -> str:
+    """The command that asks a model a suite with these settings."""
+    told = [word for field, value in sorted(settings.items()) for word in ("--set", f"{field}={canonical_json(value)}")]
+    return " ".join([f"workbench eval {name} --model {ref}", *map(shlex.quote, told)])
