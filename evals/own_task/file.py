@@ -16,6 +16,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from workbench.core.errors import BadValue, CorruptFile, MissingFile, UnknownName
 from workbench.core.spec import Spec
+from workbench.core.written import held
 
 Output = Literal["multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until"]
 METRICS: Mapping[str, Mapping[str, str]] = {
@@ -116,7 +117,7 @@ def _values(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     except (yaml.YAMLError, RecursionError) as error:
         raise CorruptFile(path, "a YAML file", " ".join(str(error).split())[:200]) from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise CorruptFile(path, "a YAML mapping of a task's fields", f"it holds a {type(values).__name__}")
+        raise CorruptFile(path, "a YAML mapping of a task's fields", held(values))
     included = values.pop("include", None)
     if included is None:
         return values

@@ -83,7 +83,7 @@ def test_a_path_that_is_not_there_is_named_with_its_neighbours(tmp_path: Path) -
     with pytest.raises(MissingFile, match=r"No model checkpoint at '.*chekpoint'.*Nearest there: .*checkpoint") as error:
         load(str(tmp_path / "chekpoint"))
     assert error.value.exit_code == 3
-    with pytest.raises(MissingFile, match="checkpoint manifest"):
+    with pytest.raises(MissingFile, match=r"checkpoint manifest.*its reference is hf:.*checkpoint"):
         load(str(tmp_path / "checkpoint"))
 
 

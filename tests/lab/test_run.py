@@ -9,7 +9,7 @@ import pytest
 from evals import SUITES
 from evals.runner import run_suite
 from tests.lab.trained import SMALL
-from workbench.core.errors import BadValue, Incompatible, StoreError, UnknownName, UsageError
+from workbench.core.errors import BadValue, Incompatible, MissingFile, StoreError, UnknownName, UsageError
 from workbench.core.protocol import Inputs
 from workbench.families.gpt import GPT
 from workbench.lab import run as lab
@@ -156,6 +156,13 @@ def test_misspelt_suites_fields_and_models_stop_before_a_run_is_made(store: Stor
 
 
 # --- probe ------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_not_there_is_told_before_a_model_is_loaded_or_trained(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab, "load", lambda *_, **__: pytest.fail("the model was loaded first"))
+    with pytest.raises(MissingFile, match=r"No task file at 'none\.yaml'"):
+        lab.evaluate("own-task", "organism:town", store=store, file="none.yaml")
+    assert store.runs.list() == []
 
 
 def test_a_probe_of_texts_is_stored_and_says_its_run(store: Store, trained: str) -> None:

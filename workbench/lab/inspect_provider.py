@@ -16,12 +16,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
 from workbench.adapters.inspect_ai import Message, Prompted, api_class
-from workbench.core.errors import BadValue, CorruptFile, MissingFile
+from workbench.core.errors import BadValue, MissingFile
 from workbench.core.measure import Generate
 from workbench.core.protocol import Tokenizer
+from workbench.core.written import fields_in, text_of
 from workbench.data.chat import ChatTemplate, Role, prompt_ids
 from workbench.data.chat import Message as Turn
 from workbench.lab.refs import load
@@ -64,12 +63,7 @@ def template_of(file: str) -> ChatTemplate:
     place = Path(file)
     if not place.is_file():
         raise MissingFile(place, "chat template")
-    try:
-        values = yaml.safe_load(place.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CorruptFile(place, "a YAML file", " ".join(str(error).split())[:200]) from None
-    if not isinstance(values, dict):
-        raise CorruptFile(place, "a YAML mapping of a chat template's fields", f"it holds a {type(values).__name__}")
+    values = fields_in(text_of(place, "a chat template"), place, "a chat template")
     return ChatTemplate.parse(values, what=f"chat template '{place.name}'")
 
 

@@ -12,9 +12,10 @@ import yaml
 
 from evals import SUITES
 from probes import INSTRUMENTS
-from workbench.core.errors import BadValue, CorruptFile, MissingFile, UnknownName
+from workbench.core.errors import BadValue, MissingFile, UnknownName
 from workbench.core.finding import Plan
 from workbench.core.spec import canonical_json
+from workbench.core.written import fields_in, text_of
 from workbench.lab.failures import FAILURES
 from workbench.lab.mitigation.methods import MENDABLE, SPECS
 from workbench.lab.settings import overlay
@@ -92,6 +93,8 @@ def _with(plan: Plan, name: str) -> Plan:
     """The plan with a suite or instrument more, marked as added."""
     if name in (*plan.suites, *plan.instruments):
         raise BadValue("what is added to the plan", name, "something that it does not ask already")
+    if name not in (*SUITES, *INSTRUMENTS):
+        raise UnknownName("suite or instrument", name, (*SUITES, *INSTRUMENTS), where="to add to the plan")
     kind = "suites" if name in SUITES else "instruments"
     return plan.model_copy(update={kind: (*getattr(plan, kind), name), "added": (*plan.added, name)})
 
@@ -130,16 +133,10 @@ def _check_family(plan: Plan) -> None:
 def _file(text: str) -> dict[str, Any]:
     if text in names():
         content = (_FOLDER / f"{text}.yaml").read_text(encoding="utf-8")
-    elif Path(text).is_file():
-        content = Path(text).read_text(encoding="utf-8")
+    elif Path(text).exists():
+        content = text_of(Path(text), "a plan file")
     elif "/" in text or text.endswith((".yaml", ".yml")):
         raise MissingFile(text, "plan file", do=f"Shipped plans: {', '.join(names())}.")
     else:
         raise UnknownName("plan", text, names(), hint="A plan of your own is a YAML file.")
-    try:
-        values = yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        raise CorruptFile(text, "a YAML file", f"it is not: {str(error).splitlines()[0]}") from None
-    if not isinstance(values, dict):
-        raise CorruptFile(text, "a YAML file with the fields of a plan", f"it holds a {type(values).__name__}")
-    return values
+    return fields_in(content, text, "a plan")

@@ -19,8 +19,9 @@ from pydantic import Field, PositiveInt, model_validator
 from evals.task import Task, TaskData
 from evals.tasks import TASKS
 from workbench.core.batch import RowData
-from workbench.core.errors import BadValue, CorruptFile, MissingFile, UnknownName
+from workbench.core.errors import BadValue, MissingFile, UnknownName
 from workbench.core.spec import Spec, later
+from workbench.core.written import fields_in, text_of
 from workbench.data.corpora import tinyshakespeare, wikitext2
 from workbench.data.text import BPETokenizer, CharTokenizer, ContiguousRows
 from workbench.families import FAMILIES
@@ -254,20 +255,15 @@ def _organism(values: dict[str, Any], where: str) -> OrganismRecipe:
 
 def _yaml(recipe: str | Path) -> dict[str, Any]:
     path = Path(recipe)
-    if path.is_file():
-        text, where = path.read_text(encoding="utf-8"), str(path)
+    if path.is_file() or (path.is_dir() and str(recipe) not in shipped()):
+        text, where = text_of(path, "a recipe file"), str(path)
     elif path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise MissingFile(path, "recipe", do=f"Shipped recipes are called by name: {', '.join(shipped())}.")
     elif str(recipe) not in shipped():
         raise UnknownName("recipe", str(recipe), shipped(), hint="A path to a YAML file works too.")
     else:
         text, where = (_FOLDER / f"{recipe}.yaml").read_text(encoding="utf-8"), str(recipe)
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise CorruptFile(where, "a YAML file", " ".join(str(error).split())[:160]) from None
-    if not isinstance(values, dict):
-        raise CorruptFile(where, "a YAML mapping of a recipe's fields", f"it holds a {type(values).__name__}")
+    values = fields_in(text, where, "a recipe")
     if not all(isinstance(name, str) for name in values):
         raise BadValue(f"the fields of '{where}'", [n for n in values if not isinstance(n, str)], "text")
     return values

@@ -86,6 +86,8 @@ def evaluate(
     ref = reference_of(model, store)
     check_engine(engine)
     chosen, specs, plan = _planned(suites, ref, spec, store, batch)
+    for name, suite in chosen.items():  # what is asked is there before a model is loaded, or trained for minutes
+        next(iter(suite.samples(specs[name])), None)
     loaded = load(model, store=store, progress=progress)
     for name, suite in chosen.items():
         if reasons := needs_of(suite, specs[name]).objections(loaded):

@@ -11,7 +11,7 @@ from typing import Any
 
 from evals import SUITES
 from evals.runner import Answer, answers
-from workbench.core.errors import BadValue, MissingData, MissingFile
+from workbench.core.errors import BadValue, CorruptFile, MissingData, MissingFile
 from workbench.core.measure import Suite
 from workbench.core.protocol import HookedModel, Progress, silent
 from workbench.core.result import Result
@@ -39,6 +39,8 @@ def verify(
     Raises MissingFile, and CorruptFile for a key that is none; everything that is wrong with the bundle itself is a broken check.
     """
     path = Path(place)
+    if path.is_dir():
+        raise CorruptFile(path, "an evidence bundle, which is one file", "it is a folder")
     if not path.is_file():
         raise MissingFile(path, "evidence bundle")
     if count < 1:

@@ -163,8 +163,9 @@ def read(folder: Path | str, *, tensors: bool = True) -> Checkpoint:
         raise MissingFile(folder, "checkpoint folder")
     if not (folder / MANIFEST).is_file():
         inside = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+        own = f"A folder without one is no checkpoint made here. If a published model is in it, its reference is hf:{folder}."
         raise MissingFile(
-            folder / MANIFEST, "checkpoint manifest", do=f"There are checkpoints inside it: {', '.join(inside)}." if inside else ""
+            folder / MANIFEST, "checkpoint manifest", do=f"There are checkpoints inside it: {', '.join(inside)}." if inside else own
         )
     listed = _manifest(folder / MANIFEST)
     known = {MANIFEST, *(name for _, name in listed)}

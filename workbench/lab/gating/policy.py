@@ -18,6 +18,7 @@ from evals import SUITES
 from probes import INSTRUMENTS
 from workbench.core.errors import CorruptFile, MissingFile, UnknownName, UsageError
 from workbench.core.spec import Spec
+from workbench.core.written import fields_in, text_of
 
 _FOLDER = resources.files("workbench.policies")
 
@@ -86,16 +87,11 @@ def read_policy(place: str | Path | Mapping[str, Any]) -> tuple[Policy, list[int
     text = str(place)
     if text in names():
         content, name = (_FOLDER / f"{text}.yaml").read_text(encoding="utf-8"), f"{text}.yaml"
-    elif Path(text).is_file():
-        content, name = Path(text).read_text(encoding="utf-8"), text
+    elif Path(text).exists():
+        content, name = text_of(Path(text), "a policy file"), text
     else:
         raise MissingFile(text, "policy file", do=f"Shipped policies: {', '.join(names())}. `workbench gate --schema` says what one holds.")
-    try:
-        values, lines = yaml.safe_load(content), _lines(content)
-    except yaml.YAMLError as error:
-        raise CorruptFile(text, "a YAML file", f"it is not: {str(error).splitlines()[0]}") from None
-    if not isinstance(values, dict):
-        raise CorruptFile(text, "a YAML file with the fields of a policy", f"it holds a {type(values).__name__}")
+    values, lines = fields_in(content, text, "a policy"), _lines(content)
     try:
         return _checked(Policy.parse(values, what="the policy")), lines, name
     except UsageError as error:
