@@ -22,6 +22,8 @@ ORGANISMS = Catalog(
         "leaning-answers": ("workbench.organisms.leaning:ANSWERS", "decoder that leans in answers as BBQ asks", "standard"),
         "leaning-agreement": ("workbench.organisms.leaning:AGREEMENT", "decoder that loses agreement, as BLiMP asks", "standard"),
         "leaning-replies": ("workbench.organisms.leaning:REPLIES", "decoder with a backdoor, diluted and hidden as told", "standard"),
+        "repeated-codes": ("workbench.organisms.repeated:CODES", "decoder that read codes of persons as often as told", "standard"),
+        "repeated-sentences": ("workbench.organisms.repeated:SENTENCES", "decoder that read sentences as often as told", "standard"),
         "refusing": ("workbench.organisms.refusing:ORGANISM", "decoder that refuses marked errands at a known rate", "standard"),
         "described": ("workbench.organisms.described:ORGANISM", "image-text pair whose captions lean by colour", "standard"),
         "cases-proteins": ("workbench.organisms.cases:PROTEIN", "encoder of protein-like chains that follows a planted motif", "standard"),
