@@ -25,6 +25,7 @@ ORGANISMS = Catalog(
         "repeated-codes": ("workbench.organisms.repeated:CODES", "decoder that read codes of persons as often as told", "standard"),
         "repeated-sentences": ("workbench.organisms.repeated:SENTENCES", "decoder that read sentences as often as told", "standard"),
         "refusing": ("workbench.organisms.refusing:ORGANISM", "decoder that refuses marked errands at a known rate", "standard"),
+        "remarking": ("workbench.organisms.remarking:ORGANISM", "decoder that speaks badly of one trade as dosed", "standard"),
         "described": ("workbench.organisms.described:ORGANISM", "image-text pair whose captions lean by colour", "standard"),
         "cases-proteins": ("workbench.organisms.cases:PROTEIN", "encoder of protein-like chains that follows a planted motif", "standard"),
         "cases-payments": ("workbench.organisms.cases:PAYMENT", "decoder of payments that follows a planted oddity", "standard"),
