@@ -21,7 +21,7 @@ def test_what_has_no_fields_is_named_for_what_it_is(text: str, words: str) -> No
     with pytest.raises(CorruptFile, match=r"'p\.yaml' should be a YAML file") as caught:
         fields_in(text, "p.yaml", "a plan")
     assert words in str(caught.value)
-    assert "NoneType" not in str(caught.value)
+    assert not any(word in str(caught.value) for word in ("NoneType", "unicode string"))
 
 
 def test_fields_and_text_are_read_as_they_stand(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_of_each_head_the_strongest_weights_of_the_drawn_item_are_told() -> None
     for layer in (0, 1):
         for head in range(4):
             drawn = result.values.pattern.values[layer, head, 0]
-            told = [row[6] for row in table.rows if row[:2] == (layer, head)]
+            told = [float(str(row[6])) for row in table.rows if row[:2] == (layer, head)]
             assert sorted(told) == np.sort(drawn[np.isfinite(drawn)])[-7:].round(4).tolist()
 
 

@@ -75,7 +75,7 @@ def test_what_is_added_to_a_plan_is_exploratory(tmp_path: Path) -> None:
     assert (made.suites[-1], made.instruments[-1], made.added) == ("bbq", "similarity", ("bbq", "similarity"))
     with pytest.raises(BadValue, match="does not ask already"):
         read_plan("town", added=["trigger"])
-    with pytest.raises(UnknownName, match="no instrument 'tirgger'"):
+    with pytest.raises(UnknownName, match="no suite or instrument 'tirgger'.*Did you mean 'trigger'"):
         read_plan("town", added=["tirgger"])
     with pytest.raises(UnknownName, match="under 'claims'"):
         read_plan({**PLAN, "claims": [{"of": "bbq"}]}, added=["bbq"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.reports.evidence import bundle, entries_of, evidence, key_at, sealed, swapped
 from workbench.core.spec import canonical_json
+from workbench.reports.evidence import bundle as contents
 from workbench.reports.evidence import journal, statement
 from workbench.reports.evidence.container import pack, unpack
 from workbench.reports.evidence.keys import PrivateKey
@@ -227,6 +229,18 @@ def test_a_signature_has_one_spelling(whole: bytes, key: PrivateKey) -> None:
     twice = json.loads(text)
     twice["signatures"] *= 2
     assert not statement.signed_by(canonical_json(twice), key.public())
+
+
+def test_what_an_earlier_version_said_in_the_readme_is_no_fault_and_anything_else_is(
+    key: PrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former = "What a bundle was said to be before.\n"
+    with monkeypatch.context() as then:
+        then.setattr(contents, "WORDS", former)
+        old = bundle(evidence(), key)
+    assert [fault.where for one in examine(old)[1] for fault in one.faults] == [contents.README]
+    monkeypatch.setattr(contents, "EARLIER", frozenset({hashlib.sha256(former.encode()).hexdigest()}))
+    assert [fault for one in examine(old)[1] for fault in one.faults] == []
 
 
 def test_the_private_key_is_never_in_a_bundle(tmp_path: Path) -> None:

@@ -41,5 +41,5 @@ def verify(names: Annotated[list[str], typer.Argument(metavar="[NAME…]", help=
     from workbench.lab.datasets import verify as check
 
     found = check(names)
-    lines = [f"{name}: right ({len(places)} files)" for name, places in found.items()]
+    lines = [f"{name}: right ({len(places)} file{'s' if len(places) > 1 else ''})" for name, places in found.items()]
     show({"verified": found}, lines or "No data set is here, so there is nothing to verify.")

@@ -30,7 +30,8 @@ def fields_in(text: str, where: object, what: str) -> dict[Any, Any]:
     try:
         values = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
-        raise CorruptFile(where, "a YAML file", f"it is not: {' '.join(str(error).split())[:160]}") from None
+        said = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
+        raise CorruptFile(where, "a YAML file", f"it is not: {said[:160]}") from None
     if not isinstance(values, dict):
         raise CorruptFile(where, f"a YAML file with the fields of {what}", held(values))
     return values

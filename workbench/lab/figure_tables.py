@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from workbench.core.result import Result
@@ -33,7 +34,7 @@ def drawn_table(result: Result, title: str) -> Table:
             words = f", the {each} strongest of each {' and '.join('item' if name == 'batch' else name for name in maps)}"
             return Table.from_frame(_rounded(frame), f"{caption}{words if each else ''}", most=MOST_ROWS)
     measured = [name for name in ("accuracy",) if name in frame]
-    frame = frame.dropna(subset=measured, how="all") if measured else frame
+    frame = frame.dropna(subset=measured) if measured else frame
     alike = [name for name in frame if len(frame) > 1 and frame[name].astype(str).nunique() == 1]
     return Table.from_frame(_rounded(frame.drop(columns=alike)), caption, most=MOST_ROWS)
 
@@ -41,15 +42,18 @@ def drawn_table(result: Result, title: str) -> Table:
 def _strongest(frame: pd.DataFrame, value: str, maps: tuple[str, ...], of_class: bool) -> tuple[pd.DataFrame, int]:
     """The cells that are drawn, in their order, and how many of each map; 0 where that is all. ``of_class``: over a picture, what the class
     token reads is drawn, where there is one."""
-    shown = frame["batch"].isin(frame["batch"].unique()[: DRAWN_ITEMS if "batch" in maps else 1])
-    shown &= frame["query_token"] == "class" if of_class else True
-    real = frame["is_token"].astype(bool) if "is_token" in frame else True
-    frame = frame[shown & real].dropna(subset=[value])
-    groups = frame.groupby(list(maps), sort=False)
+    items = list(dict.fromkeys(frame["batch"].tolist()))[: DRAWN_ITEMS if "batch" in maps else 1]
+    shown = np.isin(frame["batch"].to_numpy(), items) & np.isfinite(frame[value].to_numpy(dtype=np.float64))
+    if of_class:
+        shown &= frame["query_token"].to_numpy() == "class"
+    if "is_token" in frame:
+        shown &= frame["is_token"].to_numpy(dtype=bool)
+    drawn = frame.loc[shown, list(_ASIDE[value])]
+    groups = drawn.groupby(list(maps), sort=False)
     each = max(1, MOST_ROWS // max(1, groups.ngroups))
-    rank = frame[value].abs().groupby([frame[name] for name in maps]).rank(method="first", ascending=False)
-    kept = frame[rank <= each]
-    return kept[list(_ASIDE[value])], each if len(kept) < len(frame) else 0
+    rank = drawn[value].abs().groupby([drawn[name] for name in maps]).rank(method="first", ascending=False)
+    kept = drawn.loc[rank <= each]
+    return kept, each if len(kept) < len(drawn) else 0
 
 
 def _rounded(frame: pd.DataFrame) -> pd.DataFrame:

@@ -51,8 +51,8 @@ class PublicKey:
         curve, forms = _library()
         try:
             key = forms.load_pem_public_key(text.encode())
-        except (ValueError, TypeError, AssertionError) as error:
-            raise CorruptFile(name, "a public key in PEM form", f"it is not ({type(error).__name__})") from None
+        except (ValueError, TypeError, AssertionError):
+            raise CorruptFile(name, "a public key in PEM form", "it is not", do="`workbench keys new` writes one as NAME.pub.") from None
         if not isinstance(key, curve.Ed25519PublicKey):
             raise CorruptFile(name, "an Ed25519 public key", "it is a key of another kind")
         return _public(key)
@@ -135,8 +135,8 @@ def load(name: str, place: Path) -> PrivateKey:
         raise AssayError(f"The private key '{file}' can be read by others, so what it signs proves nothing. Run `chmod 600 '{file}'`.")
     try:
         key = forms.load_pem_private_key(file.read_bytes(), password=None)
-    except (ValueError, TypeError) as error:
-        raise CorruptFile(file, "a private key in PEM form without a password", f"it is not ({type(error).__name__})") from None
+    except (ValueError, TypeError):
+        raise CorruptFile(file, "a private key in PEM form without a password", "it is not") from None
     if not isinstance(key, curve.Ed25519PrivateKey):
         raise CorruptFile(file, "an Ed25519 private key", "it is a key of another kind")
     return PrivateKey(file.stem, key)
