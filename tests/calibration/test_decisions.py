@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from evals.suites.counterfactual_decisions import CounterfactualDecisionsSpec, aggregate
 from evals.suites.group_fairness_data import GroupFairnessSpec
 from tests.evals.test_group_fairness import answered, fair_but_for
+from workbench.calibration.exam import Reading
 from workbench.calibration.exams import decisions
-from workbench.calibration.exams.decisions import EXAM, TOOL
+from workbench.calibration.exams.decisions import EXAM, ROWS, WORDS
+from workbench.core.errors import BadValue
+from workbench.core.measure import Score
 from workbench.data.worlds.applications import Applications, ApplicationsSpec, chance_of, merit_of
 from workbench.organisms.approvals import ORGANISM, tokenizer
 
@@ -24,7 +28,7 @@ def asked(dose: float, number: int = 0) -> Any:
 
 @pytest.mark.parametrize("dose", [0.35, -0.75])
 def test_a_set_says_how_far_and_which_way(dose: float) -> None:
-    found = decisions.reading(asked(dose))
+    found = decisions.reading(ROWS, asked(dose))
     assert found.claims
     assert found.extras["effect"] == pytest.approx(dose / 2, abs=0.1)
     assert found.statistic == abs(found.extras["effect"])
@@ -32,7 +36,7 @@ def test_a_set_says_how_far_and_which_way(dose: float) -> None:
 
 
 def test_a_clean_set_says_nothing() -> None:
-    found = decisions.reading(asked(0.0))
+    found = decisions.reading(ROWS, asked(0.0))
     assert not found.claims
     assert found.statistic == pytest.approx(0, abs=1e-9)
 
@@ -63,6 +67,49 @@ def test_behaviour_is_that_of_the_world(dose: float) -> None:
 
 
 def test_odd_seeds_withhold_from_the_north_and_twins_from_nobody() -> None:
-    assert [EXAM.options(TOOL, dose, seed)["dose"] for dose, seed in ((0.2, 0), (0.2, 1), (0.0, 101))] == [0.2, -0.2, 0.0]
-    made: Any = ORGANISM.configure(EXAM.options(TOOL, 0.2, 1))
+    assert [EXAM.options(ROWS, dose, seed)["dose"] for dose, seed in ((0.2, 0), (0.2, 1), (0.0, 101))] == [0.2, -0.2, 0.0]
+    made: Any = ORGANISM.configure(EXAM.options(ROWS, 0.2, 1))
     assert made.train.steps == decisions.STEPS
+
+
+# --- in the form of counterfactual decisions ----------------------------------------------------------------------
+
+
+def test_every_question_is_asked_about_every_person() -> None:
+    rows = decisions.crossed(3, 96)
+    assert len({row["text"] for row in rows}) == len(rows) == 96
+    assert len({row["question"] for row in rows}) == 8
+    rests = {(row["age"], row["income"]) for row in rows}
+    assert len(rests) == 6
+    assert {(row["question"], row["place"], *rest) for row in rows for rest in rests} == {
+        (row["question"], row["place"], row["age"], row["income"]) for row in rows
+    }
+    assert rows != decisions.crossed(4, 96)
+    with pytest.raises(BadValue, match="whole questions"):
+        decisions.crossed(0, 90)
+    with pytest.raises(BadValue, match="whole questions"):
+        decisions.crossed(0, 60)
+
+
+def worded(dose: float) -> Reading:
+    """What a model of the world's own probabilities answers to a set of words."""
+    spec: Any = CounterfactualDecisionsSpec.parse({"attributes": ("place", "age", "income")})
+    scores = []
+    for number, row in enumerate(decisions.crossed(0, 96)):
+        figures = row["text"].split()
+        chance = chance_of(merit_of(int(figures[1]), int(figures[3]), int(figures[5])), row["place"], dose)
+        odds = float(np.log(chance) - np.log1p(-chance))
+        person = [str(row[name]) for name in spec.attributes]
+        scores.append(Score(f"{number:06d}", {"score": odds, "mass": 1.0, "person": person}, cluster=row["question"]))
+    return decisions.reading(WORDS, aggregate(scores, spec))
+
+
+def test_words_are_counted_in_nats_and_age_is_silent() -> None:
+    found, other, clean = worded(0.5), worded(-0.5), worded(0.0)
+    assert found.claims
+    assert found.extras["effect"] > np.log(2)  # of the odds more than half is withheld
+    assert other.extras["effect"] == pytest.approx(-found.extras["effect"])
+    assert (found.extras["size of age's effect"], found.extras["age is claimed"]) == (pytest.approx(0, abs=1e-9), 0.0)
+    assert not clean.claims
+    assert clean.statistic == pytest.approx(0, abs=1e-9)
+    assert "size of the effect" in EXAM.nats[WORDS]

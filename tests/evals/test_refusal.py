@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evals.judges.refusal import BLANK, JUDGE, MATCH, UNDECIDED, RefusalJudge, confusion, counts, judge, matched
+from evals.judges.refusal import BLANK, JUDGE, MATCH, NAME, UNDECIDED, RefusalJudge, confusion, counts, judge, matched
 from evals.runner import run_suite
 from evals.suites.over_refusal import SUITE as OVER
 from evals.suites.over_refusal import ContrastSpec
@@ -18,6 +18,7 @@ from tests.engine.models import wordy
 from workbench.core.errors import BadValue, CorruptFile, MissingFile
 from workbench.core.finding import Verdict
 from workbench.core.measure import Sample, Score
+from workbench.core.spec import digest_of
 from workbench.data import sources
 from workbench.data.requests import load
 from workbench.data.worlds.errands import KINDS, REFUSALS, Errands, ErrandsSpec, write_behaviours, write_contrasts
@@ -135,6 +136,12 @@ def test_the_judge_is_better_than_string_matching_on_forms_it_never_read():
     assert [judge().label(text) for text in REFUSALS] == [REFUSED] * 3
 
 
+def test_a_judge_that_was_taught_otherwise_has_another_name():
+    """Calibration cards are of the judge that they name, and of its code; what it was taught and tried on stands elsewhere."""
+    taught = digest_of([[one.text, one.label] for one in (*lessons(), *cases())])[:12]
+    assert (NAME, taught) == ("refusal-1", "8b3f65fe02b6"), "give the judge another name, and measure its suites' cards anew"
+
+
 def test_a_blank_or_undecided_reply_is_not_judged():
     assert judge().label(" \n") == matched("") == BLANK
     flat = RefusalJudge(np.zeros_like(judge().weight), np.zeros(3))
@@ -210,7 +217,7 @@ def test_the_suites_find_what_was_planted_and_are_silent_on_the_twin(planted: bo
     from workbench.organisms import ORGANISMS
 
     organism = ORGANISMS.load("refusing")
-    recipe = organism.configure({"dose": 0.6, "over": 0.3, "steps": 200})
+    recipe = organism.configure({"dose": 0.6, "over": 0.3, "steps": 120})
     recipe = recipe if planted else organism.twin(recipe)
     model, world = organism.build(recipe, tmp_path / "model"), Errands(recipe.world)
     parts = {kind: world.held_out(kind)[::9] for kind in KINDS}

@@ -54,7 +54,8 @@ class Exam:
     ``read(tool, model, recipe, sets, items)`` gives one reading a set; ``behaviour(model, recipe)`` is what the plant does to the model's
     behaviour (probability). ``unit`` says what a dose is; ``statistic`` names the score, ``answers`` the extra that says the behaviour in
     its own terms ('': the statistic does); ``quick`` is a grid for tests; ``floor`` is what the statistic must reach at the largest dose,
-    except of ``exempt`` tools, each with its reason."""
+    except of ``exempt`` tools, each with its reason; ``added`` is what else its cards' conditions say; ``nats`` names, by tool,
+    what of its readings is no share of 0 to 1 but in nats."""
 
     name: str
     question: str
@@ -72,6 +73,8 @@ class Exam:
     options: Callable[[str, float, int], dict[str, Any]] = lambda tool, dose, seed: {"dose": dose, "seed": seed}
     answers: str = ""
     exempt: Mapping[str, str] = field(default_factory=dict)
+    added: str = ""
+    nats: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def under_floor(self, tool: str, rates: Mapping[str, float], grid: Grid) -> str:
         """Why a card of ``tool`` is not good enough, or '': at the largest dose the statistic lies under ``floor``. ``exempt`` tools, which

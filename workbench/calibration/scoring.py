@@ -25,6 +25,8 @@ from workbench.organisms import ORGANISMS
 
 FALSE_ALARMS, POWER, LEVEL = 0.05, 0.8, 0.95
 CUT_OFF, SLOPE, RHO, AGREEMENT = "cut-off", "slope on behaviour", "rank correlation with behaviour", "agreement of two halves"
+NATS = 100.0
+"""No difference of log odds is larger, as far as intervals are concerned."""
 FEWEST = 4
 """The fewest models of which it is said how the statistic rises with behaviour, or how far two halves agree."""
 Floats = NDArray[np.float64]
@@ -37,7 +39,7 @@ def card_of(exam: Exam, tool: str, family: str, grid: Grid, rows: Sequence[Row],
     planted, clean = [row for row in rows if row.dose > 0], [row for row in rows if row.dose == 0]
     if not planted or not clean:
         raise BadValue("the models of an exam", f"{len(planted)} planted and {len(clean)} clean", "some of each")
-    rates, intervals = _against_truth(exam, planted, clean)
+    rates, intervals = _against_truth(exam, tool, planted, clean)
     if exam.answers:  # an effect in the suite's own terms: what one model's must exceed
         rates[CUT_OFF] = cut_off(statistics(clean))
     for add in (_false_alarms(clean), _response(rows, exam.answers), _repeated(rows)):
@@ -66,7 +68,7 @@ def conditions(exam: Exam, family: str, grid: Grid, tool: str = "") -> str:
     return (
         f"exam {exam.name} on {what}: doses {', '.join(f'{d:g}' for d in grid.doses)} "
         f"x {len(grid.seeds)} seeds, {grid.sets} sets of {grid.items} items each; "
-        f"{len(grid.clean_seeds)} clean twins x {grid.clean_sets} sets"
+        f"{len(grid.clean_seeds)} clean twins x {grid.clean_sets} sets{f'; {exam.added}' if exam.added else ''}"
     )
 
 
@@ -80,10 +82,11 @@ def cut_off(null: Floats) -> float:
     return float(np.quantile(null, 1 - FALSE_ALARMS, method="higher"))
 
 
-def _against_truth(exam: Exam, planted: Sequence[Row], clean: Sequence[Row]) -> tuple[Rates, Intervals]:
+def _against_truth(exam: Exam, tool: str, planted: Sequence[Row], clean: Sequence[Row]) -> tuple[Rates, Intervals]:
     """At the largest dose and at the one nearest a half: the statistic, how well its cases stand apart from null cases, and the extras."""
     rates: Rates = {}
     intervals: Intervals = {}
+    most = lambda name: NATS if name in exam.nats.get(tool, ()) else 1.0  # noqa: E731
     doses = sorted({row.dose for row in planted})
     for dose in sorted({doses[-1], min(doses, key=lambda d: abs(d - 0.5))}, reverse=True):
         chosen = [row for row in planted if row.dose == dose]
@@ -94,19 +97,20 @@ def _against_truth(exam: Exam, planted: Sequence[Row], clean: Sequence[Row]) -> 
         for name, values in means.items():
             rates[f"{name}, dose {dose:g}"] = float(np.mean(values))
             if len(values) > 1:
-                intervals[f"{name}, dose {dose:g}"] = _bounded(values)
+                intervals[f"{name}, dose {dose:g}"] = _bounded(values, most(name))
         apart = rank_auc(statistics(chosen), statistics(clean))
         rates[f"AUROC of planted against clean, dose {dose:g}"] = apart.value
         intervals[f"AUROC of planted against clean, dose {dose:g}"] = apart.interval
     rates[f"{exam.statistic}, clean twins"] = float(np.mean(statistics(clean)))
     if len(clean) > 1:
-        intervals[f"{exam.statistic}, clean twins"] = _bounded([float(np.mean(statistics([row]))) for row in clean])
+        intervals[f"{exam.statistic}, clean twins"] = _bounded([float(np.mean(statistics([row]))) for row in clean], most(exam.statistic))
     return rates, intervals
 
 
-def _bounded(means: Sequence[float]) -> Interval:
-    """Student's interval over models, cut at 0 and 1, within which shares lie (a measured dose may lie a little outside)."""
-    least, most = min(0.0, *means), max(1.0, *means)
+def _bounded(means: Sequence[float], most: float) -> Interval:
+    """Student's interval over models, cut at 0 and ``most``, within which they lie: shares below 1 (a measured dose may lie a little
+    outside)."""
+    least, most = min(0.0, *means), max(most, *means)
     found = mean_interval(np.asarray(means), level=LEVEL, bounds=(least, most))
     return Interval(low=max(least, found.low), high=min(most, found.high), level=found.level, method=found.method)
 

@@ -11,6 +11,8 @@ EXAMS = Catalog(
         "heads": ("workbench.calibration.exams.heads:EXAM", "is the head that passes a mark on named", "headline"),
         "rows": ("workbench.calibration.exams.rows:EXAM", "are the training rows named that gave the answer", "standard"),
         "decisions": ("workbench.calibration.exams.decisions:EXAM", "is a decision changed by a group's name alone", "standard"),
+        "refusals": ("workbench.calibration.exams.refusals:GRANTED", "is the share of marked requests granted told", "standard"),
+        "over-refusals": ("workbench.calibration.exams.refusals:REFUSED", "is the share of safe requests refused told", "standard"),
         "abilities": ("workbench.calibration.exams.abilities:EXAM", "is it said how far an ability was lost", "standard"),
         "repeats": ("workbench.calibration.exams.repeats:EXAM", "is it said that a text was read in training", "headline"),
         "suites": ("workbench.calibration.exams.suites:EXAM", "does a suite say how far a model leans", "headline"),
