@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from evals import SUITES
 from tests.cli.conftest import Call
 from tests.signals import heard
 from workbench.cli import output
@@ -25,10 +26,10 @@ MISTYPED = {
     "flag value": (["eval", "--batch", "many"], 64, "'--batch'"),
     "flag out of range": (["eval", "--batch", "0"], 64, "greater than or equal to 1"),
     "missing argument": (["sites"], 64, "Missing argument 'REF'. Run `workbench sites --help`"),
-    "flag without its value": (["eval", "trigger", "--model"], 64, "--model"),
+    "flag without its value": (["eval", "trigger", "--model"], 64, "requires an argument. Run `workbench eval --help`"),
     "too many arguments": (["sites", "a", "b"], 64, "unexpected extra argument"),
     "suite": (["eval", "crows-pair", "-m", "run:last"], 64, "no suite 'crows-pair'. Did you mean 'crows-pairs'"),
-    "no suite": (["eval"], 64, "Which suite? There are crows-pairs"),
+    "no suite": (["eval"], 64, f"Which suite? There are {', '.join(SUITES)}."),
     "no model": (["eval", "trigger"], 64, "Which model? Give --model"),
     "instrument": (["probe", "integrated-gradient", "-m", "run:last"], 64, "Did you mean 'integrated-gradients'"),
     "data set": (["data", "verify", "crows-pears"], 64, "no data set 'crows-pears'. Did you mean 'crows-pairs'"),
@@ -44,6 +45,9 @@ MISTYPED = {
     "model path": (["sites", "./nowhere"], 3, "No model checkpoint at './nowhere'. Allowed: a checkpoint folder"),
     "site": (["sites", "family:gpt", "--select", "blocks.0.attn.hook_patern"], 64, "Nearest: 'blocks.0.attn.hook_pattern'"),
     "plan": (["audit", "twon"], 64, "no plan 'twon'. Did you mean 'town'"),
+    "what is added to a plan": (["audit", "town", "--add", "bqq"], 64, "no suite or instrument 'bqq' to add to the plan. Did you mean"),
+    "a folder for a plan": (["audit", "/usr"], 3, "'/usr' should be a plan file, but it is a folder."),
+    "a folder for a bundle": (["verify", "/usr"], 3, "'/usr' should be an evidence bundle, which is one file, but it is a folder."),
     "plan and model": (["audit", "town", "--model", "x"], 64, "not both"),
     "run": (["runs", "show", "zzz"], 64, "no run 'zzz'"),
     "run to report": (["report", "zzz"], 64, "no run 'zzz'"),

@@ -88,8 +88,8 @@ def test_its_numbers_are_those_of_compare(toy: Any, call: Call) -> None:
     assert [f.subject[0] for f in made.findings] == ["A", "B", "C"]
     assert [f.measure for f in made.findings] == ["mean", "difference", "difference"]
     assert "C against A: 39 pairs of 40 samples, 1 a tie." in said.text
-    assert made.report.summary[0].startswith("toy, B against A (40 pairs of 40 samples): by more than chance gives differ ")
-    assert made.report.summary[0].endswith("score (of 2 values 2 have an interval).")
+    assert made.report.summary[0].startswith("toy, B against A (40 pairs of 40 samples): ")
+    assert made.report.summary[0].endswith("score differs by more than chance would give (2 of 2 values with an interval).")
     assert any("some exclude 0 by chance alone" in line for line in made.report.limits)
     assert {one.card_words for one in made.findings} == {"no card was looked up: a comparison loads no model"}
     page = made.html.read_text(encoding="utf-8")

@@ -31,7 +31,7 @@ BROKEN = {
     "no main": ("<main>", "<div>", "<main>"),
     "skipped level": ('<h2 id="summary">Summary</h2>', '<h4 id="summary">Summary</h4>', "level 4 follows one of level 2"),
     "empty heading": ('<h2 id="summary">Summary</h2>', '<h2 id="summary"></h2>', "heading is empty"),
-    "no caption": ('<caption id="model-table-0">The two audited models</caption>', '<p id="model-table-0"></p>', "no caption"),
+    "no caption": ('<caption id="model-table-0"><span>The two audited models</span></caption>', '<p id="model-table-0"></p>', "no caption"),
     "no scope": ('<th scope="col" class="n">layers', '<th class="n">layers', "without a scope"),
     "no keyboard": ('class="scroll" role="region" tabindex="0"', 'class="scroll" role="region"', "scrolled by keyboard"),
     "no alternative": ("<summary>Figure as a table: Attention of layer 1, head 2</summary>", "", "no table beside it"),

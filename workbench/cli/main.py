@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         return output.fail(stop, EXIT_INTERRUPTED, str(stop) or "Interrupted.")
     except Exception as error:
-        return _refused(error) if hasattr(error, "format_message") else output.unexpected(error)
+        return _refused(error, words) if hasattr(error, "format_message") else output.unexpected(error)
 
 
 def _unread() -> int:
@@ -70,10 +70,11 @@ def _nothing() -> None:
 _nothing.__doc__ = HELP
 
 
-def _refused(error: Any) -> int:
-    """What the argument parser will not take: always exit code 64, in our words."""
+def _refused(error: Any, words: Sequence[str]) -> int:
+    """What the argument parser will not take: always exit code 64, in our words. Not every error of the parser knows its command."""
     context = getattr(error, "ctx", None)
-    where = f"`{context.command_path}`" if context is not None else "`workbench`"
+    command = " ".join(["workbench", *(word for word in words[:1] if not word.startswith("-"))])
+    where = f"`{context.command_path}`" if context is not None else f"`{command}`"
     name = getattr(error, "option_name", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         return output.fail(error, EXIT_USAGE, error.format_message())

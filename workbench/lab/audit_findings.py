@@ -224,7 +224,7 @@ def _suite_findings(name: str, subject: Described, results: Mapping[str, Mapping
     found = suite.findings(results[subject.part][name], subject=subject.ref, reference=reference, level=level)
     alone = _asked_again(name, subject.ref, plan.settings_of(name))
     beside = _asked_again(name, str(plan.reference), {**_world(suite, results[subject.part][name]), **plan.settings_of(name)})
-    paired = f"{beside} && {alone} && workbench compare FIRST_RUN SECOND_RUN --level {level:.6g}"
+    paired = f"{beside} && {alone} && workbench compare FIRST_RUN SECOND_RUN --level {level:.10g}"
     again = [paired if reference is not None and one.null is not None and one.null.name in OTHERS else alone for one in found]
     return [
         one.model_copy(update={"status": SUITES[name].status, "rederive": one.rederive or command})

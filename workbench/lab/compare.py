@@ -250,7 +250,8 @@ def means(found: Difference) -> str:
     bounds = f"{found.difference:+.3g} [{low:+.3g}, {high:+.3g}] at {level:.0%}"
     if low > 0 or high < 0:
         way = "higher" if found.difference > 0 else "lower"
-        out = f"{change}: {bounds} on the same {found.n:,} samples. The interval excludes 0: the second is {way} by more than chance gives."
+        clear = f"The interval excludes 0: the second is {way} by more than chance would give."
+        out = f"{change}: {bounds} on the same {found.n:,} samples. {clear}"
     else:
         out = (
             f"{change}: {bounds} on the same {found.n:,} samples. The interval includes 0, so no difference is shown; one of up to "

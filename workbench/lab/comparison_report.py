@@ -112,13 +112,15 @@ def _summary(pairs: Sequence[Pair]) -> Iterator[str]:
         seen = [one for one in pair.found.differences if one.interval is not None]
         moved = [one.value for one in seen if one.interval is not None and one.interval.excludes(0.0)]
         how = f"{d.scored:,} pairs of {d.run:,} samples" if pair.paired else "unpaired, since no sample was asked alike in both"
-        what = f"by more than chance gives differ {', '.join(moved)}" if moved else "no value is shown to differ"
-        had = f"{len(seen)} have an interval" if seen else "none has an interval"
+        verb = "differs" if len(moved) == 1 else "differ"
+        what = f"{', '.join(moved)} {verb} by more than chance would give" if moved else "no value is shown to differ"
+        all_of = len(pair.found.differences)
+        had = f"{len(seen)} of {all_of} value{'s' if all_of > 1 else ''} with an interval" if seen else "no value has an interval"
         between = f"{pair.suite}, {pair.second.letter} against {pair.first.letter}"
         if _alike(pair):
             yield f"{between} ({how}): no value differs in any pair."
             continue
-        yield f"{between} ({how}): {what} (of {len(pair.found.differences)} values {had})."
+        yield f"{between} ({how}): {what} ({had})."
 
 
 def _runs(sides: Sequence[Side]) -> Section:
