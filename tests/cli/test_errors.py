@@ -146,9 +146,8 @@ def test_values_that_json_has_not_are_named() -> None:
     assert output.plain({"a": float("nan"), 1: (float("inf"), {"b"}), "p": Path("x")}) == {"a": "nan", "1": ["inf", ["b"]], "p": "x"}
 
 
-@pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), pytest.param(signal.SIGTERM, marks=pytest.mark.full)]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_a_run_that_can_be_resumed(process: Call, home: Path, trained: str, number: signal.Signals) -> None:
     words = ["eval", "occupation-pronoun", "-m", trained, "--set", "contexts=100", "--batch", "4"]
     with heard():

@@ -214,7 +214,7 @@ def test_a_ratio_by_clusters_is_covered() -> None:
     assert [f.low for f in found] == pytest.approx([w.low for w in wanted])
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_skewed_means_and_paired_medians_are_nearly_covered() -> None:
     repetitions = 2000
     rng = np.random.default_rng(4)

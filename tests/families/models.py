@@ -28,8 +28,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 ESSENTIAL = ("grouped", "one_kv", "post", "attention_only_bare")
-TIERED = [*ESSENTIAL, *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(CONFIGS) if name not in ESSENTIAL)]
-"""Every config, those that share all their options with an essential one in the slow tier."""
+TIERED = [*ESSENTIAL, *(pytest.param(name, marks=pytest.mark.full) for name in sorted(CONFIGS) if name not in ESSENTIAL)]
+"""Every config, those that share all their options with an essential one in the full tier."""
 
 
 def shape(changes: dict[str, Any] | None = None) -> GPTConfig:

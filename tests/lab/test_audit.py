@@ -25,7 +25,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_small_audit_interrupted_and_taken_up_is_kept_whole_and_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store.open(tmp_path / "home")
     compose = auditing.compose

@@ -87,7 +87,9 @@ TWINS = [
     pytest.param(family, method, "logit-difference" if method == "integrated-gradients" else "logit", marks=marks)
     for method in METHODS
     for family in FAMILIES
-    for marks in [() if method == "input-x-gradient" or (family == "gpt" and method != "shapley") else pytest.mark.slow]
+    for marks in [
+        () if method == "input-x-gradient" else pytest.mark.slow if family == "gpt" or method == "occlusion" else pytest.mark.full
+    ]
 ]
 
 
@@ -120,8 +122,7 @@ def test_every_row_is_what_the_instrument_says_of_that_token(family: str, method
     assert np.isfinite(found.attribution.values).any(-1).all()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [pytest.param(name, marks=pytest.mark.slow if name == "gpt" else pytest.mark.full) for name in FAMILIES])
 def test_rows_add_up_and_say_how_far_they_do_not(family: str) -> None:
     """Integrated gradients, exact Shapley values: each question accounts for its own change of the answer, and for nothing else's."""
     model, inputs = started(family)
@@ -332,7 +333,7 @@ def copying(family: str, seed: int) -> Any:
     ("family", "make", "steps", "places"),
     [
         pytest.param("gpt", prompts, 120, 1, marks=pytest.mark.slow),
-        pytest.param("seq2seq", sources, 200, 1, marks=pytest.mark.slow),
+        pytest.param("seq2seq", sources, 200, 1, marks=pytest.mark.full),
         pytest.param("whisper", tones, 250, 2, marks=pytest.mark.full),  # a tone is heard at its own place and at the next
     ],
 )
