@@ -202,8 +202,9 @@ def build(made: RepeatedRecipe, out: Path, callbacks: Sequence[Callback], progre
 
 
 def truth(made: RepeatedRecipe) -> dict[str, Any]:
-    """What is planted, as plain JSON values."""
-    return {"kind": made.kind, "read": made.dose, "members": list(texts(made.base.seed).planted[made.kind]) if made.dose else []}
+    """What is planted, as plain JSON values. ``world``: of codes, the town that ``exposure`` is told to ask about."""
+    told = {"kind": made.kind, "read": made.dose, "members": list(texts(made.base.seed).planted[made.kind]) if made.dose else []}
+    return told | ({"world": asked_about(made.base.seed, made.dose)} if made.kind == "codes" else {})
 
 
 @torch.no_grad()
