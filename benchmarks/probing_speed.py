@@ -124,7 +124,9 @@ def harvest_parts(told: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Seconds of bare passes, of harvests, and of a plain write of as many bytes, in turns within this process."""
     from workbench.engine.corpus import TokenCorpus
     from workbench.engine.harvest import HarvestSpec, _passes, harvest
+    from workbench.engine.memory import keep_freed
 
+    keep_freed()  # for both sides alike: a harvest tells its process so
     model, rows = decoder(told)
     out: dict[str, Any] = {}
     kinds = {"one site": (f"blocks.{told['layers'] // 2}.hook_resid_post",), "all residuals": ("blocks.*.hook_resid_post",)}

@@ -377,3 +377,15 @@ def test_rows_that_are_kept_hold_what_they_held():
     for row, past in enumerate((pasts[1], pasts[0], pasts[2])):
         for mine, theirs in zip(kept.layers, past.layers, strict=True):
             assert all(torch.equal(a[row, : past.length], b[0]) for a, b in zip(mine, theirs, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_room_is_empty_and_lies_as_a_tensor_of_torch_does(dtype):
+    past = lettered().to(dtype).run(torch.tensor([[1, 2, 3]]), cache=True).past
+    room = past.room(5, 17)
+    for mine, theirs in zip(room.layers, past.layers, strict=True):
+        for held, like in zip(mine, theirs, strict=True):
+            twin = like.new_zeros(5, like.shape[2], 32, like.shape[3]).transpose(1, 2)
+            assert (held.dtype, held.shape, held.stride(), held.data_ptr() % 64) == (dtype, twin.shape, twin.stride(), 0)
+            assert torch.equal(held, twin)
+    assert len({held.data_ptr() for pair in room.layers for held in pair}) == 2 * len(room.layers)

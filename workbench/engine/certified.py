@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from workbench.core.protocol import HookedModel, Resume
-from workbench.engine.reading import CELLS, Values, Wanted, read
+from workbench.engine.reading import Values, Wanted, read
 from workbench.engine.tokens import Encoded
 from workbench.engine.tree import ROOT
 
@@ -33,6 +33,8 @@ ROWS = 32
 GRAIN = 32_768
 """torch gives each thread at least so many elements (``at::internal::GRAIN_SIZE``)."""
 WIDE = (torch.float32, torch.float64)
+LOGITS = 7 << 20
+"""Logits made at once: 28 MiB in float32, a block that ``engine.memory`` keeps."""
 
 
 def outside(model: Any) -> str:
@@ -147,7 +149,7 @@ def _run(model: HookedModel, now: Pass, wanted: Wanted) -> Values:
     stream = _stream(model, now, torch.from_numpy(scored))
     vocabulary = int(getattr(model.config, "d_vocab", 1))
     step = padded(1, model.config)
-    step = max(step, CELLS // max(1, vocabulary) // step * step)
+    step = max(step, LOGITS // max(1, vocabulary) // step * step)
     targets, out = torch.tensor(now.targets), np.empty((0, 0))
     for first in range(0, len(scored), step):
         chosen = ((where >= first) & (where < first + step)).nonzero()[0]

@@ -22,6 +22,7 @@ from workbench.core.errors import AssayError, BadValue
 from workbench.core.measure import Answering, Generate
 from workbench.core.protocol import HookedModel, Progress, Resume, Tokenizer, silent
 from workbench.engine.certified import Pass, Unit, padded
+from workbench.engine.memory import keep_freed
 from workbench.engine.tokens import context_length, lead_of, tokenizer_of
 from workbench.engine.tree import ROOT
 
@@ -112,6 +113,7 @@ def generations(
     if isinstance(model, Answering):
         yield from _answered(model, requests, temperature, seed, progress, refuse)
         return
+    keep_freed()
     rows: list[_Row] = []
     for index, request in enumerate(requests):
         try:

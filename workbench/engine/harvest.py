@@ -43,6 +43,7 @@ from workbench.engine.harvest_files import (
     rows_of,
 )
 from workbench.engine.harvest_rows import Ordered, Pile
+from workbench.engine.memory import keep_freed
 
 
 class HarvestSpec(Spec):
@@ -70,6 +71,7 @@ def harvest(
     sites = model.sites().select(spec.sites)
     head = _head(model, corpus, sites, spec)
     done = _begun(folder, head)
+    keep_freed()
     writing: tuple[Future[None], int] | None = None
     piles: list[Piles] = [{}, {}]  # one is filled while the other is written
     with ThreadPoolExecutor(1) as pool:  # whatever ends the loop, a shard that is made is written

@@ -23,6 +23,7 @@ from workbench.core.errors import AssayError, BadValue
 from workbench.core.measure import Answering, Loglikelihood
 from workbench.core.protocol import HookedModel, Progress, silent
 from workbench.engine.certified import certified, outside
+from workbench.engine.memory import keep_freed
 from workbench.engine.packed import packed, sequences, vocabulary_of
 from workbench.engine.reading import CELLS, Values, Wanted
 from workbench.engine.tokens import Encoded, context_length, encode_pair, encode_request, tokenizer_of
@@ -113,6 +114,7 @@ def _scored(
     refuse: Refuse | None,
 ) -> Iterator[tuple[int, list[Values]]]:
     _check(budget, mode)
+    keep_freed()
     ready: list[tuple[int, Encoded]] = []
     for index, request in enumerate(requests):
         try:
