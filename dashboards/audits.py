@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import streamlit as st
 
 from dashboards import reads, shelf
 from workbench.core.finding import Plan
 from workbench.core.spec import canonical_json
 from workbench.lab import audits, jobs
-from workbench.lab.evidence import write_bundle
 from workbench.lab.gating import policy
 from workbench.lab.gating.gate import gate
-from workbench.lab.rendering import FORMS
-from workbench.lab.reporting import stored_report
 from workbench.reports.exports import junit
 from workbench.reports.gate import Gate
 from workbench.store.records import RunRecord
@@ -94,23 +89,6 @@ def again(record: RunRecord) -> str:
 
 
 # --- what a finished one leaves -------------------------------------------------------------------------------
-
-
-@st.cache_data(show_spinner="Setting the pages …", max_entries=4)
-def pdf(run: str, digest: str) -> bytes:
-    """Its report as a PDF. ``digest``: that of the report's content."""
-    del digest
-    made = FORMS["pdf"](stored_report(run, store=shelf.store()).report)
-    assert isinstance(made, bytes)
-    return made
-
-
-@st.cache_data(show_spinner="Gathering the evidence …", max_entries=2)
-def bundle(run: str, digest: str) -> bytes:
-    """Its evidence bundle, unsigned: a page holds no key. Raises MissingData where a suite's set is not here."""
-    del digest
-    with tempfile.TemporaryDirectory(prefix="assay-bundle-") as folder:
-        return write_bundle(run, Path(folder) / "bundle.zip", store=shelf.store()).place.read_bytes()
 
 
 def policies() -> list[str]:

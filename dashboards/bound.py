@@ -8,6 +8,7 @@ import streamlit as st
 
 from dashboards import reads, shelf
 from dashboards.elements import began, watch_beginning
+from dashboards.taken import taken
 from workbench.lab import audits, jobs, reports_begun
 from workbench.lab.allowed import check_settings
 from workbench.lab.settings import read_settings
@@ -51,10 +52,10 @@ def watch(folder: str) -> None:
 
 
 def show(run: str) -> None:
-    """One report, inside, and as a file."""
+    """One report, inside, and as files."""
     files = reads.report(run)
     if files is None:
         st.caption("This run has no report.")
         return
-    st.download_button("Download as HTML", files.html, f"report-{run}.html", "text/html", key="html", on_click="ignore")
+    taken(run, files)
     st.iframe(files.framed, height=800, alt=f"The report of run {run}")

@@ -63,7 +63,8 @@ def chart_of(drawn: Mapping[str, Any], alt: str) -> None:
     config = theme(dark=st.context.theme.type == "dark")
     config["mark"] = {**config.get("mark", {}), "aria": False}
     # its own size: fitted, title and legend would be taken out of the plot
-    picture = {**drawn, "config": config, "autosize": "pad"}
+    # Streamlit's own padding is below alone: the first label of a legend, which is centred on its end, was cut
+    picture = {**drawn, "config": config, "autosize": "pad", "padding": {"left": 6, "right": 6, "top": 4, "bottom": 12}}
     st.vega_lite_chart(picture, theme=None, width="content", alt=None if drawn.get("description") else alt)
 
 

@@ -56,6 +56,14 @@ def rows_of(ref: str, fingerprint: str) -> rows.Rows | None:
     return rows.rows_of(ref, reads.store_if_any())
 
 
+def row_text(ref: str, row: int) -> tuple[str, list[int]]:
+    """The text that stands in a row ('' where none can be read); and its ids, where the model's figures can name its tokens by no more."""
+    found, model = rows_of(ref, reads.fingerprint(ref)), reads.model(ref)
+    if found is None:
+        return "", []
+    return rows.text_of(model, found, row), rows.ids_of(found, row) if model.tokenizer is None else []
+
+
 def takes(ref: str) -> uploads.Takes | None:
     """What of one's own the model can be given."""
     return uploads.takes(reads.model(ref))

@@ -27,6 +27,7 @@ from dashboards.shelf import store_if_any as store_if_any
 from dashboards.shelf import table_of as table_of
 from dashboards.shelf import verdict_counts as verdict_counts
 from dashboards.shelf import verdicts as verdicts
+from dashboards.shelf import when
 from workbench.core.errors import StoreError
 from workbench.core.finding import Card
 from workbench.core.measure import Instrument
@@ -110,8 +111,8 @@ def trainings() -> tuple[RunRecord, ...]:
 
 def training_table(records: Sequence[RunRecord], words: Mapping[str, str]) -> pd.DataFrame:
     """One row a training, with ``words`` for each status."""
-    rows = [(one.id, one.ref.removeprefix("recipe:"), words[one.status], one.created, one.finished) for one in records]
-    return pd.DataFrame(rows, columns=["run", "recipe", "status", "begun (UTC)", "ended (UTC)"])
+    rows = [(one.id, one.ref.removeprefix("recipe:"), words[one.status], when(one.created), when(one.finished)) for one in records]
+    return pd.DataFrame(rows, columns=["run", "recipe", "status", "begun", "ended"])
 
 
 def course(name: str) -> Course:

@@ -20,6 +20,7 @@ from workbench.store.runs import HOME, URL, Store
 
 BUSY_S = 3
 """A page waits so long for another process's lock on the store; then it says so."""
+KINDS = {"audit": "Audit", "train": "Training", "eval": "Evaluation", "probe": "Look"}
 
 
 def store() -> Store:
@@ -58,10 +59,27 @@ def run(name: str) -> RunRecord:
     return store().runs.get(name)
 
 
+def when(time: str) -> str:
+    """A time of the store as it is read: ``2026-11-29 19:38 UTC``."""
+    return f"{time[:10]} {time[11:16]} UTC" if len(time) == len("2026-11-29T19:38:50Z") else time
+
+
+def named(record: RunRecord) -> str:
+    """What was done with which model, and what was asked: ``Evaluation of run:1m8m (bold)``."""
+    asked = record.spec.get("suites", {}) if record.kind == "eval" else [record.spec.get("instrument", "")]
+    said = f" ({', '.join(map(str, asked))})" if any(asked) else ""
+    return f"{KINDS.get(record.kind, record.kind.capitalize())} of {record.ref or 'a model in memory'}{said}"
+
+
+def entry(record: RunRecord) -> str:
+    """The same with how it stands, its time and its id, to choose a run by."""
+    return f"{named(record)}, {record.status}, {when(record.created)}, {record.id}"
+
+
 def run_table(records: Sequence[RunRecord]) -> pd.DataFrame:
     """One row a run: what it was, how it stands, and what its findings came to."""
-    rows = [(one.id, one.kind, one.ref, one.status, verdicts(one.id), one.created, one.finished) for one in records]
-    return pd.DataFrame(rows, columns=["run", "kind", "model", "status", "findings", "begun (UTC)", "ended (UTC)"])
+    rows = [(one.id, one.kind, one.ref, one.status, verdicts(one.id), when(one.created), when(one.finished)) for one in records]
+    return pd.DataFrame(rows, columns=["run", "kind", "model", "status", "findings", "begun", "ended"])
 
 
 def verdicts(name: str) -> str:

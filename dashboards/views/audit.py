@@ -8,6 +8,7 @@ import streamlit as st
 
 from dashboards import audits, reads, shelf
 from dashboards.elements import began, did_not_begin, is_beginning, kept, link, plain, progress_of, told, why_not
+from dashboards.taken import taken
 from workbench.core.errors import StoreError
 from workbench.core.finding import Plan
 from workbench.store.records import RunRecord
@@ -50,7 +51,7 @@ def page() -> None:
             else:
                 st.query_params["run"] = record.id
         known = {record.id: record for record in records}
-        words = {one.id: f"{one.id}: {one.ref}, {WORDS[one.status]}, begun {one.created}" for one in records}
+        words = {one.id: f"{one.id}: {one.ref}, {WORDS[one.status]}, begun {shelf.when(one.created)}" for one in records}
         show(known[kept(st.container(), "run", "Audit", list(known), words=words)].id)
 
 
@@ -169,31 +170,6 @@ def results(record: RunRecord) -> None:
     if st.toggle("Read it here", value=True, key="read"):
         # in a frame of its own origin: what stands in a report reaches nothing of this page
         st.iframe(files.framed, height=900, alt=f"The report of audit {record.id}")
-
-
-@st.fragment
-def taken(run: str, files: reads.ReportFiles) -> None:
-    """The report as files. What takes long to make is made when it is asked for."""
-    html, json, pdf, bundle = st.columns(4)
-    html.download_button("Download as HTML", files.html, f"report-{run}.html", "text/html", key="html", on_click="ignore")
-    json.download_button("Download as JSON", files.json, f"report-{run}.json", "application/json", key="json", on_click="ignore")
-    made = (
-        (pdf, "PDF", "pdf", "application/pdf", audits.pdf),
-        (bundle, "evidence bundle", "zip", "application/zip", audits.bundle),
-    )
-    for place, what, ending, kind, make in made:
-        with place:
-            if st.session_state.get(f"made-{ending}") != files.digest:
-                if not st.button(f"Make the {what}", key=f"make-{ending}"):
-                    continue
-                st.session_state[f"made-{ending}"] = files.digest
-            with told():
-                st.download_button(f"Download the {what}", make(run, files.digest), f"report-{run}.{ending}", kind, key=ending,
-                                   on_click="ignore")  # fmt: skip
-    st.caption(
-        f"sha256 of the content: {files.digest}. `workbench report {run}` copies HTML and JSON. The bundle from here is not signed, since "
-        f"a page holds no key: `workbench report {run} --bundle out.zip --key NAME` signs, `workbench verify` checks either."
-    )
 
 
 @st.fragment

@@ -50,7 +50,7 @@ def comparable(records: tuple[RunRecord, ...]) -> dict[str, dict[str, list[str]]
 
 def choose(records: tuple[RunRecord, ...], pairs: dict[str, dict[str, list[str]]]) -> None:
     known = {record.id: record for record in records}
-    words = {one.id: f"{one.id}: {one.kind} of {one.ref}, {one.created}" for one in records}
+    words = {one.id: shelf.entry(one) for one in records}
     ids = list(pairs)
     first = kept(st.container(), "first", "First run, which is compared with", ids, first=len(ids) - 1, words=words)
     second = kept(st.container(), "second", "Second run", list(pairs[first]), words=words)
@@ -120,7 +120,7 @@ def reports(finished: list[RunRecord]) -> None:
         why_not(bound.BEGUN)
         if is_beginning(bound.BEGUN):
             bound.watch(st.session_state[bound.BEGUN])
-        known = {one.id: f"{one.id}: {one.kind} of {one.ref}, {one.created}" for one in bound.written()}
+        known = {one.id: shelf.entry(one) for one in bound.written()}
         if not known:
             st.caption("None is written yet.")
             return
@@ -130,7 +130,7 @@ def reports(finished: list[RunRecord]) -> None:
 
 
 def side_by_side(finished: list[RunRecord]) -> None:
-    words = {one.id: f"{one.id}: {one.kind} of {one.ref}, {one.created}" for one in finished}
+    words = {one.id: shelf.entry(one) for one in finished}
     chosen = st.multiselect("Finished runs, the first is compared with", list(words), format_func=words.__getitem__, key="beside")
     if st.button("Write their report", key="begin-comparison", disabled=len(chosen) < 2 or is_beginning(bound.BEGUN)):
         with told():
@@ -138,7 +138,7 @@ def side_by_side(finished: list[RunRecord]) -> None:
 
 
 def over_checkpoints() -> None:
-    trainings = {one.id: f"{one.id}: {one.ref.removeprefix('recipe:')}, {one.created}" for one in bound.trainings()}
+    trainings = {one.id: f"{one.id}: {one.ref.removeprefix('recipe:')}, {shelf.when(one.created)}" for one in bound.trainings()}
     if not trainings:
         st.caption("There is no training yet. `train.keep=N` with `train.save_every` keeps checkpoints to look back at.")
         return

@@ -14,7 +14,6 @@ from workbench.store.records import RunRecord
 EVERY_S = 2
 SHOWN = 6
 WHERE = {"audit": "audit.py", "train": "training.py", "eval": "suites.py"}
-KINDS = {"audit": "Audit", "train": "Training", "eval": "Evaluation", "probe": "Look"}
 
 
 def page() -> None:
@@ -55,7 +54,7 @@ def running() -> None:
         st.header("Running now")
         for record in records[:SHOWN]:
             now = shelf.standing(record.id)
-            words = f"{named(record)}, begun {record.created}"
+            words = f"{shelf.named(record)}, begun {shelf.when(record.created)}"
             said = "; ".join(f"{job}: {status.words or status.state}" for job, status in now.jobs.items())
             samples = sum(now.samples.values())
             said = said or (f"{samples:,} samples" if samples else "nothing is committed yet")
@@ -73,8 +72,8 @@ def recent(records: Sequence[RunRecord]) -> None:
         return
     for record in records[:SHOWN]:
         with st.container(border=True, key=f"run-{record.id}"):
-            st.markdown(f"**{plain(named(record))}**, {plain(record.status)}")
-            st.caption(plain(record.created))
+            st.markdown(f"**{plain(shelf.named(record))}**, {plain(record.status)}")
+            st.caption(plain(shelf.when(record.created)))
             if found := shelf.verdicts(record.id):
                 st.markdown(plain(found))
             elif record.note:
@@ -82,10 +81,6 @@ def recent(records: Sequence[RunRecord]) -> None:
             link("runs.py", f"Open {record.id}", {"run": record.id})
     if len(records) > SHOWN:
         link("runs.py", f"All {len(records):,} runs")
-
-
-def named(record: RunRecord) -> str:
-    return f"{KINDS.get(record.kind, record.kind)} of {record.ref or 'a model in memory'}"
 
 
 page()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from dashboards import looks, reads
@@ -12,6 +14,8 @@ from workbench.lab import live
 
 PROMPT = "the nurse visited the visitor by the big market because"  # a sentence of the town, which the shipped models know
 FIRST = ("Attention", "Attribution")
+MOST_LETTERS, MOST_IDS = 2000, 64
+"""Of a row's text that are shown."""
 
 
 def page() -> None:
@@ -30,13 +34,19 @@ def page() -> None:
         left, right = st.columns([2, 3], gap="large")
         with left:
             show_input(ref, what)
+        names = st.pills("Look at", list(PANELS), selection_mode="multi", default=FIRST, key="look", bind="query-params")
+        drawn_first = [name for name in names[:1] if name == FIRST[0]]  # the browser draws all heads while the answers are computed
+        show_looks(drawn_first, ref, what)
         with right, told():
             show_answers(ref, what)
-        names = st.pills("Look at", list(PANELS), selection_mode="multi", default=FIRST, key="look", bind="query-params")
-        for name in names:
-            st.header(name)
-            with told():
-                PANELS[name](ref, what)
+        show_looks(names[len(drawn_first) :], ref, what)
+
+
+def show_looks(names: Sequence[str], ref: str, what: looks.What) -> None:
+    for name in names:
+        st.header(name)
+        with told():
+            PANELS[name](ref, what)
 
 
 def which_text() -> str:
@@ -113,6 +123,13 @@ def show_input(ref: str, what: looks.What) -> None:
     st.markdown(plain(f"{about}: what the model is asked about it is its own answer, so every look below explains that."))
     if mine:
         st.caption(plain(looks.prepared(ref)))
+    elif isinstance(what, int):
+        text, ids = looks.row_text(ref, what)
+        if text:
+            st.markdown("**Its text**")
+            st.code(text[:MOST_LETTERS], language=None, wrap_lines=True)
+        if text and ids:
+            st.caption(f"The figures name its tokens by their ids: {' '.join(map(str, ids[:MOST_IDS]))}.")
     st.caption("A picture or a spectrogram is shown under what its parts are worth, below.")
 
 

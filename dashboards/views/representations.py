@@ -96,7 +96,7 @@ def show(kind: str, found: tuple[inner.Found, ...]) -> None:
         st.query_params["of"] = next((name for name, one in known.items() if one.run == run), "")
         if not st.query_params["of"]:
             st.info(plain(f"Run {run} holds no result of this kind; the newest that does is shown."))
-    words = {name: f"{one.name} of {one.ref}, run {one.run}, {one.created}" for name, one in known.items()}
+    words = {name: f"{one.name} of {one.ref}, run {one.run}, {shelf.when(one.created)}" for name, one in known.items()}
     one = known[kept(st.container(), "of", "Result", list(known), words=words)]
     result = inner.stored(one)
     st.header(plain(f"{one.instrument} of {one.ref}"))

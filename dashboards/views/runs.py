@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboards import reads
+from dashboards import reads, shelf
 from dashboards.elements import chart, plain, progress_of, told
+from dashboards.taken import taken
 from workbench.core.errors import StoreError
 from workbench.core.finding import Finding
 from workbench.reports import phrases
@@ -33,16 +34,12 @@ def page() -> None:
     with told():
         asked = st.query_params.get("run", "")  # a link to one run; the choice below writes it back
         place = [record.id for record in records].index(reads.run(asked).id) if asked else 0
-        st.query_params["run"] = st.selectbox("Run", records, index=place, format_func=label_of, key="run").id
+        st.query_params["run"] = st.selectbox("Run", records, index=place, format_func=shelf.entry, key="run").id
         show(reads.run(st.query_params["run"]))
 
 
-def label_of(record: RunRecord) -> str:
-    return f"{record.id}: {record.kind} of {record.ref or 'a model in memory'}, {record.status}, {record.created}"
-
-
 def show(record: RunRecord) -> None:
-    st.header(plain(f"{record.kind.capitalize()} of {record.ref or 'a model in memory'}"))
+    st.header(plain(shelf.named(record)))
     if record.status == "running":
         follow(record.id)
     elif record.status != "done":
@@ -58,8 +55,9 @@ def show(record: RunRecord) -> None:
 
 
 def facts(record: RunRecord) -> None:
-    ended = f", ended {record.finished}" if record.finished else ""
-    st.caption(plain(f"Run {record.id}, {record.status}. Begun {record.created}{ended}. Spec {record.spec_digest}."))
+    ended = f", ended {shelf.when(record.finished)}" if record.finished else ""
+    times = f"Begun {shelf.when(record.created)}{ended}"
+    st.caption(plain(f"Run {record.id}, {record.status}. {times}. sha256 of what was asked: {record.spec_digest[:16]}…"))
 
 
 @st.fragment(run_every=EVERY_S)
@@ -137,13 +135,10 @@ def show_report(record: RunRecord) -> None:
             st.caption(
                 "The report comes at the end."
                 if record.kind == "audit"
-                else "Audits, comparisons and trends have a report; this run is none."
+                else "Audits, comparisons and trends have a report; this run is none of these."
             )
             return
-        html, json = st.columns(2, width=420)
-        html.download_button("Download as HTML", files.html, f"report-{record.id}.html", "text/html", key="html", on_click="ignore")
-        json.download_button("Download as JSON", files.json, f"report-{record.id}.json", "application/json", key="json", on_click="ignore")
-        st.caption(f"sha256 of the content: {files.digest}")
+        taken(record.id, files)
 
 
 page()

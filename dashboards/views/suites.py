@@ -36,7 +36,7 @@ def page() -> None:
             st.info(plain(f"Run {ids[0]} holds no samples of a suite; the newest run that does is shown."))
             st.query_params.pop("run")
         known = {record.id: record for record in records}
-        words = {one.id: f"{one.id}: {one.kind} of {one.ref}, {one.status}, {one.created}" for one in records}
+        words = {one.id: shelf.entry(one) for one in records}
         run = known[kept(st.container(), "run", "Run", list(known), words=words)]
         counts = scores.suites_of(run.id)
         sized = {name: f"{name} ({count:,} samples)" for name, count in counts.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboards import reads
+from dashboards import reads, shelf
 from dashboards.elements import began, chart_of, did_not_begin, is_beginning, plain, told, why_not
 from workbench.core.errors import StoreError
 from workbench.store.records import RunRecord
@@ -41,7 +41,7 @@ def page() -> None:
 
 
 def label_of(record: RunRecord) -> str:
-    return f"{record.id}: {record.ref.removeprefix('recipe:')}, {WORDS[record.status]}, begun {record.created}"
+    return f"{record.id}: {record.ref.removeprefix('recipe:')}, {WORDS[record.status]}, begun {shelf.when(record.created)}"
 
 
 def show(name: str) -> None:

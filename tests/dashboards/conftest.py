@@ -12,6 +12,8 @@ import pytest
 from evals import SUITES
 from tests.reports.sample import findings, sample
 from workbench.core.measure import Score
+from workbench.core.result import Provenance
+from workbench.core.spec import digest_of
 from workbench.data.text import BPETokenizer
 from workbench.families.gpt import GPT, GPTConfig
 from workbench.lab import live
@@ -63,7 +65,9 @@ def evaluated(store: Store, trained: str, shift: float) -> str:
     rows = [{"sample": s.sample, "epoch": 0, "values": dict(s.values), "unscored": "", "cluster": str(s.values["context"]),
              "group": s.group} for s in scores]  # fmt: skip
     store.sink(run, suite.name).put(rows)
-    result = replace(suite.aggregate(scores, spec), kind=suite.name, spec=spec.model_dump(mode="json"))
+    asked = digest_of([[one.id, dict(one.facts), one.cluster, one.group] for one in suite.samples(spec)])
+    origin = Provenance.here(model=f"run:{trained}", data=suite.name, data_digest=asked)
+    result = replace(suite.aggregate(scores, spec), kind=suite.name, spec=spec.model_dump(mode="json"), provenance=origin)
     store.put_result(run, suite.name, result)
     store.put_findings(run, suite.findings(result, subject=f"run:{trained}"))
     store.runs.finish(run)

@@ -73,6 +73,9 @@ def test_a_finished_audit_has_its_report_to_read_and_to_take(home: Home) -> None
     assert frame.proto.src.startswith("data:text/html;base64,"), "of its own origin"
     assert f"/suites?run={home.audit}" in texts(page).replace("\\", "")
     assert not page.error
+    page.button(key="make-zip").click().run()
+    assert "circumstances" in settled(page).error[0].value, "this report has none, so it cannot be derived again"
+    assert page.button(key="make-zip").label == "Make the evidence bundle", "it can be asked for again"
     assert "is no audit" in opened("audit.py", run=home.failed).info[0].value.replace("\\", "")
 
 

@@ -54,6 +54,8 @@ def test_tokens_and_next_tokens_are_the_models_own(page: AppTest) -> None:
     assert unlabelled(page) == []
     assert len(page.get("vega_lite_chart")) == 2
     assert "a row adds up to one" in texts(page)
+    heads = [one.value for one in page.header]
+    assert heads == ["Tokens", "Next token", "Attention", "Attribution"], "whichever is computed first"
     assert not [one for one in page.dataframe if "Attention weights" in one.proto.alt], "a closed fold is neither made nor sent"
 
 

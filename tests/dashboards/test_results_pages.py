@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
+from dashboards import reads, taken
 from tests.dashboards.conftest import Home
 from tests.dashboards.pages import box, opened, settled, texts, unlabelled
 from tests.evals.test_specification import pairs
 from tests.reports.sample import sample
 from workbench.lab import jobs, samples
 from workbench.lab.compare import compare, means
+from workbench.lab.comparison_report import compare_runs
 from workbench.lab.curves import curves_of
+from workbench.lab.verifying import verify
 from workbench.reports.render import html, json
 from workbench.store.runs import Store
 
@@ -108,8 +111,7 @@ def test_a_comparison_says_what_the_library_says(home: Home) -> None:
     assert "There is no run 'nonsense'" in page.error[0].value.replace("\\", "")
 
 
-def test_reports_of_several_runs_are_begun_and_read(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORKBENCH_HOME", str(shutil.copytree(home.folder, tmp_path / "mine")))
+def test_reports_of_several_runs_are_begun_and_read(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     began: list[tuple[str, dict[str, Any]]] = []
 
     def start(target: str, arguments: dict[str, Any], folder: Path, **rest: Any) -> None:
@@ -129,7 +131,7 @@ def test_reports_of_several_runs_are_begun_and_read(home: Home, tmp_path: Path, 
     page.button(key="begin-trend").click().run()
     assert "at least 2" in "".join(one.value for one in settled(page).error).replace("\\", ""), "this training kept one checkpoint"
     assert len(began) == 1
-    with Store.open(tmp_path / "mine") as store:
+    with Store.open(home.folder) as store:
         run = store.runs.create("comparison", {"runs": list(home.evaluated)}, f"run:{home.trained}")
         for name, form in (("report.html", html), ("report.json", json)):
             (store.folder(run) / name).write_text(form.render(sample()), encoding="utf-8")
@@ -138,3 +140,18 @@ def test_reports_of_several_runs_are_begun_and_read(home: Home, tmp_path: Path, 
     (frame,) = page.get("iframe")
     assert frame.proto.src.startswith("data:text/html;base64,"), "of its own origin"
     assert unlabelled(page) == []
+
+
+def test_a_report_of_several_runs_is_taken_along_with_its_evidence(home: Home) -> None:
+    with Store.open(home.folder) as store:
+        run = compare_runs(home.evaluated, store=store).run
+    page = opened("compare.py", report=run)
+    page.button(key="make-zip").click().run()
+    assert [one.value for one in settled(page).error] == []
+    labels = [one.proto.label for one in page.get("download_button")]
+    assert labels == ["Download as HTML", "Download as JSON", "Download the evidence bundle"]
+    report = reads.report(run)
+    assert report is not None
+    place = home.folder / "bundle.zip"
+    place.write_bytes(taken.bundle(run, report.digest))
+    assert {one.name: one.state for one in verify(place).checks if one.state != "holds"} == {"signature": "not checked"}

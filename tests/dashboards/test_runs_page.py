@@ -45,7 +45,7 @@ def test_an_address_opens_its_run_and_a_choice_changes_the_address(home: Home) -
     page = runs_page(home.audit)
     assert page.header[0].value == plain(f"Audit of run:{home.trained}")
     page.selectbox(key="run").select_index(5).run()
-    assert page.header[0].value == "Train of recipe\\:tiny"
+    assert page.header[0].value == "Training of recipe\\:tiny"
     assert page.query_params["run"] in (home.trained, [home.trained])
     assert runs_page(home.audit[:-2]).header[0].value == plain(f"Audit of run:{home.trained}")
 

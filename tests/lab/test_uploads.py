@@ -16,7 +16,9 @@ from PIL import Image
 from workbench.core.batch import PairBatch, SequenceBatch
 from workbench.core.errors import AssayError, BadValue, CorruptFile, Incompatible
 from workbench.data.audio import MelSpec, log_mel
+from workbench.data.pairs import PairRows, Words
 from workbench.data.text import BPETokenizer
+from workbench.data.worlds.shapes import ShapeRows
 from workbench.families.clip import CLIP, CLIPConfig
 from workbench.families.dalle import Dalle
 from workbench.families.imagen import Imagen
@@ -216,6 +218,19 @@ def test_what_is_left_out_is_as_in_the_rows() -> None:
     captions, pairs = in_colour(CLIP), CLIP.tiny()[1]
     beside = uploads.own_inputs(captions, Own(PICTURE, "a.png"), rows.Rows("rows", 3, "", pairs))
     assert torch.equal(beside.batch.tokens, pairs.tokens)
+
+
+def test_the_text_of_a_row_is_read_where_somebody_can() -> None:
+    model, batch = Seq2Seq.tiny()
+    assert rows.text_of(model, rows.Rows("rows", 2, "", batch), 0) == "", "nobody knows the words of made-up ids"
+    words = Words(["copy", "a", "b"])
+    pairs = PairRows([(["copy", "a"], ["a"]), (["copy", "b", "a"], ["b", "a"])], words)
+    drawn = rows.Rows("rows", 2, "", pairs)
+    assert [rows.text_of(model, drawn, i) for i in range(2)] == ["copy a", "copy b a"]
+    assert [rows.ids_of(drawn, i) for i in range(2)] == [[0, 1, words.end], [0, 2, 1, words.end]]
+    painted = ShapeRows([np.zeros((3, 8, 8), np.float32)] * 2, ["a red circle", "a blue cross"])
+    assert rows.text_of(load("family:dalle"), rows.Rows("rows", 2, "", painted), 1) == "a blue cross"
+    assert rows.text_of(load("family:vit"), rows.Rows("rows", 2, "", ViT.tiny()[1]), 0) == ""
 
 
 def test_who_reads_a_prompt_is_given_none() -> None:

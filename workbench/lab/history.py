@@ -34,7 +34,7 @@ class TrainingResult(Result):
         parts = [("training", v.step.values, v.loss.values), ("validation", v.validated.values, v.validation_loss.values)]
         frame = pd.concat([pd.DataFrame({"step": steps, "loss": loss, "of": name}) for name, steps, loss in parts if len(steps)])
         frame["low"] = frame["high"] = np.nan
-        titles = {"title": self.summary(), "loss": "loss (nats a token)", "step": "step", "of": "loss of"}
+        titles = {"title": "Loss over the steps", "loss": "loss (nats a token)", "step": "step", "of": "loss of"}
         return charts.curve_with_band(frame, "step", "loss", "low", "high", "of", titles=titles)
 
 

@@ -216,11 +216,13 @@ class NextTokens(Result):
         """One bar a token with its probability in words."""
         alt = altair()
         frame = self.to_frame()
-        labels = [f"{shown(token)}  ({i})" for token, i in zip(frame["token"], frame["token_id"], strict=True)]
+        names = [shown(token) for token in frame["token"]]
+        named = self.kind == "answers" and len(set(names)) == len(names)  # classes and other rows' texts: their numbers say nothing more
+        labels = names if named else [f"{name}  ({i})" for name, i in zip(names, frame["token_id"], strict=True)]
         rows = pd.DataFrame({"label": labels, "probability": frame["probability"], "zero": 0.0})
         rows["words"] = [probability_words(p) for p in rows["probability"]]
         axis = alt.Axis(grid=False, ticks=False, domain=False, labelPadding=8, labelFontSize=12)
-        base = alt.Chart(data(rows)).encode(y=alt.Y("label:N", sort=labels, axis=axis, title="token (id)"))
+        base = alt.Chart(data(rows)).encode(y=alt.Y("label:N", sort=labels, axis=axis, title="answer" if named else "token (id)"))
         across = {"title": "probability", "scale": alt.Scale(domain=[0, 1]), "axis": alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2f")}
         bars = base.mark_bar(height=14, color=palette.PALETTE[0]).encode(x=alt.X("zero:Q", **across), x2="probability:Q")
         words = base.mark_text(align="left", dx=5, fontSize=11, style="ink").encode(x=alt.X("probability:Q", **across), text="words:N")

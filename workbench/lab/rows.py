@@ -18,11 +18,12 @@ from torch import Tensor
 
 from evals.tasks import TASKS
 from probes.target import device_of
-from workbench.core.batch import Batch, EncoderBatch, TokenBatch
+from workbench.core.batch import Batch, EncoderBatch, SequenceBatch, TokenBatch
 from workbench.core.errors import BadValue, Incompatible
 from workbench.core.protocol import Edit, HookedModel, Inputs
 from workbench.core.result import Provenance
 from workbench.data import sources
+from workbench.data.pairs import Words
 from workbench.families import FAMILIES
 from workbench.lab.inputs import asked_about
 from workbench.lab.live import Answers
@@ -75,6 +76,27 @@ def row_inputs(model: HookedModel, rows: Rows, number: int) -> Inputs:
     paired = "pair" in _axes(model)
     batch = rows.batch(number, TOGETHER if paired else 1)
     return asked_about(batch, model) if paired else asked_of(model, batch)
+
+
+def text_of(model: HookedModel, rows: Rows, number: int) -> str:
+    """The text that stands in row ``number``, such as its caption or its source; '' where it holds none or nobody can read it."""
+    captions, words = getattr(rows.drawn, "captions", None), getattr(rows.drawn, "words", None)
+    if captions is not None:
+        return str(captions[number])
+    ids = ids_of(rows, number)
+    if isinstance(words, Words):
+        return " ".join(words.words[i] for i in ids if i < len(words.words))
+    return model.tokenizer.decode(ids) if model.tokenizer is not None else ""
+
+
+def ids_of(rows: Rows, number: int) -> list[int]:
+    """The ids of that text, control tokens among them; none where the row holds no text."""
+    batch = rows.batch(number, 1)
+    ids = batch.source if isinstance(batch, SequenceBatch) else getattr(batch, "tokens", None)
+    if not isinstance(ids, Tensor) or ids.is_floating_point():
+        return []
+    mask = getattr(batch, "mask", None)
+    return (ids[0][mask[0]] if isinstance(mask, Tensor) and mask.shape == ids.shape else ids[0]).tolist()
 
 
 def asked_of(model: HookedModel, batch: Any) -> Inputs:

@@ -79,12 +79,13 @@ def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def numbers(table: pd.DataFrame) -> list[str]:
-    """The columns that hold numbers, or true and false; those that differ most from sample to sample first, since they are measured."""
+    """The columns that hold numbers, or true and false; those that differ most from sample to sample first, since they are measured. The
+    two numbers of a pair come last: what counts is their difference."""
     found = [
         name for name in table.columns
         if name not in FIXED and all(isinstance(v, bool | int | float | np.number | np.bool_) for v in table[name].dropna())
     ]  # fmt: skip
-    return sorted(found, key=lambda name: _dull(table[name]))
+    return sorted(found, key=lambda name: (name.endswith((" (first)", " (second)")), _dull(table[name])))
 
 
 def _dull(column: Any) -> tuple[bool, float]:
