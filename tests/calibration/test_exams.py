@@ -24,6 +24,7 @@ CASES = [
     *(pytest.param("heads", tool, marks=FULL) for tool in HEAD_TOOLS),
     *(pytest.param("places", tool, marks=FULL) for tool in ("integrated-gradients", "attention-pattern")),
     *(pytest.param("suites", tool, marks=FULL) for tool in ("occupation-pronoun", "crows-pairs")),
+    pytest.param("refusals", "refusal", marks=FULL),
 ]
 
 
@@ -42,6 +43,10 @@ def test_a_tool_reaches_its_floor_in_small(store: Store, name: str, tool: str) -
     elif name == "suites":
         assert card.rates["slope on behaviour"] > 0.5
         assert card.rates["false alarms of its own test"] <= 0.25
+    elif name == "refusals":
+        assert card.rates["share told, clean twins"] == pytest.approx(0, abs=0.02)
+        assert card.rates["of the other kind, answered wrongly, dose 1"] == pytest.approx(0, abs=0.02)
+        assert card.rates["false alarms of its own test"] == 0
     elif tool == "sparse-dictionary":
         assert card.rates["false alarms of its own test"] >= 0.25, "features bend: they read it before it is written"
     elif name == "directions":

@@ -124,7 +124,7 @@ def _exam(name: str, suite: str, words: tuple[str, str], behaviour: Behaviour, o
                 "clean_sets": 20,
             }
         ),
-        quick=Grid.parse({"doses": (0.5, 1.0), "seeds": (0,), "clean_seeds": (100, 101), "sets": 2, "clean_sets": 4, "items": 25}),
+        quick=Grid.parse({"doses": (1.0,), "seeds": (0,), "clean_seeds": (100, 101), "sets": 2, "clean_sets": 4, "items": 25}),
         families=("gpt",),
         tools=lambda family: (suite,),
         organism=lambda family, tool: "refusing",
