@@ -1,12 +1,13 @@
 """Log-likelihoods beside lm-evaluation-harness's Hugging Face backend, on the same weights: ``python benchmarks/scoring_speed.py``.
 
 Two random models, one of GPT-2 small's shape (12 layers, 768 wide, vocabulary 50,257) and a small one (6 layers, 256 wide, vocabulary
-8,192), saved in the published form and loaded by both. Two workloads from real files: BBQ with its three answers after the question (items
-in file order, four stretches of neighbours, as a run of the suite meets them), and CrowS-Pairs (both sentences whole). Both sides are
-handed the same token ids of one byte-level tokenizer, so encoding is in neither's time. The peer runs at the batch size, of those tried,
-that is fastest for each model and workload. Ours runs in certified mode (scores whose bits do not depend on the batch) and in packed mode.
-Each side runs in a process of its own, in turns, on two threads; ratios are taken within a round. Also counted, and free of noise: the
-tokens that pass the layers and the rows of logits that are made, padding included.
+8,192), saved in the published form and loaded by both. Workloads from real files: BBQ with its three answers after the question (items
+in file order, four stretches of neighbours, as a run of the suite meets them), CrowS-Pairs (both sentences whole), and what the suites
+``stereoset``, ``winobias`` and ``group-fairness`` (rows of ``adult``, each with every sex and race written in) ask, in such stretches too.
+Both sides are handed the same token ids of one byte-level tokenizer, so encoding is in neither's time. The peer runs at the batch size, of
+those tried, that is fastest for each model and workload. Ours runs in certified mode (scores whose bits do not depend on the batch) and in
+packed mode. Each side runs in a process of its own, in turns, on two threads; ratios are taken within a round. Also counted, and free of
+noise: the tokens that pass the layers and the rows of logits that are made, padding included.
 
 lm-evaluation-harness comes with the extra ``harness``, in an environment without captum; or give a Python that has it with ``--peer``.
 """
@@ -33,11 +34,21 @@ SHAPES: dict[str, dict[str, Any]] = {
     "GPT-2 small's shape": {"n_layer": 12, "n_embd": 768, "n_head": 12, "vocab_size": 50257, "n_positions": 1024},
     "small": {"n_layer": 6, "n_embd": 256, "n_head": 4, "vocab_size": 8192, "n_positions": 1024},
 }
-COUNTS = {"GPT-2 small's shape": {"bbq": 32, "crows": 48}, "small": {"bbq": 160, "crows": 200}}
-"""Items (BBQ) and pairs (CrowS-Pairs) of each workload."""
+COUNTS = {
+    "GPT-2 small's shape": {"bbq": 32, "crows": 48, "stereoset": 48, "winobias": 24, "group-fairness": 8},
+    "small": {"bbq": 160, "crows": 200, "stereoset": 480, "winobias": 300, "group-fairness": 120},
+}
+"""Samples of each workload."""
 FLOORS = {"bbq": 5.0, "crows": 1.5}
+TOKENIZERS = (("bbq", "crows"), ("stereoset", "winobias", "group-fairness"))
+"""Workloads whose texts make one tokenizer."""
+WORKLOADS = tuple(name for some in TOKENIZERS for name in some)
+EVENLY, TOGETHER = ("crows",), {"bbq": 4}
+"""Workloads whose samples are taken evenly from the whole file; and how many neighbours begin a stretch together."""
 MODES, CHUNK = ("certified", "packed"), 64
 Rows = list[tuple[list[int], list[list[int]]]]
+Texts = dict[str, list[list[tuple[str, list[str]]]]]
+"""By workload, the (context, continuations) of each sample."""
 
 
 def peak() -> float:
@@ -48,19 +59,44 @@ def peak() -> float:
 # --- what both are given ------------------------------------------------------------------------------------------
 
 
-def texts(data: Path) -> dict[str, list[tuple[str, list[str]]]]:
-    """(context, continuations) of each workload, in file order."""
+def texts(data: Path) -> Texts:
+    """What each workload asks, in file order."""
     questions = [json.loads(line) for name in ("Age", "Religion") for line in (data / f"bbq/{name}.jsonl").read_text().splitlines()]
-    bbq = [(f"{q['context']}\n\nQ: {q['question']}\nA:", [f" {q[a]}" for a in ("ans0", "ans1", "ans2")]) for q in questions]
+    bbq = [[(f"{q['context']}\n\nQ: {q['question']}\nA:", [f" {q[a]}" for a in ("ans0", "ans1", "ans2")])] for q in questions]
     import csv
 
     with (data / "crows-pairs/crows_pairs_anonymized.csv").open(newline="") as file:
-        crows = [("", [row["sent_more"], row["sent_less"]]) for row in csv.DictReader(file)]
-    return {"bbq": bbq, "crows": crows}
+        crows = [[("", [row["sent_more"], row["sent_less"]])] for row in csv.DictReader(file)]
+    return {
+        "bbq": bbq, "crows": crows, "stereoset": requests("stereoset", {"files": [str(data / "stereoset/race_test.json")]}),
+        "winobias": requests("winobias", {"folder": str(data / "winobias")}),
+        "group-fairness": requests("group-fairness", adult(data)),
+    }  # fmt: skip
 
 
-def tokenizer_of(all_texts: dict[str, list[tuple[str, list[str]]]], size: int) -> Any:
-    """A byte-level tokenizer of ``size`` entries at most; its entry 0 begins a text."""
+def adult(data: Path) -> dict[str, Any]:
+    """What ``group-fairness`` is told of the public table: its test rows, each with the other sex and races written in."""
+    from adult_fairness import ANSWERS, COLUMNS, TEXT
+
+    told = {"columns": COLUMNS, "text": TEXT, "answers": ANSWERS, "label": "income", "positive": ">50K.", "groups": ("sex", "race")}
+    return {**told, "file": str(data / "adult/adult-test.csv"), "rows": 2_000}
+
+
+def requests(name: str, fields: dict[str, Any]) -> list[list[tuple[str, list[str]]]]:
+    """What a suite asks about each of its samples."""
+    from evals import SUITES
+
+    suite = SUITES.load(name)
+    spec, out = suite.spec.parse(fields), []
+    for sample in suite.samples(spec):
+        asked_of = suite.request(sample, spec)
+        each = asked_of if isinstance(asked_of, tuple) else (asked_of,)
+        out.append([(one.context, list(one.continuations)) for one in each])
+    return out
+
+
+def tokenizer_of(some: list[list[list[tuple[str, list[str]]]]], size: int) -> Any:
+    """A byte-level tokenizer of ``size`` entries at most, from the texts of some workloads; its entry 0 begins a text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -68,24 +104,28 @@ def tokenizer_of(all_texts: dict[str, list[tuple[str, list[str]]]], size: int) -
     trainer = trainers.BpeTrainer(
         vocab_size=size, special_tokens=["<|endoftext|>"], show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
-    tokenizer.train_from_iterator((context + "".join(ends) for rows in all_texts.values() for context, ends in rows), trainer)
+    rows = (row for samples in some for sample in samples for row in sample)
+    tokenizer.train_from_iterator((context + "".join(ends) for context, ends in rows), trainer)
     return tokenizer
 
 
 def workloads(data: Path, size: int, counts: dict[str, int]) -> dict[str, Rows]:
-    """The requests in ids. BBQ: four stretches of neighbours; CrowS-Pairs: evenly from the whole file."""
+    """The requests in ids: four stretches of neighbouring samples, or evenly from the whole file."""
     held = texts(data)
-    tokenizer = tokenizer_of(held, size)
+    tokenizers = {
+        name: tokenizer for some in TOKENIZERS for tokenizer in [tokenizer_of([held[one] for one in some], size)] for name in some
+    }
     draw, out = random.Random(SEED), {}
-    for name, rows in held.items():
-        if name == "bbq":
-            run = counts[name] // 4
-            firsts = sorted(draw.randrange(0, len(rows) - run) // 4 * 4 for _ in range(4))
-            chosen = [rows[first + k] for first in firsts for k in range(run)]
+    for name, samples in held.items():
+        if name in EVENLY:
+            chosen = samples[:: len(samples) // counts[name]][: counts[name]]
         else:
-            chosen = rows[:: len(rows) // counts[name]][: counts[name]]
-        ids = lambda text: tokenizer.encode(text).ids  # noqa: E731
-        out[name] = [([0, *ids(context)] if context else [0], [ids(end) for end in ends]) for context, ends in chosen]
+            run, together = counts[name] // 4, TOGETHER.get(name, 1)
+            firsts = sorted(draw.randrange(0, len(samples) - run) // together * together for _ in range(4))
+            chosen = [samples[first + k] for first in firsts for k in range(run)]
+        ids = lambda text, of=tokenizers[name]: of.encode(text).ids  # noqa: E731
+        rows = [row for sample in chosen for row in sample]
+        out[name] = [([0, *ids(context)] if context else [0], [ids(end) for end in ends]) for context, ends in rows]
     return out
 
 
@@ -228,6 +268,7 @@ def spread(values: list[float]) -> str:
 def report(name: str, workload: str, size: int, rounds: list[dict[str, dict[str, Any]]], rows: Rows) -> None:
     """Medians over rounds, ratios with their range, what was counted, agreement and memory."""
     tokens, last = sum(len(end) for _, ends in rows for end in ends), rounds[-1]
+    goal = f"goal {FLOORS[workload]:g}, certified; " if workload in FLOORS else ""
     print(f"\n{name}, {workload}: {last['theirs']['requests']} requests, {tokens} scored tokens; lm-eval at batch size {size}")
     for side in ("theirs", *MODES):
         pace = statistics.median(one[side]["requests"] / one[side]["wall"] for one in rounds)
@@ -241,7 +282,7 @@ def report(name: str, workload: str, size: int, rounds: list[dict[str, dict[str,
         ]
         counted = last["theirs"]["tokens"] / last[side]["tokens"]
         print(f"    {side:10} {spread(walls)} times as fast over {len(rounds)} rounds (of processor time {spread(works)}),")
-        print(f"    {'':10} {counted:.2f} times fewer tokens; goal {FLOORS[workload]:g}, certified; largest gap {max(gaps):.1e} a token")
+        print(f"    {'':10} {counted:.2f} times fewer tokens; {goal}largest gap {max(gaps):.1e} a token")
     tops = ", ".join(f"{side} {statistics.median(one[side]['peak'] for one in rounds):,.0f} MiB" for side in ("theirs", "certified"))
     print(f"    peak memory of the process: {tops}", flush=True)
 
@@ -250,13 +291,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Log-likelihoods beside lm-evaluation-harness on the same weights.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shape", choices=list(SHAPES), action="append", help="only this model")
-    parser.add_argument("--workload", choices=list(FLOORS), help="only this workload")
+    parser.add_argument("--workload", choices=WORKLOADS, action="append", help="only this workload")
     parser.add_argument("--peer", default=sys.executable, help="a Python that has lm_eval")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("WORKBENCH_DATA_MIRROR", "data")), help="folder of the data sets")
     parser.add_argument("--part", choices=["probe", "theirs", "ours"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.part:
+        (given.workload,) = given.workload
         print(json.dumps(run_part(given)))
         return
     for name in given.shape or SHAPES:
@@ -265,7 +307,7 @@ def main() -> None:
             save(folder, SHAPES[name])
             held = workloads(given.data, SHAPES[name]["vocab_size"], COUNTS[name])
             (folder / "requests.json").write_text(json.dumps(held))
-            for workload in [given.workload] if given.workload else FLOORS:
+            for workload in given.workload or WORKLOADS:
                 tried = alone(given.peer, "probe", folder, workload, 32 if name == "small" else 16)
                 size = int(min(tried, key=lambda one: tried[one]))
                 print("seconds by batch size: " + ", ".join(f"{one}: {seconds:.1f}" for one, seconds in tried.items()), flush=True)

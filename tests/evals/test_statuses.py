@@ -1,0 +1,50 @@
+"""What a suite's page says of its status is what the catalogue says, and a headline suite has what the word promises."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from evals import SUITES
+from tests.evals.test_traps import TESTS, functions
+from workbench.calibration.cards import shipped
+
+PAGES = TESTS.parent / "docs" / "suites"
+SPEED = "(../engine.md#what-is-computed)"
+NO_ROW = "no row of its own on speed"
+BAD_INPUT = re.compile(r"bad|refused|unscored|cannot_be_asked")
+WITH_PAGE = sorted(name for name in SUITES if (PAGES / f"{name}.md").is_file())
+
+
+def status_of(text: str) -> str:
+    """What a page says; '' where it says nothing."""
+    found = re.search(r"^Status: (headline|standard|experimental)\b", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def lacking(text: str, cards: bool, tests: Path) -> list[str]:
+    """What a headline suite of this page, with or without cards, and with these tests is short of."""
+    out = [] if cards else ["card"]
+    out += [] if SPEED in text or NO_ROW in text else ["speed row, or that there is none"]
+    return out + ([] if any(BAD_INPUT.search(name) for name in functions(tests)) else ["tests of bad input"])
+
+
+@pytest.mark.parametrize("name", WITH_PAGE)
+def test_a_page_tells_the_catalogues_status(name: str) -> None:
+    text = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+    assert status_of(text) == SUITES[name].status
+    if SUITES[name].status == "headline":
+        cards = any(card.of == name for card in shipped())
+        assert lacking(text, cards, TESTS / "evals" / f"test_{name.replace('-', '_')}.py") == []
+
+
+def test_the_suites_of_bias_and_fairness_are_headline_ones() -> None:
+    assert {"bbq", "stereoset", "winobias", "group-fairness"} <= {name for name in WITH_PAGE if SUITES[name].status == "headline"}
+
+
+def test_a_page_without_what_it_promises_is_caught(tmp_path: Path) -> None:
+    (tmp_path / "t.py").write_text("def test_nothing():\n    assert True\n")
+    assert lacking("Status: headline.", False, tmp_path / "t.py") == ["card", "speed row, or that there is none", "tests of bad input"]
+    assert status_of("# bbq\n\nNo status here: headline.") == ""
