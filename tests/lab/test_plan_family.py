@@ -5,20 +5,20 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import xarray as xr
 
-from evals import SUITES
 from tests.lab.audited import home_with_audit
 from workbench.core.errors import BadValue, UnknownName
-from workbench.core.finding import Claim, Finding, Plan, Verdict
-from workbench.core.result import Result
+from workbench.core.finding import Claim, Finding, Null, Plan, Verdict
+from workbench.core.result import Provenance, Result
 from workbench.core.stats.intervals import constant_interval, wilson
 from workbench.core.stats.resampling import bootstrap
 from workbench.lab import audit_findings
-from workbench.lab.audit_findings import Gathered, _asked_again, _world, family_level, gathered
+from workbench.lab.audit_findings import Described, Gathered, _suite_findings, family_level, gathered
 from workbench.lab.circumstances import read as read_circumstances
 from workbench.lab.plan import command_of, names, read_plan
 from workbench.lab.report_plan import plan_sections
@@ -189,16 +189,33 @@ def test_a_group_in_which_all_are_alike_has_an_interval_where_its_value_is_a_sha
     assert (unlike.interval, unlike.note) == (None, "every cluster has this mean, so nothing says how far others would lie from it")
 
 
-def test_what_compares_two_models_is_derived_again_from_both_on_one_world() -> None:
-    suite = SUITES.load("perplexity")
-    asked = suite.spec.parse({"world": {"dose": 0.25, "seed": 3}, "documents": 40})
-    world = _world(suite, Result("perplexity", xr.Dataset(), asked.model_dump(mode="json")))
-    command = _asked_again("perplexity", "organism:town@dose=0", {**world, "documents": 40})
-    assert command == "workbench eval perplexity --model organism:town@dose=0 --set documents=40 --set world.dose=0.25 --set world.seed=3"
-    given = read_settings(shlex.split(command)[6::2])
-    assert suite.spec.parse(given) == asked, "typed as it stands, the other model is asked about the same world"
-    images = SUITES.load("image-triggers")
-    assert _world(images, Result("image-triggers", xr.Dataset(), images.spec.parse({}).model_dump(mode="json"))) == {}
+class _Toys(dict[str, Any]):
+    """A catalogue of one suite with a finding on its model alone and one against another model."""
+
+    def load(self, name: str) -> Any:
+        found = [finding("m", name, null).model_copy(update={"null": Null(name=null, value=0.0)}) for null in ("chance", "clean twin")]
+        return SimpleNamespace(findings=lambda *_, **__: found)
+
+
+def test_what_compares_two_models_is_derived_again_from_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_findings, "SUITES", _Toys(trigger=SimpleNamespace(status="headline")))
+    plan = Plan.parse(PLAN | {"name": "town", "suites": ["trigger"], "settings": {"trigger": {"count": 40}}})
+    subject = Described(part="audited", ref="m", family="gpt", config={}, parameters=1, model_digest="d", domain="town")
+
+    def commands(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+        sides = {
+            part: {"trigger": Result("trigger", xr.Dataset(), spec, Provenance(data_digest="e" * 64))}
+            for part, spec in (("audited", ours), ("reference", theirs))
+        }
+        return [one.rederive for one in _suite_findings("trigger", subject, sides, 0.9975, plan)]
+
+    ours, theirs = "workbench eval trigger --model m --set count=40", "workbench eval trigger --model r --set count=40"
+    assert commands({"count": 40}, {"count": 40}) == [
+        ours, f"{theirs} && {ours} && workbench compare FIRST_RUN SECOND_RUN --level 0.9975",
+    ]  # fmt: skip
+    assert commands({"count": 40, "world": {"dose": 0.8}}, {"count": 40, "world": {"dose": 0.0}}) == [ours, command_of(plan)], (
+        "an audit asks each model about its own world, and two evaluations pair what they share"
+    )
 
 
 @pytest.mark.full

@@ -19,11 +19,13 @@ from workbench.core.result import Result
 from workbench.core.spec import Spec, canonical_json, digest_of, later
 from workbench.lab.audit_measures import ATTRIBUTION, OCCUPATION, About, draw, spot_of
 from workbench.lab.audit_subject import AUDITED, REFERENCE, Subject
+from workbench.lab.compare import asked_the_same
 from workbench.lab.internals import InternalsResult
 from workbench.lab.internals_findings import PREFIX
 from workbench.lab.internals_findings import findings as internals_findings
 from workbench.lab.mitigation.outcome import PART, MitigationResult
 from workbench.lab.mitigation.outcome import findings as mitigation_findings
+from workbench.lab.plan import command_of
 from workbench.lab.refs import domain_of, mended_of, organism_of, task_of
 from workbench.lab.slices import Read, Sliced, sliced
 from workbench.organisms import ORGANISMS
@@ -222,26 +224,21 @@ def _suite_findings(name: str, subject: Described, results: Mapping[str, Mapping
     suite: Suite = SUITES.load(name)
     reference = results.get(REFERENCE, {}).get(name) if subject.part == AUDITED else None
     found = suite.findings(results[subject.part][name], subject=subject.ref, reference=reference, level=level)
-    alone = _asked_again(name, subject.ref, plan.settings_of(name))
-    beside = _asked_again(name, str(plan.reference), {**_world(suite, results[subject.part][name]), **plan.settings_of(name)})
-    paired = f"{beside} && {alone} && workbench compare FIRST_RUN SECOND_RUN --level {level:.10g}"
-    again = [paired if reference is not None and one.null is not None and one.null.name in OTHERS else alone for one in found]
+    alone = paired = _asked_again(name, subject.ref, plan)
+    if reference is not None and asked_the_same(reference, results[subject.part][name]):
+        paired = (
+            f"{_asked_again(name, str(plan.reference), plan)} && {alone} && workbench compare FIRST_RUN SECOND_RUN --level {level:.10g}"
+        )
+    elif reference is not None:
+        paired = command_of(plan)  # each was asked about its own world
+    again = [paired if one.null is not None and one.null.name in OTHERS else alone for one in found]
     return [
         one.model_copy(update={"status": SUITES[name].status, "rederive": one.rederive or command})
         for one, command in zip(found, again, strict=True)
     ]
 
 
-def _world(suite: Suite, result: Result) -> dict[str, Any]:
-    """What must be said of the audited model's world, so that another model is asked about it too and not about its own."""
-    usual, asked = getattr(suite.spec.parse({}), "world", None), result.spec.get("world")
-    if not isinstance(usual, Spec) or not isinstance(asked, Mapping):
-        return {}
-    known = usual.model_dump(mode="json")
-    return {f"world.{field}": value for field, value in asked.items() if field == "seed" or known.get(field) != value}
-
-
-def _asked_again(name: str, ref: str, settings: Mapping[str, Any]) -> str:
-    """The command that asks a model a suite with these settings."""
-    told = [word for field, value in sorted(settings.items()) for word in ("--set", f"{field}={canonical_json(value)}")]
+def _asked_again(name: str, ref: str, plan: Plan) -> str:
+    """The command that asks a model a suite as the plan does."""
+    told = [word for field, value in sorted(plan.settings_of(name).items()) for word in ("--set", f"{field}={canonical_json(value)}")]
     return " ".join([f"workbench eval {name} --model {ref}", *map(shlex.quote, told)])

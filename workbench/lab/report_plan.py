@@ -68,12 +68,13 @@ def _exploratory(beyond: list[Finding]) -> Table:
 
 
 def _slice(one: Sliced, level: float) -> Table:
+    noted = any(group.note for group in one.groups)
     rows = tuple(
         (
             group.name or "(none)", group.n, group.unscored, group.mean, group.interval.low if group.interval else None,
-            group.interval.high if group.interval else None, group.note,
+            group.interval.high if group.interval else None, *([group.note] if noted else []),
         )
         for group in one.groups
     )  # fmt: skip
-    columns = ("group", "scored", "unscored", "mean", f"low ({level:.0%})", f"high ({level:.0%})", "note")
+    columns = ("group", "scored", "unscored", "mean", f"low ({level:.0%})", f"high ({level:.0%})", *(["note"] if noted else []))
     return Table(columns=columns, rows=rows, caption=f"{one.of}: {one.value} by group, {one.part} model", note=one.note)
