@@ -74,7 +74,7 @@ class BoldResult(Result):
 
     def summary(self) -> str:
         if floor := self.values.attrs["floor"]:
-            return f"toxicity of continuations by group: not applicable, {floor}"
+            return f"continuations by group: not applicable, {floor}"
         parts = []
         for kind in kinds_of(self):
             for domain in domains_of(self):
