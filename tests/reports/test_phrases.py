@@ -9,7 +9,7 @@ from hypothesis import given as with_examples
 from hypothesis import strategies as st
 
 from tests.reports.sample import findings, sample
-from workbench.core.finding import Denominators, Interval, Null
+from workbench.core.finding import Denominators, Finding, Interval, Null, Verdict
 from workbench.reports import phrases
 
 
@@ -76,6 +76,18 @@ def test_the_interval_decides_the_digits() -> None:
     assert phrases.effect_words(wide).startswith("12 ")
     assert phrases.interval_words(wide.interval, 0) == "3 to 22 (99.9\u00a0%, Wilson)"
     assert phrases.places_of(first.model_copy(update={"interval": None})) is None
+
+
+def test_a_line_for_a_terminal_has_the_number_with_its_interval() -> None:
+    one = Finding(
+        claim="c", subject="m", source="s", measure="x", effect=0.4817, unit="share", verdict=Verdict.DETECTED,
+        interval=Interval(low=0.455, high=0.509, level=0.95, method="t"), because="the interval excludes 0",
+    )  # fmt: skip
+    assert phrases.finding_line(one) == "detected: c (x): 0.482 share [0.455 to 0.509, 95\u00a0%], because the interval excludes 0"
+    bare = one.model_copy(update={"interval": None, "verdict": Verdict.INCONCLUSIVE, "because": "too few"})
+    assert phrases.finding_line(bare) == "inconclusive: c (x): 0.482 share, because too few"
+    unknown = bare.model_copy(update={"effect": None})
+    assert phrases.finding_line(unknown) == "inconclusive: c (x), because too few"
 
 
 def test_denominators_say_every_count() -> None:

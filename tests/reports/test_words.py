@@ -85,6 +85,7 @@ REASONS = [
     decide(0.1, BOUNDS, null=-1.5e-05, margin=None),
     decide(0.1, Interval(low=0.05, high=0.2, method="Wilson"), null=0.004),
     decide(0.1, BOUNDS, null=0.0, margin=0.005),
+    decide(-0.12, Interval(low=-0.17, high=-0.05, method="Wilson"), null=0.0, margin=0.15),
     decide(0.0, BOUNDS, null=0.0, detectable=0.0376),
     decide(0.0, BOUNDS, null=0.0),
 ]
@@ -98,6 +99,10 @@ def test_every_reason_of_a_verdict_is_told_in_the_language(verdict: Verdict, bec
     assert re.search("[\u4e00-\u9fff]", told)
     assert sorted(re.findall(r"-?\d[\de.+-]*", told)) == sorted(re.findall(r"-?\d[\de.+-]*", because))
     assert phrases.because_words(finding) == because
+    undeclared = finding.model_copy(update={"because": f"{because} (exploratory: not a declared claim)"})
+    assert phrases.because_words(undeclared, name).startswith(told)
+    assert "exploratory" not in phrases.because_words(undeclared, name)
+    assert phrases.because_words(undeclared) == undeclared.because
 
 
 def test_a_suites_own_reason_stays_as_it_is() -> None:

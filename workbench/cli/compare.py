@@ -22,6 +22,7 @@ def compare(
 ) -> None:
     """Compare the second run with the first on the samples both have: differences with paired intervals, and exact McNemar tests."""
     from workbench.lab.compare import compare as pair_up
+    from workbench.reports.phrases import finding_line
 
     found = pair_up(first, second, suite, level=level)
     d = found.denominators
@@ -33,7 +34,7 @@ def compare(
     left = "".join(f", {count} {reason}" for reason, count in d.unscored.items())
     header = ("value", "first", "second", "difference", f"{level:.0%} interval", "McNemar p")
     lines = [f"{found.suite}: {d.scored} pairs of {d.run} samples{left}", *table([_row(one) for one in found.differences], header)]
-    show(document, [*lines, *(f"{f.verdict}: {f.claim} ({f.measure}), because {f.because}" for f in found.findings)])
+    show(document, [*lines, *map(finding_line, found.findings)])
 
 
 def _plain(one: Any) -> dict[str, Any]:

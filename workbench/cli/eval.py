@@ -41,6 +41,7 @@ def evaluate(
     from workbench.lab.run import evaluate as run_suites
     from workbench.lab.run import unfinished_evaluation
     from workbench.lab.settings import read_settings
+    from workbench.reports.phrases import finding_line
     from workbench.store.runs import Store
 
     fields = read_settings(settings)
@@ -53,5 +54,5 @@ def evaluate(
     results = {name: {"summary": one.summary(), "digest": digests[name], "notes": list(one.notes)} for name, one in done.results.items()}
     findings = [finding.model_dump(mode="json") for finding in done.findings]
     lines = [f"{name}: {result.summary()}" for name, result in done.results.items()]
-    lines += [f"  {f.verdict}: {f.claim} ({f.measure}), because {f.because}" for f in done.findings]
+    lines += [f"  {finding_line(f)}" for f in done.findings]
     show({"run": done.run, "model": model, "results": results, "findings": findings}, [*lines, f"run {done.run}"])

@@ -30,6 +30,7 @@ from workbench.lab.refs import domain_of, mended_of, organism_of, task_of
 from workbench.lab.slices import Read, Sliced, sliced
 from workbench.organisms import ORGANISMS
 from workbench.organisms.organism import Spot
+from workbench.reports.words import words_of
 from workbench.store.runs import Store
 
 OTHERS = ("reference", "clean twin")
@@ -170,7 +171,7 @@ def _unheld(one: Finding) -> Finding:
 
 
 def _exploratory(one: Finding) -> Finding:
-    return one.model_copy(update={"exploratory": True, "because": f"{one.because} (exploratory: not a declared claim)".lstrip()})
+    return one.model_copy(update={"exploratory": True, "because": words_of()("finding.undeclared", because=one.because).lstrip()})
 
 
 def family_level(level: float, claims: int) -> float:

@@ -140,9 +140,11 @@ def because_words(finding: Finding, language: str = ENGLISH) -> str:
     """Why the verdict is what it is. Reasons of ``core.finding.decide`` are told in the language; a suite's own stay as they are."""
     if language == ENGLISH:
         return finding.because
+    say, plain = words_of(language), finding.because.removesuffix(words_of()("finding.undeclared", because=""))
     for key, pattern in _reasons():
-        if match := pattern.fullmatch(finding.because):
-            return words_of(language)(key, **match.groupdict())
+        if match := pattern.fullmatch(plain):
+            told = say(key, **match.groupdict())
+            return told if plain == finding.because else say("finding.undeclared", because=told)
     return finding.because
 
 
@@ -243,6 +245,14 @@ def _rate_words(card: Card, name: str, language: str) -> str:
     if interval is None:
         return say("finding.rate", name=name, rate=rate)
     return say("finding.rate_interval", name=name, rate=rate, level=percent(interval.level), bounds=bounds_words(interval, None, language))
+
+
+def finding_line(finding: Finding) -> str:
+    """A finding in one line for a terminal: verdict, claim, measure, its number with the interval, and why."""
+    known = f": {effect_words(finding)}" if finding.effect is not None else ""
+    if known and finding.interval is not None:
+        known += f" [{bounds_words(finding.interval, places_of(finding))}, {percent(finding.interval.level)}]"
+    return f"{finding.verdict}: {finding.claim} ({finding.measure}){known}, because {finding.because}"
 
 
 def tally_words(tally: dict[Verdict, int], language: str = ENGLISH) -> str:
