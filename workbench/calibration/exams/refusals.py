@@ -39,7 +39,7 @@ BESIDE = 128
 STEPS = 120
 """Steps of training; what the model took up is measured."""
 MOST = 24
-"""Tokens of a reply; the longest of the world's has fewer."""
+"""Tokens of a reply at most."""
 
 
 @lru_cache
