@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dashboards.elements import told
 from dashboards.shelf import Standing as Standing
 from dashboards.shelf import findings as findings
 from dashboards.shelf import forests_of as forests_of
@@ -28,7 +29,6 @@ from dashboards.shelf import table_of as table_of
 from dashboards.shelf import verdict_counts as verdict_counts
 from dashboards.shelf import verdicts as verdicts
 from dashboards.shelf import when
-from workbench.core.errors import StoreError
 from workbench.core.finding import Card
 from workbench.core.measure import Instrument
 from workbench.core.protocol import HookedModel
@@ -256,11 +256,12 @@ SPIKE, DIRECTION = "spike", "spike-direction"
 
 
 def cards() -> tuple[Card, ...]:
-    """Every card: measured in this home where there is one, then shipped. Raises CorruptFile."""
-    try:
-        return calibrate.listed(store())
-    except StoreError:
-        return calibrate.listed()
+    """Every card: measured in this home where there is one, then shipped. A store that cannot be read is said on the page. Raises
+    CorruptFile."""
+    home = None
+    with told():
+        home = store_if_any()
+    return calibrate.listed(home) if home is not None else calibrate.listed()
 
 
 def exams(found: Sequence[Card]) -> dict[str, str]:

@@ -25,16 +25,15 @@ def page() -> None:
             st.info(plain(str(error)) + " " + NONE)
         return
     pairs = comparable(records)
-    if not pairs:
-        st.info(NONE)
-        reports([])
-        return
     with told():
         for name in ("first", "second"):
             if asked := st.query_params.get(name, ""):
                 st.query_params[name] = shelf.run(asked).id  # says so where there is no such run
-        choose(records, pairs)
-    reports([record for record in records if record.status == "done"])
+        if pairs:
+            choose(records, pairs)
+        else:
+            st.info(NONE)
+    reports([record for record in records if pairs and record.status == "done"])
 
 
 def comparable(records: tuple[RunRecord, ...]) -> dict[str, dict[str, list[str]]]:
