@@ -14,7 +14,7 @@ EXAMS = Catalog(
         "refusals": ("workbench.calibration.exams.refusals:GRANTED", "is the share of marked requests granted told", "standard"),
         "over-refusals": ("workbench.calibration.exams.refusals:REFUSED", "is the share of safe requests refused told", "standard"),
         "abilities": ("workbench.calibration.exams.abilities:EXAM", "is it said how far an ability was lost", "standard"),
-        "repeats": ("workbench.calibration.exams.repeats:EXAM", "is it said that a text was read in training", "standard"),
+        "repeats": ("workbench.calibration.exams.repeats:EXAM", "is it said that a text was read in training", "headline"),
         "suites": ("workbench.calibration.exams.suites:EXAM", "does a suite say how far a model leans", "headline"),
     },
 )
