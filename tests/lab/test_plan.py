@@ -38,7 +38,9 @@ def test_wrong_plans_name_what_is_wrong(plan: str, settings: dict[str, Any], err
         read_plan(plan, settings)
 
 
-@pytest.mark.parametrize(("text", "words"), [("a: [", "a YAML file"), ("- 1", "it holds a list"), ("", "it is empty"), ("7", "it holds a number")])
+@pytest.mark.parametrize(
+    ("text", "words"), [("a: [", "a YAML file"), ("- 1", "it holds a list"), ("", "it is empty"), ("7", "it holds a number")]
+)
 def test_files_that_are_no_plans(text: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text(text)
     with pytest.raises(CorruptFile, match=words):

@@ -35,7 +35,7 @@ def drawn_table(result: Result, title: str) -> Table:
             return Table.from_frame(_rounded(frame), f"{caption}{words if each else ''}", most=MOST_ROWS)
     measured = [name for name in ("accuracy",) if name in frame]
     frame = frame.dropna(subset=measured) if measured else frame
-    alike = [name for name in frame if len(frame) > 1 and frame[name].astype(str).nunique() == 1]
+    alike = [name for name in frame.columns if len(frame) > 1 and len(set(frame[name].astype(str).tolist())) == 1]
     return Table.from_frame(_rounded(frame.drop(columns=alike)), caption, most=MOST_ROWS)
 
 
