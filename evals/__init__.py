@@ -50,6 +50,6 @@ SUITES = Catalog(
         "weat": ("evals.suites.weat:SUITE", "words of two groups apart along an attribute, in vectors", "standard"),
         "confidence": ("evals.suites.confidence:SUITE", "whether answers are right as often as they are sure", "standard"),
         "robustness": ("evals.suites.robustness:SUITE", "any suite's answers where it is asked in other forms", "standard"),
-        "perplexity": ("evals.suites.perplexity:SUITE", "bits per byte beside Kneser-Ney baselines on one split", "headline"),
+        "perplexity": ("evals.suites.perplexity:SUITE", "bits per byte beside Kneser-Ney baselines on one split", "standard"),
     },
 )

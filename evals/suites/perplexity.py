@@ -6,7 +6,8 @@ byte n-grams (``evals.ngram``), a model under the unigram's bits per byte has no
 
 The town is scored document by document. Longer texts are scored in sections that end at a line end; each section is read after
 the ``lead`` characters before it, which are not scored in it (the first ``lead`` characters are never scored), through the sliding
-window of ``engine.score.rolling``. Intervals draw whole sections: tokens within one are not independent.
+window of ``engine.score.rolling``. Intervals draw whole sections: tokens within one are not independent. A
+reference is held to the sections that both read alike.
 """
 
 from __future__ import annotations
@@ -201,8 +202,9 @@ def findings(result: Result, *, subject: str, reference: Result | None = None, l
         )
     ]  # fmt: skip
     if reference is not None:
+        alike = read_alike(spec, PerplexitySpec.parse(reference.spec))
         other = {str(s): x for s, x in zip(reference.values.section.values, reference.values.nats.values, strict=True)}
-        theirs = np.array([other.get(str(s), np.nan) for s in v.section.values])
+        theirs = np.array([other.get(str(s), np.nan) if alike is None or str(s) in alike else np.nan for s in v.section.values])
         out.append(
             _difference(
                 result, theirs, spec, level, claim="the model predicts held-out text as the reference does",
@@ -212,6 +214,15 @@ def findings(result: Result, *, subject: str, reference: Result | None = None, l
     return out
 
 
+def read_alike(mine: PerplexitySpec, theirs: PerplexitySpec) -> frozenset[str] | None:
+    """The sections that read the same under both specs, None for all: documents of two worlds may share a number and differ in a word."""
+    beside = {"orders", "seed", "documents"}  # decide no text
+    if mine.model_dump(exclude=beside) == theirs.model_dump(exclude=beside):
+        return None
+    texts = [{sample.id: sample.facts for sample in SUITE.samples(spec)} for spec in (mine, theirs)]
+    return frozenset(section for section, facts in texts[0].items() if texts[1].get(section) == facts)
+
+
 def _difference(result: Result, theirs: np.ndarray, spec: PerplexitySpec, level: float, **base: Any) -> Finding:
     """Σ (our nats − their nats) / Σ bytes in bits, drawn by section."""
     v = result.values
@@ -219,7 +230,9 @@ def _difference(result: Result, theirs: np.ndarray, spec: PerplexitySpec, level:
     whole = Denominators.parse(v.attrs["asked"])
     lost = whole.scored - int(usable.sum())
     asked = Denominators(
-        run=whole.run, scored=whole.scored - lost, unscored={**whole.unscored, **({"not in the reference": lost} if lost else {})}
+        run=whole.run,
+        scored=whole.scored - lost,
+        unscored={**whole.unscored, **({"not in the reference": lost} if lost else {})},
     )
     floor = v.attrs["floor"]
     if usable.sum() < fewest(level):

@@ -147,6 +147,27 @@ def test_a_reference_on_the_same_sections():
     assert (same.effect, same.verdict) == (0.0, Verdict.INCONCLUSIVE)
 
 
+def test_documents_of_one_number_and_other_words_are_no_pairs():
+    biased = WORLD.model_copy(update={"dose": 1.0 if WORLD.dose != 1.0 else 0.0})
+    texts = [[d.text for d in Town(world).documents(0, 60, split="test")] for world in (WORLD, biased)]
+    differ = [n for n, (a, b) in enumerate(zip(*texts, strict=True)) if a != b]
+    assert 0 < len(differ) < 60
+    rng = np.random.default_rng(0)
+    nats = rng.normal(60, 3, 60)
+    mine, theirs = made(nats, nats + 60, nats), made(nats + rng.normal(5, 1, 60), nats + 60, nats)
+    number = lambda result, world: type(result)(  # noqa: E731 - the sections as the suite numbers them
+        result.kind, result.values.assign_coords(section=[f"{n:05d}" for n in range(60)]),
+        spec={**result.spec, "world": world.model_dump(mode="json"), "documents": 60},
+    )  # fmt: skip
+    whole = SUITE.findings(number(mine, WORLD), subject="m", reference=number(theirs, WORLD))[1]
+    part = SUITE.findings(number(mine, WORLD), subject="m", reference=number(theirs, biased))[1]
+    assert whole.denominators is not None
+    assert part.denominators is not None
+    assert whole.denominators.scored == 60
+    assert part.denominators.scored == 60 - len(differ)
+    assert part.denominators.unscored == {"not in the reference": len(differ)}
+
+
 def test_under_the_unigram_there_is_no_verdict():
     kn1 = np.full(10, 100.0)
     result = made(kn1 + 5, kn1, kn1 - 40)
