@@ -115,6 +115,23 @@ def test_nulls_plants_cards_and_limits() -> None:
     assert "860,000 parameters" in words
 
 
+def test_the_limit_of_a_card_has_its_interval_and_says_what_a_dose_is() -> None:
+    first = findings()[0]
+    assert first.card is not None
+    within = Interval(low=0.02, high=0.05, method="profile likelihood")
+
+    def said(language: str = "en", **changes: object) -> str:
+        return phrases.card_words(first.model_copy(update={"card": first.card and first.card.model_copy(update=changes)}), language)
+
+    assert "; limit of detection 0.031 (95\u00a0%: 0.0200 to 0.0500), a dose being rows (of 240); n = 6." in said(
+        limit_interval=within, limit_unit="rows (of 240)"
+    )
+    outside = said(limit_of_detection=None, limit_words="above the highest dose", limit_unit="rows")
+    assert "; limit of detection above the highest dose, a dose being rows; n = 6." in outside
+    assert "高于最大剂量，剂量指 rows" in said("zh", limit_of_detection=None, limit_words="above the highest dose", limit_unit="rows")
+    assert "limit" not in said(limit_of_detection=None, limit_words="not estimated: too few doses", limit_unit="rows")
+
+
 def test_the_tally_leaves_no_one_out() -> None:
     assert phrases.tally_words(sample().tally()) == "8 findings: 4 detected, 1 not detected, 1 equivalent, 1 inconclusive, 1 not applicable"
 

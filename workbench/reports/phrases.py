@@ -231,13 +231,26 @@ def card_words(finding: Finding, language: str = ENGLISH) -> str:
         default = finding.card_words in ("", words_of()("finding.no_card"))
         return say("finding.no_card") if default else finding.card_words
     rates = "; ".join(_rate_words(card, name, language) for name in sorted(card.rates))
-    limit = card.limit_of_detection
     return say(
-        "finding.card", of=card.of, version=card.version, rates=rates or say("finding.no_rates"),
-        limit="" if limit is None else say("finding.limit", limit=given(limit)),
+        "finding.card", of=card.of, version=card.version, rates=rates or say("finding.no_rates"), limit=_limit_words(card, language),
         tried=say("finding.tried", n=number(card.n)) if card.n else "",
         family=card.family, norm=card.norm_placement, domain=card.domain, size=number(card.parameters), conditions=card.conditions,
     )  # fmt: skip
+
+
+def _limit_words(card: Card, language: str) -> str:
+    """How small a thing is seen, with its interval and what a dose is; on which side of the tested doses, where outside; '' where it
+    is not known."""
+    say, limit, within = words_of(language), card.limit_of_detection, card.limit_interval
+    if limit is None:
+        outside = {"above the highest dose": "finding.limit_above", "below the lowest dose": "finding.limit_below"}
+        words = say(outside[card.limit_words]) if card.limit_words in outside else ""
+    else:
+        bounds = say("finding.limit_bounds", level=percent(within.level), bounds=bounds_words(within, None, language)) if within else ""
+        words = given(limit) + bounds
+    if not words:
+        return ""
+    return say("finding.limit", limit=words) + (say("finding.limit_dose", unit=card.limit_unit) if card.limit_unit else "")
 
 
 def _rate_words(card: Card, name: str, language: str) -> str:
