@@ -174,5 +174,7 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(process: Call, home: Path, trai
     assert done.document["run"] == run
 
 
-def test_main_gives_a_code_and_never_raises() -> None:
+def test_main_gives_a_code_and_never_raises(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"assay-workbench (\d+\.\d+\.\d+\S*|\(run from its source\))", capsys.readouterr().out.splitlines()[-1])

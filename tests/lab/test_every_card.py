@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
 
 from evals import SUITES
@@ -15,6 +16,7 @@ from workbench.core.errors import AssayError
 from workbench.lab import every_card as every
 from workbench.lab.calibrate import calibrate
 from workbench.lab.every_card import Piece, cards_of, every_card, pieces
+from workbench.lab.record import Interrupted
 from workbench.store.runs import Store
 
 
@@ -30,7 +32,7 @@ def test_a_standing_takes_in_whatever_some_exam_asks_of_its_entries() -> None:
 
 def test_a_standing_takes_no_names_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calibrate", "saliency", "--exam", "headline"]) == 64
-    assert "takes every entry of that standing" in capsys.readouterr().err
+    assert "takes every entry from that standing up" in capsys.readouterr().err
 
 
 @pytest.mark.full
@@ -47,7 +49,22 @@ def test_processes_side_by_side_find_what_one_finds_and_a_failed_piece_loses_no_
         (run,) = store.runs.list(kind="calibrate")
         assert run.status == "done"
         monkeypatch.setattr(every, "pieces", lambda standing: (good,))
-        found = cards_of(every_card("headline", grid="quick", processes=2, store=store))
+
+        def stopping(at: int, of: int, words: str = "") -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(Interrupted, match="Go on with the same command"):
+            every_card("headline", grid="quick", processes=2, store=store, progress=stopping)
+        killed: list[int] = []
+
+        def killing(at: int, of: int, words: str = "") -> None:
+            for child in psutil.Process().children() if at >= 1 and not killed else ():
+                if "spawn_main" in " ".join(child.cmdline()):
+                    child.kill()
+                    killed.append(child.pid)
+
+        found = cards_of(every_card("headline", grid="quick", processes=2, store=store, progress=killing))
+        assert killed
     with Store.open(tmp_path / "one") as store:
         alone = calibrate(good.tools, exam=good.exam, families=[good.family], grid="quick", store=store)
     assert [card.model_copy(update={"seconds_an_item": None}) for card in found.cards] == [

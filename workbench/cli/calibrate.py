@@ -24,7 +24,7 @@ def calibrate(
         str,
         typer.Option(
             metavar="EXAM",
-            help="How they are scored; --list names the exams. 'headline' and 'standard': all exams, for what has this standing.",
+            help="How they are scored; --list names the exams. 'headline', 'standard', 'experimental': all, for what stands so or higher.",
         ),
     ] = "places",
     family: Annotated[list[str], typer.Option(metavar="FAMILY", help="On models of this family; may be given again.")] = [],  # noqa: B006
@@ -61,7 +61,7 @@ def calibrate(
     if model and (family or exam != "places"):
         raise UsageError("--model plants into the model itself: leave --exam and --family out.")
     if exam in STANDINGS and (names or family):
-        raise UsageError(f"--exam {exam} takes every entry of that standing in every family: leave names and --family out.")
+        raise UsageError(f"--exam {exam} takes every entry from that standing up, in every family: leave names and --family out.")
     if data != "own" and not model:
         raise UsageError("--data goes with --model: the exams bring their own inputs.")
     small = "quick" if how else None

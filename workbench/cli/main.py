@@ -10,8 +10,10 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any
+from importlib import metadata
+from typing import Annotated, Any
 
+import typer
 from typer.main import get_command
 
 from workbench.cli import output
@@ -63,7 +65,20 @@ def _root() -> Any:
     return with_shared(get_command(app))
 
 
-def _nothing() -> None:
+def _say_version(asked: bool) -> None:
+    """Which workbench this is, on one line."""
+    if asked:
+        try:
+            own = metadata.version("assay-workbench")
+        except metadata.PackageNotFoundError:
+            own = "(run from its source)"
+        typer.echo(f"assay-workbench {own}")
+        raise typer.Exit
+
+
+def _nothing(
+    version: Annotated[bool, typer.Option("--version", help="Say which version this is, and stop.", callback=_say_version)] = False,
+) -> None:
     pass
 
 

@@ -14,8 +14,10 @@ from typing import Any, Literal
 from workbench.core.errors import UnknownName
 
 Status = Literal["headline", "standard", "experimental"]
-STANDINGS: Mapping[str, tuple[Status, ...]] = {"headline": ("headline",), "standard": ("headline", "standard")}
-"""What may be asked of a whole catalogue at once, and the statuses that it takes in."""
+STANDINGS: Mapping[str, tuple[Status, ...]] = {
+    "headline": ("headline",), "standard": ("headline", "standard"), "experimental": ("headline", "standard", "experimental"),
+}  # fmt: skip
+"""What may be asked of a whole catalogue at once, and the statuses that it takes in: those from this one up."""
 _ORDER = {"headline": 0, "standard": 1, "experimental": 2}
 
 

@@ -7,6 +7,7 @@ many processes there are. Pieces are stopped and taken up again like any calibra
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import queue
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from signal import SIG_IGN, SIGINT, signal
+from threading import Thread
 from typing import Any, Literal
 
 from evals import SUITES
@@ -21,7 +23,7 @@ from probes import INSTRUMENTS
 from workbench.calibration.exam import Exam
 from workbench.calibration.exams import EXAMS
 from workbench.core.catalog import STANDINGS
-from workbench.core.errors import AssayError
+from workbench.core.errors import EXIT_INTERRUPTED, AssayError
 from workbench.core.protocol import Progress, silent
 from workbench.engine.threads import processors
 from workbench.lab.calibrate import Calibrated, calibrate
@@ -30,6 +32,9 @@ from workbench.lab.silence import silence
 from workbench.store.runs import Store
 
 LOOK_S = 0.5
+TRIES = 3
+"""Pools of processes in which a piece may be lost."""
+KEPT = "What was finished is kept. Go on with the same command; with --again everything is measured anew."
 
 
 @dataclass(frozen=True)
@@ -56,35 +61,49 @@ def every_card(
     standing: str, *, grid: Literal["quick"] | None = None, again: bool = False, processes: int = 0,
     store: Store, progress: Progress = silent,
 ) -> tuple[Calibrated, ...]:  # fmt: skip
-    """The cards of all entries of a ``standing`` (``headline``; ``standard`` takes in both) by as many ``processes`` (0: one for each
-    processor that this one may use). Raises AssayError once all else is done where a piece could not be, and Interrupted for Ctrl-C."""
-    todo = pieces(standing)
-    context = multiprocessing.get_context("spawn")
-    told, stop = context.Queue(), context.Event()
-    done, failed = list[Calibrated](), list[str]()
+    """The cards of all entries of a ``standing`` (``core.catalog.STANDINGS``) by as many ``processes`` (0: one for each processor that this
+    one may use). Where a process dies, others go on with its work; a piece whose processes died ``TRIES`` times, or that ended in an error,
+    is told once all else is done, as AssayError. Raises Interrupted for Ctrl-C. What was finished is kept either way."""
+    todo, done, failed = list(pieces(standing)), list[Calibrated](), list[str]()
+    asked = len(todo)
     count = min(processes or processors(), len(todo))
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(told, stop, os.getpid())) as pool:
-        running = {pool.submit(_measure, i, piece, store.address, grid, again): piece for i, piece in enumerate(todo)}
-        try:
-            for future in _as_done(running, told, progress):
-                found = _result(future)
-                if isinstance(found, str):
-                    failed.append(f"{running[future].exam} on {running[future].family}: {found}")
-                else:
-                    done.append(found)
-        except KeyboardInterrupt:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            raise Interrupted("", "Interrupted; what was finished is kept. Go on with the same command.") from None
+    for _ in range(TRIES):
+        lost: list[Piece] = []
+        for piece, found in _by_pool(todo, count, store.address, grid, again, progress):
+            if found is None:
+                lost.append(piece)
+            elif isinstance(found, str):
+                failed.append(f"{piece.exam} on {piece.family}: {found}")
+            else:
+                done.append(found)
+        if not (todo := lost):
+            break
+    failed += [f"{piece.exam} on {piece.family}: its process ended {TRIES} times (killed, or out of memory)." for piece in todo]
     if failed:
-        raise AssayError(
-            f"{len(failed)} of {len(todo)} pieces were not measured: {' '.join(failed)} "
-            "What was finished is kept; go on with the same command."
-        )
+        raise AssayError(f"{len(failed)} of {asked} pieces were not measured: {' '.join(failed)} {KEPT}")
     return tuple(done)
 
 
 # --- this process -----------------------------------------------------------------------------------------
+
+
+def _by_pool(
+    todo: Sequence[Piece], count: int, address: str, grid: Literal["quick"] | None, again: bool, progress: Progress
+) -> Iterator[tuple[Piece, Calibrated | str | None]]:
+    """Each piece with what became of it, as they end: None where a process died, which ends all others of its pool too."""
+    context = multiprocessing.get_context("spawn")
+    told, stop = context.Queue(), context.Event()
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(told, stop)) as pool:
+        running = {pool.submit(_measure, i, piece, address, grid, again): piece for i, piece in enumerate(todo)}
+        try:
+            for future in _as_done(running, told, progress):
+                yield running[future], _result(future)
+        except BaseException as error:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            if isinstance(error, KeyboardInterrupt):
+                raise Interrupted("", f"Interrupted. {KEPT}") from None
+            raise
 
 
 def _as_done(running: dict[Future[Any], Piece], told: Any, progress: Progress) -> Iterator[Future[Any]]:
@@ -106,11 +125,11 @@ def _told(told: Any) -> Iterator[tuple[int, int, int, str]]:
             return
 
 
-def _result(future: Future[Any]) -> Calibrated | str:
+def _result(future: Future[Any]) -> Calibrated | str | None:
     try:
         return future.result()
     except BrokenProcessPool:
-        return "a process ended before its work (killed, or out of memory)."
+        return None
 
 
 def _status(tool: str) -> str:
@@ -121,24 +140,32 @@ def _status(tool: str) -> str:
 
 
 class _Ears:
-    """What a working process tells, whether it is to stop, and whose child it is."""
+    """What a working process tells, and whether it is to stop."""
 
     told: Any = None
     stop: Any = None
-    parent: int = 0
 
 
-def _begin(told: Any, stop: Any, parent: int) -> None:
+def _begin(told: Any, stop: Any) -> None:
     silence()
     signal(SIGINT, SIG_IGN)  # Ctrl-C reaches every process of a terminal; the first one says what it means
-    _Ears.told, _Ears.stop, _Ears.parent = told, stop, parent
+    told.cancel_join_thread()  # words that nobody reads any more hold no process up
+    _Ears.told, _Ears.stop = told, stop
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed can tell nobody; what its children had not finished counts as interrupted."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(EXIT_INTERRUPTED)
 
 
 def _measure(number: int, piece: Piece, address: str, grid: Literal["quick"] | None, again: bool) -> Calibrated | str:
     """One piece, or the sentence of what ended it."""
 
     def hear(at: int, of: int, words: str = "") -> None:
-        if _Ears.stop.is_set() or os.getppid() != _Ears.parent:
+        if _Ears.stop.is_set():
             raise KeyboardInterrupt
         _Ears.told.put((number, at, of, words))
 
@@ -149,6 +176,8 @@ def _measure(number: int, piece: Piece, address: str, grid: Literal["quick"] | N
         return "it was interrupted."
     except AssayError as error:
         return str(error)
+    except Exception as error:  # whatever it is, the other pieces are worth measuring
+        return f"{type(error).__name__}: {error}."
 
 
 def cards_of(found: Sequence[Calibrated]) -> Calibrated:
