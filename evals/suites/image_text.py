@@ -16,6 +16,7 @@ Each text and each picture is looked at once; neither texts nor pictures are sto
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,9 +99,10 @@ class _ImageText(Unbound):
     def samples(self, spec: ImageTextSpec) -> Iterator[Sample]:
         asked = _material(spec)
         for number in range(len(asked.texts)):
-            yield Sample(f"text-{number:04d}", {"number": number}, group=TEXT)
+            yield Sample(f"text-{number:04d}", {"number": number, "sha256": _digest(asked.texts[number].encode())}, group=TEXT)
         for number, group in enumerate(asked.groups):
-            yield Sample(f"picture-{number:05d}", {"number": number}, cluster=f"{number:05d}", group=group)
+            shown = _digest(asked.pixels[number].numpy().tobytes())
+            yield Sample(f"picture-{number:05d}", {"number": number, "sha256": shown}, cluster=f"{number:05d}", group=group)
 
     def found(self, model: HookedModel, sample: Sample, spec: ImageTextSpec) -> Score:
         asked, number = _material(spec), sample.facts["number"]
@@ -118,6 +120,11 @@ class _ImageText(Unbound):
 
 
 SUITE = _ImageText()
+
+
+def _digest(shown: bytes) -> str:
+    """Of what a sample shows: the same file may hold something else another day."""
+    return hashlib.sha256(shown).hexdigest()
 
 
 def _material(spec: ImageTextSpec) -> Material:

@@ -11,6 +11,7 @@ and no interval (Koenecke et al., PNAS 2020, had 115). ``groups`` names each spe
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,7 +109,8 @@ class _SpeakerGaps(Unbound):
         if not (groups or spec.each_speaker):
             raise BadValue("each_speaker", False, "true where there are no groups: nothing would be asked")
         for one in heard:
-            facts = {"digit": one.digit, "speaker": one.speaker, "number": one.number, "samples": len(one.wave), "rate": one.rate}
+            facts = {"digit": one.digit, "speaker": one.speaker, "number": one.number, "samples": len(one.wave), "rate": one.rate,
+                     "sha256": hashlib.sha256(one.wave.tobytes()).hexdigest()}  # fmt: skip
             yield Sample(f"{one.speaker}/{one.digit}/{one.number:03d}", facts, cluster=one.speaker, group=groups.get(one.speaker, ""))
 
     def found(self, model: HookedModel, sample: Sample, spec: SpeakerGapsSpec) -> Score:

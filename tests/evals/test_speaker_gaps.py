@@ -142,6 +142,18 @@ def test_every_recording_is_heard_clean_and_in_noise(tmp_path: Path) -> None:
     assert run_suite(bound(SUITE, model), model, spec).values.attrs["asked"]["scored"] == 24
 
 
+def test_recordings_that_sound_otherwise_are_other_samples_whatever_their_names(tmp_path: Path) -> None:
+    folder = write(tmp_path / "spoken")
+    spec = SpeakerGapsSpec.parse({"folder": str(folder)})
+    before = {one.id: one.facts["sha256"] for one in SUITE.samples(spec)}
+    assert len(set(before.values())) == len(before)
+    changed, *_ = sorted(folder.rglob("*.wav"))
+    changed.write_bytes(changed.read_bytes()[:-2] + b"\x11\x11")
+    recordings.cache_clear()
+    after = {one.id: one.facts["sha256"] for one in SUITE.samples(spec)}
+    assert [one for one in before if before[one] != after[one]] == [next(iter(sorted(before)))]
+
+
 def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match="recordings named"):
         list(SUITE.samples(SpeakerGapsSpec.parse({"folder": str(tmp_path)})))
