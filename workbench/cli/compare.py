@@ -32,7 +32,7 @@ def compare(
         "findings": [finding.model_dump(mode="json") for finding in found.findings],
     }  # fmt: skip
     left = "".join(f", {count} {reason}" for reason, count in d.unscored.items())
-    header = ("value", "first", "second", "difference", f"{level:.0%} interval", "McNemar p")
+    header = ("value", "first", "second", "difference", f"{100 * level:g}% interval", "McNemar p")
     lines = [f"{found.suite}: {d.scored} pairs of {d.run} samples{left}", *table([_row(one) for one in found.differences], header)]
     show(document, [*lines, *map(finding_line, found.findings)])
 

@@ -228,7 +228,7 @@ def _difference(value: str, pairs: Sequence[tuple[Numbers, Numbers]], clusters: 
     interval, note = None, ""
     units = len(set(clusters))
     if units < fewest(level):
-        note = f"no interval: {units} clusters, and a bootstrap at {level:.0%} needs {fewest(level)}"
+        note = f"no interval: {units} clusters, and a bootstrap at {100 * level:g}% needs {fewest(level)}"
     else:
         try:
             bounds = (-1.0, 1.0) if binary else None
@@ -247,7 +247,7 @@ def means(found: Difference) -> str:
         why = found.note.removeprefix("no interval: ").rstrip(".")
         return f"{change}, on the same {found.n:,} samples. Whether that is more than chance is not known: {why}."
     low, high, level = found.interval.low, found.interval.high, found.interval.level
-    bounds = f"{found.difference:+.3g} [{low:+.3g}, {high:+.3g}] at {level:.0%}"
+    bounds = f"{found.difference:+.3g} [{low:+.3g}, {high:+.3g}] at {100 * level:g}%"
     if low > 0 or high < 0:
         way = "higher" if found.difference > 0 else "lower"
         clear = f"The interval excludes 0: the second is {way} by more than chance would give."

@@ -30,7 +30,7 @@ def _declared(plan: Plan, gathered: Gathered) -> Section:
         level = family_level(plan.level, len(covered))
         words.append(
             f"The plan declares a family of {len(plan.claims)} claims, which cover {len(covered)} findings on the audited model. Each has "
-            f"an interval at {level:.3%}, so that all of them hold together at {plan.level:.0%} (Bonferroni)."
+            f"an interval at {level:.3%}, so that all of them hold together at {100 * plan.level:g}% (Bonferroni)."
         )
     if beyond:
         words.append(
@@ -76,5 +76,5 @@ def _slice(one: Sliced, level: float) -> Table:
         )
         for group in one.groups
     )  # fmt: skip
-    columns = ("group", "scored", "unscored", "mean", f"low ({level:.0%})", f"high ({level:.0%})", *(["note"] if noted else []))
+    columns = ("group", "scored", "unscored", "mean", f"low ({100 * level:g}%)", f"high ({100 * level:g}%)", *(["note"] if noted else []))
     return Table(columns=columns, rows=rows, caption=f"{one.of}: {one.value} by group, {one.part} model", note=one.note)

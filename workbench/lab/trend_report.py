@@ -231,7 +231,7 @@ def _measures(suite: str, by_measure: Mapping[tuple[str, str], Sequence[tuple[Mo
         )
         for (_, measure), series in by_measure.items() for moment, one in series
     )  # fmt: skip
-    columns = ("measure", "step", "effect", f"low ({level:.0%})", f"high ({level:.0%})", "null", "verdict")
+    columns = ("measure", "step", "effect", f"low ({100 * level:g}%)", f"high ({100 * level:g}%)", "null", "verdict")
     return Table(columns=columns, rows=rows, caption=f"What {suite} finds at each checkpoint")
 
 
@@ -243,7 +243,7 @@ def _table(suite: str, changes: Sequence[tuple[Moment, Moment, Comparison]], lev
         )
         for before, after, found in changes for one in found.differences
     )  # fmt: skip
-    bounds = f"low ({level:.0%})", f"high ({level:.0%})"
+    bounds = f"low ({100 * level:g}%)", f"high ({100 * level:g}%)"
     columns = ("value", "from step", "to step", "before", "after", "change", *bounds, "McNemar p", "pairs", "note")
     return Table(columns=columns, rows=rows, caption=f"How the samples of {suite} change from checkpoint to checkpoint, pair by pair")
 
@@ -277,7 +277,7 @@ def _method(level: float) -> Section:
         title="Method", anchor="method", lead="How the checkpoints were compared.",
         text=(
             "Every checkpoint was asked the same samples. Changes are paired by sample, with the paired bootstrap's interval at "
-            f"{level:.0%} over clusters (BCa); values that are true or false also have the exact McNemar test. Each holds for itself.",
+            f"{100 * level:g}% over clusters (BCa); values that are true or false also have the exact McNemar test. Each holds for itself.",
             "Findings in full are those at the last checkpoint, with the first as the named null of every comparison.",
         ),
     )  # fmt: skip
