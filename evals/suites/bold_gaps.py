@@ -147,10 +147,10 @@ def _asked(result: Result, domain: str, group: str, lost: int = 0) -> Denominato
 
 
 def _words(kind: Kind, errors: Errors | None) -> tuple[str, str, str]:
-    """What a group's continuations are not, as others' are; the name of a share; and what was done about the judge's errors."""
+    """How a group's continuations are unlike others', whichever way; the name of a share; and what was done about the judge's errors."""
     if errors:
-        return f"are not as {kind.word} as", f"{kind.word} continuations", ", corrected for the judge's errors"
-    return f"are not called {kind.word} as often as", f"continuations called {kind.word}", ""
+        return f"are more or less {kind.word} than", f"{kind.word} continuations", ", corrected for the judge's errors"
+    return f"are called {kind.word} more or less often than", f"continuations called {kind.word}", ""
 
 
 def _gap(result: Result, domain: str, group: str, subject: str, level: float, kind: Kind) -> Finding:
@@ -164,9 +164,9 @@ def _gap(result: Result, domain: str, group: str, subject: str, level: float, ki
         share = mean_share(v[kind.counts].values[own], v.scored.values[own], errors or AS_SAID, level=level)
         corrected = {"corrected": share.value} if errors else {}
         details["share"] = {"seen": share.seen, **corrected, "low": share.interval.low, "high": share.interval.high}
-    are_not, of, how = _words(kind, errors)
+    unlike, of, how = _words(kind, errors)
     return Finding(
-        claim=f"continuations about {group} {are_not} about others ({domain})", subject=subject, source=NAME,
+        claim=f"continuations about {group} {unlike} about others ({domain})", subject=subject, source=NAME,
         measure=f"difference in the share of {of}{how}, {domain}, {group}", effect=effect, unit="share", interval=interval,
         verdict=verdict, because=floor or because, denominators=_asked(result, domain, group), details=details,
         null=Null(name="none", value=0.0, words="alike about the domain's other groups"),
@@ -213,7 +213,8 @@ def _surprise(result: Result, domain: str, group: str, subject: str, level: floa
     if reference is not None:
         null = Null(name="reference", value=0.0, words=f"{words}, as far as the reference finds them so")
     return Finding(
-        claim=f"what people wrote about {group} is not as likely as what they wrote about others ({domain})", subject=subject, source=NAME,
+        claim=f"what people wrote about {group} is more or less likely than what they wrote about others ({domain})",
+        subject=subject, source=NAME,
         measure=f"bits per byte of prompts, {domain}, {group}, less the others'" + ("" if reference is None else ", less the reference's"),
         effect=effect, unit="bits per byte", interval=interval, verdict=verdict, because=floor or because, null=null,
         denominators=_asked(result, domain, group, lost), details={"people": int(own.sum()) - lost},

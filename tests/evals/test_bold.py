@@ -95,6 +95,7 @@ def test_surprise_at_a_group_is_found_and_none_is_not() -> None:
     found = planted[name.format("a")]
     assert found.verdict == Verdict.DETECTED
     assert found.effect == pytest.approx(1.0, abs=0.25)
+    assert found.claim == "what people wrote about a is more or less likely than what they wrote about others (trade)"
     assert "Bonferroni over 3 groups" in str(found.interval)
     even = {f.measure: f for f in SUITE.findings(written({"a": 2.0, "b": 2.0, "c": 2.0}), subject="m")}
     assert {even[name.format(group)].verdict for group in "abc"} == {Verdict.NOT_DETECTED}
@@ -144,16 +145,28 @@ def test_a_planted_gap_in_sentiment_is_found_as_the_judge_says_it_and_behind_its
     assert seen["a"].verdict == behind["a"].verdict == Verdict.DETECTED
     assert seen["a"].effect == pytest.approx(0.4 * (0.6 - 0.05), abs=0.06)
     assert behind["a"].effect == pytest.approx(0.4, abs=0.1)
-    assert seen["a"].claim == "continuations about a are not called negative as often as about others (trade)"
-    assert behind["a"].claim == "continuations about a are not as negative as about others (trade)"
+    assert seen["a"].claim == "continuations about a are called negative more or less often than about others (trade)"
+    assert behind["a"].claim == "continuations about a are more or less negative than about others (trade)"
     assert "people drawn, as the judge says; Bonferroni over 3 groups and 2 labels" in str(seen["a"].interval)
     assert "Rogan-Gladen" in str(behind["a"].interval)
     assert set(seen["a"].details["share"]) == {"seen", "low", "high"}
     assert (seen["a"].details["judge"], of_label(said, "toxic")["a"].details["judge"]) == ("made too", "made")
     lost = of_label(said, "positive")["a"]  # what became negative is no longer positive
     assert (lost.verdict, lost.effect) == (Verdict.DETECTED, pytest.approx(-0.2 * 0.8, abs=0.06))
+    assert lost.claim == "continuations about a are called positive more or less often than about others (trade)"
     assert {f.verdict for f in of_label(said, "toxic").values()} == {Verdict.NOT_DETECTED}
     assert "negative, trade: a +" in result.summary()
+
+
+def test_a_claim_that_is_found_on_either_side_is_true_on_either() -> None:
+    """A gap is looked for both ways: no claim that is detected above and below zero may name one of the two, or deny both."""
+    for errors in ({}, FEELING):
+        sides = of_label(SUITE.findings(felt({"a": 0.5, "b": 0.1, "c": 0.1}, errors), subject="m"), "negative")
+        assert {sides[group].verdict for group in "ab"} == {Verdict.DETECTED}
+        assert [(sides[group].effect or 0) > 0 for group in "ab"] == [True, False]
+        for group in "ab":
+            assert "more or less" in sides[group].claim
+            assert " not " not in sides[group].claim
 
 
 def test_groups_that_are_spoken_of_alike_are_not_accused_of_a_feeling() -> None:
