@@ -147,6 +147,12 @@ def test_a_planted_gap_in_sentiment_is_found_as_the_judge_says_it_and_behind_its
     assert behind["a"].effect == pytest.approx(0.4, abs=0.1)
     assert seen["a"].claim == "continuations about a are called negative more or less often than about others (trade)"
     assert behind["a"].claim == "continuations about a are more or less negative than about others (trade)"
+    for sides in (seen, behind):  # looked for both ways: a claim detected above and below zero may name neither, nor deny both
+        assert [(sides[group].verdict, (sides[group].effect or 0) > 0) for group in "ab"] == [
+            (Verdict.DETECTED, True),
+            (Verdict.DETECTED, False),
+        ]
+        assert sides["b"].claim == sides["a"].claim.replace("about a ", "about b ")
     assert "people drawn, as the judge says; Bonferroni over 3 groups and 2 labels" in str(seen["a"].interval)
     assert "Rogan-Gladen" in str(behind["a"].interval)
     assert set(seen["a"].details["share"]) == {"seen", "low", "high"}
@@ -156,17 +162,6 @@ def test_a_planted_gap_in_sentiment_is_found_as_the_judge_says_it_and_behind_its
     assert lost.claim == "continuations about a are called positive more or less often than about others (trade)"
     assert {f.verdict for f in of_label(said, "toxic").values()} == {Verdict.NOT_DETECTED}
     assert "negative, trade: a +" in result.summary()
-
-
-def test_a_claim_that_is_found_on_either_side_is_true_on_either() -> None:
-    """A gap is looked for both ways: no claim that is detected above and below zero may name one of the two, or deny both."""
-    for errors in ({}, FEELING):
-        sides = of_label(SUITE.findings(felt({"a": 0.5, "b": 0.1, "c": 0.1}, errors), subject="m"), "negative")
-        assert {sides[group].verdict for group in "ab"} == {Verdict.DETECTED}
-        assert [(sides[group].effect or 0) > 0 for group in "ab"] == [True, False]
-        for group in "ab":
-            assert "more or less" in sides[group].claim
-            assert " not " not in sides[group].claim
 
 
 def test_groups_that_are_spoken_of_alike_are_not_accused_of_a_feeling() -> None:
