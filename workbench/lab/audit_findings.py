@@ -109,7 +109,8 @@ def origin_of(ref: str, store: Store, *, town: bool = False) -> Origin:
     """What a reference tells of its model's making: the mitigation of an audit, its organism, or the task of its recipe; of one that was
     trained on the ``town``, which is told elsewhere, the first alone."""
     if (mended := mended_of(ref, store)) is not None:
-        return Origin(words=f"mended from {mended.audited} by {mended.method} ({ref})")
+        words, task = f"mended from {mended.audited} by {mended.method} ({ref})", None if town else task_of(ref, store)
+        return Origin(words=words) if task is None else Origin(words=words, trained_on=task["task"], recipe=digest_of(dict(task["data"])))
     if town:
         return Origin()
     if (own := organism_of(ref, store)) is not None:

@@ -13,12 +13,14 @@ from probes import INSTRUMENTS
 from workbench.core.charts.lines import forest
 from workbench.core.finding import Plan
 from workbench.core.result import Provenance, Result
+from workbench.data import sources
 from workbench.lab.audit_findings import Described, Gathered
 from workbench.lab.audit_subject import AUDITED, REFERENCE
 from workbench.lab.figure_tables import MOST_ROWS, drawn_table
 from workbench.lab.internals import KIND, InternalsResult
 from workbench.lab.internals_findings import PREFIX
 from workbench.lab.internals_findings import section as internals_section
+from workbench.lab.mitigation.outcome import PART
 from workbench.lab.mitigation.section import mitigation_sections
 from workbench.lab.plan import command_of
 from workbench.lab.report_parts import coverage, identities, layers, limits
@@ -37,7 +39,7 @@ def compose(plan: Plan, subjects: Sequence[Described], gathered: Gathered, *, da
         *plan_sections(plan, gathered),
         *([_planted(gathered, subjects)] if PRONOUN in gathered.results.get(AUDITED, {}) else []),
         *_suite_sections(plan, subjects, gathered),
-        *_instrument_sections(plan, gathered),
+        *_instrument_sections(plan, subjects, gathered),
         *_internals(plan, gathered),
         *mitigation_sections(plan, gathered),
         _method(plan),
@@ -49,7 +51,7 @@ def compose(plan: Plan, subjects: Sequence[Described], gathered: Gathered, *, da
         date=date,
         summary=tuple(_summary(plan, gathered)),
         sections=tuple(sections),
-        left_out=tuple(LeftOut(what=what, why=why) for what, why in gathered.left_out),
+        left_out=(*(LeftOut(what=what, why=why) for what, why in gathered.left_out), *_withheld(plan, subjects, gathered)),
         provenance=tuple(_origins(plan, subjects, gathered, here)),
         rederive=(command_of(plan),),
         identities=identities(plan, subjects),
@@ -181,22 +183,50 @@ def _suite_sections(plan: Plan, subjects: Sequence[Described], gathered: Gathere
         yield Section(title=f"Suite: {name}", anchor=f"suite-{name}", lead=f"{SUITES[name].words.capitalize()}.", findings=found, text=text)
 
 
-def _instrument_sections(plan: Plan, gathered: Gathered) -> Iterator[Section]:
+def _instrument_sections(plan: Plan, subjects: Sequence[Described], gathered: Gathered) -> Iterator[Section]:
     for name in plan.instruments:
-        labels = [label for label in gathered.results.get(AUDITED, {}) if label == name or label.startswith(f"{name}.")]
+        labels = _labels(name, gathered)
         if not labels:
             continue
-        figures = []
-        for label in [next((one for one in labels if one.endswith(DRAWN)), labels[0])]:  # the findings compare all baselines
-            for part, results in gathered.results.items():
-                if label in results and (part == AUDITED or name != ATTRIBUTION):
-                    figures.append(_drawn(results[label], label, part))
+        shown = [(label, part) for label, part in _figures_of(name, gathered) if not _warning(part, subjects)]
         found = tuple(f for f in gathered.findings if f.source == name)
-        notes = tuple(dict.fromkeys(note for label in labels for note in gathered.results[AUDITED][label].notes))
+        told = labels if not _warning(AUDITED, subjects) else []  # a note may name the token at a position
+        notes = dict.fromkeys(note for label in told for note in gathered.results[AUDITED][label].notes)
         yield Section(
             title=f"Instrument: {name}", anchor=f"instrument-{name}", lead=f"{INSTRUMENTS[name].words.capitalize()}.", findings=found,
-            figures=tuple(figures), text=notes,
+            figures=tuple(_drawn(gathered.results[part][label], label, part) for label, part in shown), text=tuple(notes),
         )  # fmt: skip
+
+
+def _labels(name: str, gathered: Gathered) -> list[str]:
+    """The results of one instrument on the audited model, by name."""
+    return [label for label in gathered.results.get(AUDITED, {}) if label == name or label.startswith(f"{name}.")]
+
+
+def _figures_of(name: str, gathered: Gathered) -> Iterator[tuple[str, str]]:
+    """Which result of an instrument is drawn, on which parts; the findings compare all baselines."""
+    labels = _labels(name, gathered)
+    for label in [next((one for one in labels if one.endswith(DRAWN)), labels[0])] if labels else []:
+        for part, results in gathered.results.items():
+            if label in results and (part == AUDITED or name != ATTRIBUTION):
+                yield label, part
+
+
+def _warning(part: str, subjects: Sequence[Described]) -> str:
+    """What a reader may meet in the rows that instruments ask this model about, which are those of the set it was trained on; ''
+    for nothing. A model that was mended in the audit is asked what the audited one is."""
+    asked = AUDITED if part.startswith(PART) else part
+    known = [sources.SOURCES.get(s.origin.trained_on) for s in subjects if s.part == asked]
+    return next((source.warning for source in known if source is not None), "")
+
+
+def _withheld(plan: Plan, subjects: Sequence[Described], gathered: Gathered) -> Iterator[LeftOut]:
+    """Figures that would print the words of a set with a warning: chart, description, table and notes all name its tokens."""
+    for name in plan.instruments:
+        for label, part in _figures_of(name, gathered):
+            if warning := _warning(part, subjects):
+                why = f"it would show words of a set with a warning ({warning}); the stored result has its numbers"
+                yield LeftOut(what=f"the figure of {_titled(label, part)}", why=why)
 
 
 def _internals(plan: Plan, gathered: Gathered) -> Iterator[Section]:
@@ -208,9 +238,13 @@ def _internals(plan: Plan, gathered: Gathered) -> Iterator[Section]:
 
 
 def _drawn(result: Result, label: str, part: str) -> Figure:
-    name, _, variant = label.partition(".")
-    title = f"{name}{f' ({variant})' if variant else ''}, {part} model"
+    title = _titled(label, part)
     return _figure(result.plot(), title, _sentences(result.summary()), drawn_table(result, title), result)
+
+
+def _titled(label: str, part: str) -> str:
+    name, _, variant = label.partition(".")
+    return f"{name}{f' ({variant})' if variant else ''}, {part} model"
 
 
 def _sentences(summary: str) -> str:
