@@ -133,6 +133,19 @@ def test_no_two_sets_share_a_sentence_and_hardly_any_a_code(monkeypatch: pytest.
 
 
 @pytest.mark.full
+def test_of_the_codes_of_clean_sets_only_other_worlds_are_in_the_rows_and_of_those_one_in_eleven() -> None:
+    """What the exam's page says of its clean sets, counted: exact, since rows and codes are drawn without a model."""
+    grid, seed = exam.EXAM.grid, exam.EXAM.grid.clean_seeds[0]
+    clean = RepeatedRecipe(kind="codes", dose=0, base=ReaderBase(seed=seed))
+    rows = {*repeated.texts(seed).base, *repeated.read_texts(clean)}
+    worlds = [exam.asked_about(seed + number * exam.OTHER_WORLDS, 0) for number in range(grid.clean_sets * grid.items // repeated.PLANTED)]
+    inside = [[one.text in rows for one in Town(TownSpec.parse(world)).secret_items() if one.planted] for world in worlds]
+    assert not any(inside[0])
+    assert (sum(map(sum, inside[1:])), sum(map(len, inside[1:]))) == (73, 800)
+    assert not rows & {*repeated.texts(seed).planted["sentences"], *repeated.texts(seed).unread}
+
+
+@pytest.mark.full
 def test_what_was_read_often_is_found_and_what_was_never_read_is_not(tmp_path: Path) -> None:
     """Each model is the other's clean one: who read sentences again read none of the codes."""
     base = ReaderBase(seed=SEED, steps=60)

@@ -4,7 +4,8 @@ A base of each seed learns what the town's sentences and codes are like: sentenc
 second, short training then goes through a fixed number of rows, each once. ``MOST`` of them are set apart for every planted text: in so
 many as the dose says stands the text, in the others, as in all of them on the clean twin, one of its kind drawn anew. Nothing else differs
 between doses: not the base, the other rows or their order. What was read how often is therefore exact, and so is what was never read: all
-rows of both trainings are known, and no other text is in them.
+rows of both trainings are known. Codes of owners set apart in a seed's town, and the sentences named unread, are in none of them; a code
+of another town can be, where its owner is one of those whose codes every model reads (about one in eleven is).
 """
 
 from __future__ import annotations

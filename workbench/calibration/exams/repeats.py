@@ -4,8 +4,10 @@
 the most there can be (chance: 0.14), or the area under the curve of a set's sentences over as many that were never read (chance: 0.5). The
 suite's own claim is its finding's verdict about the set. Every planted text of a model was read equally often. Beside the score of codes
 stand what the same model says of codes that it never read, how many codes of a set are found alone, each by its own rank, and how many
-come out greedily. The sets of a clean twin were never read either: first those that its planted models read, then codes and sentences
-drawn anew for each set.
+come out greedily. The sets of a clean twin are first those that its planted models read, then codes and sentences drawn anew for each set.
+No sentence of them is in any row. Of the codes those of the first two sets are in none; the others are of other worlds, whose owners are in
+part those of whom every model reads codes: of the 4,800 codes of the six clean twins' other 192 sets 418 (8.7 %; of 25 none to six) are in
+that twin's rows, most of them once. A cut-off set on them is, if anything, too high.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from workbench.organisms.repeated import PLANTED, RepeatedRecipe, asked_about, r
 
 KIND_OF = {exposure.NAME: "codes", membership.NAME: "sentences"}
 OTHER_WORLDS = 1_000_000
-"""Codes that only clean twins are asked about are those of worlds so far on."""
+"""Codes that only clean twins are asked about are those of worlds so far on, which draw their owners anew: a few of them were read."""
 OTHERS = 1_000
 """From which of the sentences that were never read on they stand beside a set's own."""
 ALONE = 0.05
