@@ -19,12 +19,11 @@ _ASIDE = {
     "rollout": ("layer", "query", "query_token", "key", "key_token", "rollout"),
 }
 """The columns that say which cell of a map it is, and how strong."""
-_PLACES = 4
 
 
 def drawn_table(result: Result, title: str) -> Table:
-    """The table of ``result``'s own chart. Of maps the strongest cells of each, as many as leave room for all; of anything else its rows
-    without the columns that are the same in all of them."""
+    """The table of ``result``'s own chart. Of maps the strongest cells of each, as many as leave room for all; of anything else its rows.
+    A whole number or a word that is the same in all of them is told once, in the caption; what was measured keeps its column."""
     frame = result.to_frame()
     caption = f"The numbers of: {title}"
     for value, maps in _STRENGTHS.items():
@@ -32,11 +31,17 @@ def drawn_table(result: Result, title: str) -> Table:
             of_class = value == "pattern" and "picture" in result.values.attrs and bool((frame["query_token"] == "class").any())
             frame, each = _strongest(frame, value, maps, of_class)
             words = f", the {each} strongest of each {' and '.join('item' if name == 'batch' else name for name in maps)}"
-            return Table.from_frame(_rounded(frame), f"{caption}{words if each else ''}", most=MOST_ROWS)
+            return Table.from_frame(frame, f"{caption}{words if each else ''}", most=MOST_ROWS)
     measured = [name for name in ("accuracy",) if name in frame]
     frame = frame.dropna(subset=measured) if measured else frame
-    alike = [name for name in frame.columns if len(frame) > 1 and len(set(frame[name].astype(str).tolist())) == 1]
-    return Table.from_frame(_rounded(frame.drop(columns=alike)), caption, most=MOST_ROWS)
+    alike = [name for name in frame.columns if len(frame) > 1 and _told_once(frame[name])]
+    said = "".join(f", {name} {frame[name].iloc[0]}" for name in alike if str(frame[name].iloc[0]))
+    return Table.from_frame(frame.drop(columns=alike), f"{caption}{said}{' in every row' if said else ''}", most=MOST_ROWS)
+
+
+def _told_once(column: pd.Series) -> bool:
+    """Whether a column says the same in every row and is no measured quantity, which are floats."""
+    return not pd.api.types.is_float_dtype(column) and len(set(column.astype(str).tolist())) == 1
 
 
 def _strongest(frame: pd.DataFrame, value: str, maps: tuple[str, ...], of_class: bool) -> tuple[pd.DataFrame, int]:
@@ -54,7 +59,3 @@ def _strongest(frame: pd.DataFrame, value: str, maps: tuple[str, ...], of_class:
     rank = drawn[value].abs().groupby([drawn[name] for name in maps]).rank(method="first", ascending=False)
     kept = drawn.loc[rank <= each]
     return kept, each if len(kept) < len(drawn) else 0
-
-
-def _rounded(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.assign(**{name: frame[name].round(_PLACES) for name in frame.select_dtypes("number").columns})
