@@ -28,14 +28,17 @@ def faults(size):
     library.free(block)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-print(int(keep_freed()), *(min([faults(size) for _ in range(4)][1:]) for size in (BLOCK - 2**20, BLOCK + 2**20)))
+untold = min([faults(BLOCK + 2**20) for _ in range(4)][1:])
+print(untold, int(keep_freed()), *(min([faults(size) for _ in range(4)][1:]) for size in (BLOCK - 2**20, BLOCK + 2**20)))
 """
 
 
 def test_freed_memory_is_used_again_up_to_the_largest_block():
-    environment = {name: value for name, value in os.environ.items() if name not in memory._WORDS}
+    environment = {name: value for name, value in os.environ.items() if name not in (*memory._WORDS, "LD_PRELOAD")}
     done = subprocess.run([sys.executable, "-c", COUNTING], env=environment, capture_output=True, text=True, check=True)
-    told, small, large = map(int, done.stdout.split())
+    untold, told, small, large = map(int, done.stdout.split())
+    if untold < FEW:
+        pytest.skip("what is freed and asked for again is kept here untold, or the kernel does not count its faults")
     if not told:
         pytest.skip("this C library's allocator has no word for it")
     assert small < FEW < large  # also where all pages are of 2 MiB: a large block goes back, and is counted
