@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import xarray as xr
 
 from workbench.core.result import Result
@@ -67,6 +68,47 @@ def test_of_each_drawn_item_the_strongest_attributions_are_told_and_no_padding()
         assert told == np.sort(np.abs(strengths[item]))[-7:].tolist()
     short = drawn_table(Result("occlusion", values.isel(batch=[11])), "t")
     assert (len(short.rows), short.caption) == (4, "The numbers of: t"), "all of them, so nothing is said of the strongest"
+
+
+def test_of_many_heads_those_that_are_drawn_are_told() -> None:
+    table = drawn_table(pattern(heads=40, positions=4), "t")
+    assert {row[:2] for row in table.rows} == {(0, head) for head in range(8)}
+    assert (table.caption, table.note) == ("The numbers of: t, the 7 strongest of each layer and head", "")
+
+
+@pytest.mark.parametrize("measure", ["rollout", "flow"])
+def test_of_attention_through_all_layers_the_last_is_told(measure: str) -> None:
+    whole = RNG.random((3, 2, 4, 4))
+    names = np.array([[f"w{n}" for n in range(4)]] * 2, dtype=object)
+    values = xr.Dataset(
+        {
+            measure: (("layer", "batch", "query", "key"), whole),
+            "query_token": (("batch", "query"), names), "key_token": (("batch", "key"), names),
+        },
+        coords={"layer": range(3), "batch": range(2), "query": range(4), "key": range(4)},
+    )  # fmt: skip
+    table = drawn_table(Result("attention-rollout", values), "t")
+    assert table.columns == ("layer", "query", "query_token", "key", "key_token", measure)
+    assert {row[0] for row in table.rows} == {2}
+    assert [row[5] for row in table.rows] == whole[2, 0].ravel().tolist()
+
+
+def test_of_what_a_model_wrote_each_number_stands_with_the_written_token() -> None:
+    strengths = RNG.normal(size=(6, 2, 3))
+    values = xr.Dataset(
+        {
+            "attribution": (("batch", "generated", "pos"), strengths),
+            "generated_token": (("batch", "generated"), np.array([["x", "y"]] * 6, dtype=object)),
+            "token": (("batch", "pos"), np.array([["a", "b", "c"]] * 6, dtype=object)),
+        },
+        coords={"batch": range(6), "generated": range(2), "pos": range(3)},
+    )  # fmt: skip
+    table = drawn_table(Result("generation-attribution", values), "t")
+    assert table.columns == ("batch", "generated", "generated_token", "pos", "token", "attribution")
+    assert {row[0] for row in table.rows} == set(range(4)), "the items that the chart draws"
+    assert {(row[0], row[1], row[3]): row[5] for row in table.rows} == {
+        (item, step, pos): strengths[item, step, pos] for item in range(4) for step in range(2) for pos in range(3)
+    }
 
 
 def test_what_is_the_same_in_every_row_is_told_once_and_what_was_measured_keeps_its_column() -> None:
