@@ -70,20 +70,20 @@ def _nothing(records: Sequence[Record], value: str) -> str:
 
 
 def _groups(records: Sequence[Record], value: str, level: float) -> tuple[Group, ...]:
-    """Each group's mean. A value that is true or false, or 0 or 1, in every sample is a share, and its interval lies within 0 and 1."""
+    """Each group's mean. Of a value that is true or false it is a share, and its interval lies within 0 and 1; a number that happens to be
+    0 or 1 may be a count, which has no such bounds."""
     names = sorted({str(record["group"]) for record in records})
-    share = all(number_in(record["values"], value) in (None, 0, 1) for record in records)
-    return tuple(_group(name, [r for r in records if str(r["group"]) == name], value, level, share) for name in names)
+    return tuple(_group(name, [r for r in records if str(r["group"]) == name], value, level) for name in names)
 
 
-def _group(name: str, records: Sequence[Record], value: str, level: float, share: bool) -> Group:
+def _group(name: str, records: Sequence[Record], value: str, level: float) -> Group:
     scored = [(number_in(r["values"], value), str(r["cluster"] or r["sample"])) for r in records if not r["unscored"]]
     kept = [(v, c) for v, c in scored if v is not None]
     missing = len(records) - len(kept)
     if not kept:
         return Group(name, 0, missing, None, None, "nothing was scored")
     numbers, clusters = [float(v) for v, _ in kept], [c for _, c in kept]
-    mean, share = sum(numbers) / len(numbers), share or all(isinstance(v, bool) for v, _ in kept)
+    mean, share = sum(numbers) / len(numbers), all(isinstance(v, bool) for v, _ in kept)
     if share and len(set(clusters)) == len(clusters):
         return Group(name, len(kept), missing, mean, wilson(int(sum(numbers)), len(numbers), level))
     if (units := len(set(clusters))) < fewest(level):
