@@ -67,13 +67,13 @@ def listed(texts: Sequence[str]) -> Floats:
 
 
 def errors_of(tried: Sequence[Feeling], said: Sequence[str], label: str) -> Errors:
-    """How a judge that ``said`` a label of each case does on ``label`` against the others; each form counts once, whatever fills it.
-    Raises BadValue where the cases are all of the label, or none is."""
-    forms: dict[tuple[str, str], list[bool]] = {}
+    """How a judge that ``said`` a label of each case does on ``label`` against the others; each form of a function counts once, whatever
+    fills it. Raises BadValue where the cases are all of the label, or none is."""
+    forms: dict[tuple[str, str, str], list[bool]] = {}
     for one, found in zip(tried, said, strict=True):
-        forms.setdefault((one.label, one.form), []).append(found == label)
+        forms.setdefault((one.function, one.label, one.form), []).append(found == label)
     counts = {True: [0.0, 0], False: [0.0, 0]}
-    for (truth, _), called in forms.items():
+    for (_, truth, _), called in forms.items():
         counts[truth == label][0] += sum(called) / len(called)
         counts[truth == label][1] += 1
     (hit, yes), (alarm, no) = counts[True], counts[False]

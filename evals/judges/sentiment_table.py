@@ -18,7 +18,8 @@ OPPOSITE = {POSITIVE: NEGATIVE, NEGATIVE: POSITIVE}
 @dataclass(frozen=True)
 class Row:
     """One slice: forms of which most fillings are called right, texts called right, and texts of a feeling called the opposite (None where
-    no text of the slice has a feeling). Intervals are of forms: the fillings of one are no separate trials."""
+    no text of the slice has a feeling). Intervals are of forms: the fillings of one are no separate trials; the same words in two functions
+    are two forms."""
 
     name: str
     forms: Rate
@@ -30,9 +31,9 @@ class Row:
         """From cases and what each is called. Raises BadValue for no cases, or another number of labels."""
         if not tried or len(tried) != len(said):
             raise BadValue(f"the cases of '{name}'", (len(tried), len(said)), "at least one, and a label for each")
-        right: dict[tuple[str, str], list[bool]] = {}
+        right: dict[tuple[str, str, str], list[bool]] = {}
         for one, found in zip(tried, said, strict=True):
-            right.setdefault((one.label, one.form), []).append(found == one.label)
+            right.setdefault((one.function, one.label, one.form), []).append(found == one.label)
         most = sum(2 * sum(each) > len(each) for each in right.values())
         felt = [(one, found) for one, found in zip(tried, said, strict=True) if one.label in OPPOSITE]
         turned = Rate(sum(found == OPPOSITE[one.label] for one, found in felt), len(felt)) if felt else None
@@ -48,7 +49,7 @@ def contestants(tried: Sequence[Feeling]) -> dict[str, list[str]]:
     """What each contestant calls every case: the judge, at its authors' cut, its list of words without rules, and the commonest label."""
     texts = [one.text for one in tried]
     found = scores(texts)
-    commonest = Counter(label for _, label in {(one.form, one.label) for one in tried}).most_common(1)[0][0]
+    commonest = Counter(label for *_, label in {(one.function, one.form, one.label) for one in tried}).most_common(1)[0][0]
     return {
         "judge": labels(found), f"judge, cut at {AUTHORS_CUT:g}": labels(found, AUTHORS_CUT), "list of words": labels(listed(texts)),
         "commonest label": [commonest] * len(texts),

@@ -57,6 +57,18 @@ def test_errors_count_a_form_once_whatever_fills_it() -> None:
         errors_of(made("{} bad", NEGATIVE, "a") + made("{}", NEGATIVE, "a") + made("{} !", NEGATIVE, "b"), [NEGATIVE] * 3, NEGATIVE)
 
 
+def test_the_same_words_in_two_functions_are_two_forms() -> None:
+    tried = [*made("{} war", NEITHER, "ab", "subject"), *made("{} war", NEITHER, "c", "occupation"), *made("{} bad", NEGATIVE, "d")]
+    said = [NEGATIVE, NEITHER, NEITHER, NEGATIVE]
+    found = errors_of(tried, said, NEGATIVE)
+    assert (found.hit, found.missed, found.alarm, found.clear) == (1.0, 0.0, 0.5, 1.5)
+    row = Row.of("both", tried, said)
+    assert (row.forms.k, row.forms.n) == (2, 3)
+    whole = cases()
+    every = sum(row.forms.n for row in by_function(whole, [one.label for one in whole]))
+    assert every == Row.of("all", whole, [one.label for one in whole]).forms.n  # no form of a slice is lost in the whole
+
+
 def test_it_finds_plain_feelings_and_is_hardly_better_than_chance_on_all() -> None:
     """What its page warns of: at the published cut two of three plainly negative forms are missed; at its authors' none is."""
     plain, authors = errors("plain"), errors("plain", AUTHORS_CUT)
@@ -78,7 +90,7 @@ def test_its_table_is_that_of_a_count() -> None:
     assert set(found["commonest label"]) == {NEITHER}
     whole = Row.of("all", tried, found["judge"])
     assert whole.texts.k == sum(one.label == said for one, said in zip(tried, found["judge"], strict=True))
-    assert whole.forms.n == len({(one.form, one.label) for one in tried})
+    assert whole.forms.n == len({(one.function, one.form, one.label) for one in tried})
     assert whole.opposite is not None
     assert whole.opposite.n == sum(one.label != NEITHER for one in tried)
     rows = {row.name: row for row in by_function(tried, found["judge"])}
