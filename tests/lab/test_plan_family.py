@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import xarray as xr
 
+from evals import SUITES
 from tests.lab.audited import home_with_audit
+from workbench.cli.compare import compare
 from workbench.core.errors import BadValue, UnknownName
 from workbench.core.finding import Claim, Finding, Null, Plan, Verdict
 from workbench.core.result import Provenance, Result
 from workbench.core.stats.intervals import constant_interval, wilson
 from workbench.core.stats.resampling import bootstrap
 from workbench.lab import audit_findings
-from workbench.lab.audit_findings import Described, Gathered, _suite_findings, family_level, gathered
+from workbench.lab.audit_findings import SUREST, USUAL, Described, Gathered, _suite_findings, family_level, gathered
 from workbench.lab.circumstances import read as read_circumstances
 from workbench.lab.plan import command_of, names, read_plan
 from workbench.lab.report_plan import plan_sections
@@ -173,7 +176,7 @@ def test_slices_are_means_by_group_with_their_intervals() -> None:
 
 
 def test_a_group_in_which_all_are_alike_has_an_interval_where_its_value_is_a_share() -> None:
-    def sliced_by(values: Sequence[float], clusters: Sequence[str]) -> Any:
+    def sliced_by(values: Sequence[float | bool], clusters: Sequence[str]) -> Any:
         records = [
             {"sample": f"{n:02d}", "epoch": 0, "cluster": cluster, "group": "g", "unscored": "", "values": {"right": value}}
             for n, (value, cluster) in enumerate(zip(values, clusters, strict=True))
@@ -182,11 +185,14 @@ def test_a_group_in_which_all_are_alike_has_an_interval_where_its_value_is_a_sha
         return sliced(plan, ["trigger.audited"], lambda label: records)[0].groups[0]
 
     alone, terms = [""] * 12, [f"c{n // 2}" for n in range(12)]
-    assert sliced_by([1.0] * 12, alone).interval == wilson(12, 12)
-    assert sliced_by([1.0] * 11 + [0.0], alone).interval == wilson(11, 12), "zeros and ones are shares as true and false are"
-    assert sliced_by([0.0, 1.0] * 6, terms).interval == constant_interval(0.5, 6, 0.95, (0.0, 1.0))
-    unlike = sliced_by([0.5] * 12, alone)
-    assert (unlike.interval, unlike.note) == (None, "every cluster has this mean, so nothing says how far others would lie from it")
+    assert sliced_by([True] * 12, alone).interval == wilson(12, 12)
+    assert sliced_by([True] * 11 + [False], alone).interval == wilson(11, 12)
+    assert sliced_by([False, True] * 6, terms).interval == constant_interval(0.5, 6, 0.95, (0.0, 1.0))
+    for counts in ([0.5] * 12, [1.0] * 12, [0] * 12):  # errors of each that all happen to be 1, or none: others may have made more
+        unlike = sliced_by(counts, alone)
+        assert (unlike.interval, unlike.note) == (None, "every cluster has this mean, so nothing says how far others would lie from it")
+    counted = sliced_by([1.0] * 11 + [0.0], alone).interval
+    assert counted == bootstrap([1.0] * 11 + [0.0], clusters=[f"{n:02d}" for n in range(12)]).interval, "a count's mean, not a share"
 
 
 class _Toys(dict[str, Any]):
@@ -202,20 +208,30 @@ def test_what_compares_two_models_is_derived_again_from_both(monkeypatch: pytest
     plan = Plan.parse(PLAN | {"name": "town", "suites": ["trigger"], "settings": {"trigger": {"count": 40}}})
     subject = Described(part="audited", ref="m", family="gpt", config={}, parameters=1, model_digest="d", domain="town")
 
-    def commands(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    def commands(ours: dict[str, Any], theirs: dict[str, Any], level: float = 0.95, ref: str = "m") -> list[str]:
         sides = {
             part: {"trigger": Result("trigger", xr.Dataset(), spec, Provenance(data_digest="e" * 64))}
             for part, spec in (("audited", ours), ("reference", theirs))
         }
-        return [one.rederive for one in _suite_findings("trigger", subject, sides, 0.9975, plan)]
+        asked = subject.model_copy(update={"ref": ref})
+        return [one.rederive for one in _suite_findings("trigger", asked, sides, level, plan)]
 
     ours, theirs = "workbench eval trigger --model m --set count=40", "workbench eval trigger --model r --set count=40"
-    assert commands({"count": 40}, {"count": 40}) == [
-        ours, f"{theirs} && {ours} && workbench compare FIRST_RUN SECOND_RUN --level 0.9975",
-    ]  # fmt: skip
+    both, same, again = f"{theirs} && {ours} && workbench compare FIRST_RUN SECOND_RUN --level", {"count": 40}, command_of(plan)
+    assert commands(same, same) == [ours, f"{both} 0.95"]
+    assert commands(same, same, 0.9975) == [again, f"{both} 0.9975"], "an evaluation has no such level, the audit draws it anew"
+    assert commands(same, same, 0.99995) == [again, again], "nor does a comparison take one so high"
+    quoted = "workbench eval trigger --model 'a;b c' --set count=40"
+    assert commands(same, same, ref="a;b c") == [quoted, f"{theirs} && {quoted} && workbench compare FIRST_RUN SECOND_RUN --level 0.95"]
     assert commands({"count": 40, "world": {"dose": 0.8}}, {"count": 40, "world": {"dose": 0.0}}) == [ours, command_of(plan)], (
         "an audit asks each model about its own world, and two evaluations pair what they share"
     )
+
+
+def test_the_levels_of_the_commands_are_those_that_they_take() -> None:
+    taken = inspect.signature(SUITES.load("trigger").findings).parameters["level"].default
+    option = get_type_hints(compare, include_extras=True)["level"].__metadata__[0]
+    assert (taken, option.max) == (USUAL, SUREST)
 
 
 @pytest.mark.full

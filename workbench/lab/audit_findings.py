@@ -37,6 +37,10 @@ OTHERS = ("reference", "clean twin")
 """What suites call the null of a finding that compares two models."""
 
 
+USUAL, SUREST = 0.95, 0.9999
+"""The level at which ``workbench eval`` draws intervals, and the highest that ``workbench compare`` takes."""
+
+
 class Origin(Spec):
     """Where a model comes from that was trained here, but not on the town: the organism or task in words, its dose and seed, what it was
     trained on, and the digest of its recipe or of its task's data. Empty: not known."""
@@ -227,10 +231,11 @@ def _suite_findings(name: str, subject: Described, results: Mapping[str, Mapping
     reference = results.get(REFERENCE, {}).get(name) if subject.part == AUDITED else None
     found = suite.findings(results[subject.part][name], subject=subject.ref, reference=reference, level=level)
     alone = paired = _asked_again(name, subject.ref, plan)
-    if reference is not None and asked_the_same(reference, results[subject.part][name]):
-        paired = (
-            f"{_asked_again(name, str(plan.reference), plan)} && {alone} && workbench compare FIRST_RUN SECOND_RUN --level {level:.10g}"
-        )
+    if level != USUAL:
+        alone = paired = command_of(plan)  # an evaluation draws its intervals at the usual level alone
+    if reference is not None and level <= SUREST and asked_the_same(reference, results[subject.part][name]):
+        asked = " && ".join(_asked_again(name, ref, plan) for ref in (str(plan.reference), subject.ref))
+        paired = f"{asked} && workbench compare FIRST_RUN SECOND_RUN --level {level:.10g}"
     elif reference is not None:
         paired = command_of(plan)  # each was asked about its own world
     again = [paired if one.null is not None and one.null.name in OTHERS else alone for one in found]
@@ -243,4 +248,4 @@ def _suite_findings(name: str, subject: Described, results: Mapping[str, Mapping
 def _asked_again(name: str, ref: str, plan: Plan) -> str:
     """The command that asks a model a suite as the plan does."""
     told = [word for field, value in sorted(plan.settings_of(name).items()) for word in ("--set", f"{field}={canonical_json(value)}")]
-    return " ".join([f"workbench eval {name} --model {ref}", *map(shlex.quote, told)])
+    return " ".join([f"workbench eval {name} --model {shlex.quote(ref)}", *map(shlex.quote, told)])
