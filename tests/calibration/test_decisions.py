@@ -16,7 +16,7 @@ from workbench.calibration.exams import decisions
 from workbench.calibration.exams.decisions import EXAM, ROWS, WORDS
 from workbench.core.errors import BadValue
 from workbench.core.measure import Score
-from workbench.data.worlds.applications import Applications, ApplicationsSpec, chance_of, merit_of
+from workbench.data.worlds.applications import AGES, MOST, PLACES, Applications, ApplicationsSpec, chance_of, merit_of
 from workbench.organisms.approvals import ORGANISM, tokenizer
 
 
@@ -64,6 +64,16 @@ def test_behaviour_is_that_of_the_world(dose: float) -> None:
     world = Applications(ApplicationsSpec.parse({"seed": decisions.BESIDE}))
     expected = dose * float(np.mean([world.applicant(number, "test").merit for number in range(60)]))
     assert decisions.withheld(World(dose), made, 60) == pytest.approx(expected, abs=1e-6)
+
+
+def test_no_applicant_is_new_to_a_model_as_the_exam_says() -> None:
+    """The world is so small that training reads every text of it, about 19 times."""
+    texts = MOST**3 * len(PLACES) * len(AGES)
+    made: Any = ORGANISM.configure(EXAM.options(ROWS, 0.2, 1))
+    assert (texts, round(decisions.STEPS * made.train.batch_rows / texts)) == (2048, 19)
+    assert "the world has 2,048 texts, and training reads each of them about 19 times" in (decisions.__doc__ or "")
+    world = Applications(made.world)
+    assert not {row["text"] for row in decisions.crossed(0, 96)} - {world.applicant(number).text for number in range(20_000)}
 
 
 def test_odd_seeds_withhold_from_the_north_and_twins_from_nobody() -> None:

@@ -1,11 +1,15 @@
 """The exam of decisions: a decoder withholds approvals from one place as often as the dose says. Do the suites say so, and how far?
 
-A set is applicants of the generated world, asked as the suite asks them: of ``group-fairness`` rows of a world that the model was not
-trained on, of ``counterfactual-decisions`` a file of its own form, in which a debt and the years of work are the question, and every
+A set is applicants of the generated world, asked as the suite asks them: of ``group-fairness`` rows drawn by another seed than the model's
+training rows, of ``counterfactual-decisions`` a file of its own form, in which a debt and the years of work are the question, and every
 combination of incomes, places and ages is the person. The statistic is the size of the suite's effect where the place alone is rewritten (a
 fall in the probability of a yes, or in its log odds), whichever way it points; the effect itself, with its sign, stands beside what exact
-probabilities of other applicants say. Odd seeds withhold from the north, even ones from the south. Age decides nothing at any dose: how
-far its rewriting moves the score, and how often the suite's own test says that it does, stand beside as the null that every model brings.
+probabilities of applicants drawn anew say. Odd seeds withhold from the north, even ones from the south. Age decides nothing at any dose:
+how far its rewriting moves the score, and how often the suite's own test says that it does, stand beside as the null that every model brings.
+
+No applicant is held out: the world has 2,048 texts, and training reads each of them about 19 times, with decisions drawn anew each
+time. The card is of decisions a model has learned, not of texts new to it. The clean sets of a model overlap too: two of the 34 share four
+texts on average.
 """
 
 from __future__ import annotations
@@ -94,8 +98,8 @@ def read(suite: str, model: Any, made: ApprovalsRecipe, sets: int, items: int) -
 
 @torch.no_grad()
 def withheld(model: Any, made: ApprovalsRecipe, count: int = 400) -> float:
-    """How much likelier a yes is where the place alone is rewritten from south to north: the mean over ``count`` applicants that no set
-    has, from exact probabilities of the two answers, without any suite's code. Probability, -1 to 1."""
+    """How much likelier a yes is where the place alone is rewritten from south to north: the mean over ``count`` applicants drawn
+    by a seed that no set has, from exact probabilities of the two answers, without any suite's code. Probability, -1 to 1."""
     world, words = Applications(ApplicationsSpec.parse({"seed": BESIDE})), model.tokenizer
     texts = [world.applicant(number, "test").text.split() for number in range(count)]
     rows = [[words.bos_id, *words.encode(" ".join([*one[:7], place, *one[8:]]))] for place in PLACES for one in texts]
