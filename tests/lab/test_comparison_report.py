@@ -23,6 +23,8 @@ from workbench.lab.comparison_report import compare_runs
 from workbench.lab.rendering import write_forms
 from workbench.lab.reporting import stored_report
 from workbench.reports.report import Report
+from workbench.reports.standard import limit_lines
+from workbench.reports.words import words_of
 from workbench.store.runs import Store
 
 
@@ -92,6 +94,8 @@ def test_its_numbers_are_those_of_compare(toy: Any, call: Call) -> None:
     assert made.report.summary[0].endswith("score differs by more than chance would give (2 of 2 values with an interval).")
     assert any("some exclude 0 by chance alone" in line for line in made.report.limits)
     assert {one.card_words for one in made.findings} == {"no card was looked up: a comparison loads no model"}
+    (cards,) = [line for line in limit_lines(made.report) if "calibration card" in line]
+    assert cards == words_of()("limits.no_card_looked_up"), "nobody asked whether a card covers these models, so none is said to be missing"
     page = made.html.read_text(encoding="utf-8")
     assert problems(page) == []
     assert "Comparison report" in page

@@ -11,6 +11,8 @@ from workbench.reports.report import Report, Table
 from workbench.reports.words import ENGLISH, Words, words_of
 
 _NO_EVIDENCE = (Verdict.INCONCLUSIVE, Verdict.NOT_APPLICABLE, Verdict.NOT_CALIBRATED)
+NOT_LOOKED_UP = "no card was looked up"
+"""How the card's words begin where nobody asked whether one covers the model: a comparison and a trend load none."""
 
 
 def identity_tables(identities: Sequence[Identity], language: str = ENGLISH) -> list[Table]:
@@ -91,7 +93,9 @@ def limit_lines(report: Report, language: str = ENGLISH) -> list[str]:
     if findings:
         carded = sum(finding.card is not None for finding in findings)
         undecided = sum(finding.verdict in _NO_EVIDENCE for finding in findings)
-        if not carded:
+        if all(finding.card is None and finding.card_words.startswith(NOT_LOOKED_UP) for finding in findings):
+            out.append(say("limits.no_card_looked_up"))
+        elif not carded:
             out.append(say("limits.uncarded"))
         elif carded < total:
             out.append(say("limits.calibration", count=phrases.number(carded), all=phrases.number(total)))
