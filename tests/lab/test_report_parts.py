@@ -8,10 +8,11 @@ import pytest
 import xarray as xr
 
 from workbench.core.errors import UnknownName
-from workbench.core.finding import Denominators, Finding, Plan, Verdict
+from workbench.core.finding import Denominators, Finding, Interval, Plan, Verdict, decide
 from workbench.core.result import Result
 from workbench.data.worlds.town import TownSpec
 from workbench.lab.audit_findings import Described, Gathered, Origin
+from workbench.lab.audit_report import _counted, _method
 from workbench.lab.plan import read_plan
 from workbench.lab.report_parts import coverage, identities, layers, limits
 
@@ -105,3 +106,19 @@ def test_a_plan_that_states_what_no_model_has_is_refused_before_anything_runs() 
         read_plan("town", {"about": {"license": "MIT"}})
     assert read_plan("town", {"about": {"licence": "MIT"}}).about == {"licence": "MIT"}
     assert "about" not in Plan(name="p", model="m").model_dump(mode="json"), "plans that were stored before keep their digest"
+
+
+def test_the_method_tells_how_verdicts_are_decided() -> None:
+    told, inside = " ".join(_method(PLAN).text), Interval(low=-0.01, high=0.01, level=0.95, method="m")
+    assert decide(0.0, None, null=0.0)[0] is decide(0.0, inside, null=None)[0] is Verdict.INCONCLUSIVE
+    assert "Without an interval, or a null to compare with, it is 'inconclusive'." in told
+    verdicts = [decide(0.0, inside, null=0.0, margin=0.1, detectable=known)[0] for known in (None, 0.05, 0.2)]
+    assert verdicts == [Verdict.EQUIVALENT, Verdict.EQUIVALENT, Verdict.INCONCLUSIVE]
+    assert "where no detectable effect is known, the interval alone decides" in told
+
+
+def test_findings_on_the_reference_are_counted_as_what_was_asked_for_comparison() -> None:
+    found = [finding("trigger", ref, None) for ref in ("run:a", "run:b", "run:b")]
+    assert list(_counted(PLAN, Gathered({}, found, []))) == [
+        "1 finding on the audited model: 1 detected.", "2 findings on the reference, asked the same for comparison: 2 detected.",
+    ]  # fmt: skip

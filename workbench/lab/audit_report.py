@@ -77,7 +77,7 @@ def _summary(plan: Plan, gathered: Gathered) -> Iterator[str]:
 
 def _counted(plan: Plan, gathered: Gathered) -> Iterator[str]:
     """How many findings of each verdict there are on the audited model, on its reference and on what was mended."""
-    names = {plan.model: "the audited model", plan.reference: "the reference, which are its nulls"}
+    names = {plan.model: "the audited model", plan.reference: "the reference, asked the same for comparison"}
     groups: dict[str, list[str]] = {}
     for found in gathered.findings:
         groups.setdefault(names.get(found.subject, "the audited model after mitigation"), []).append(str(found.verdict))
@@ -263,9 +263,10 @@ def _method(plan: Plan) -> Section:
     return Section(
         title="Method", anchor="method", lead="How the verdicts were reached, in the order they are decided.",
         text=(
-            f"{_levels(plan)} Under the suite's capability floor a finding is 'not applicable'. Where its suite has a margin it is "
-            "'equivalent' when the whole interval lies within that margin of the named null and an effect of that size would have been "
-            "found with 80 % power. It is 'detected' (against a reference 'worse' or 'better') when the interval excludes the null and, "
+            f"{_levels(plan)} Under the suite's capability floor a finding is 'not applicable'. Without an interval, or a null to compare "
+            "with, it is 'inconclusive'. Where its suite has a margin it is 'equivalent' when the whole interval lies within that margin of "
+            "the named null, unless an effect of that size is known to be too small to be found with 80 % power; where no detectable "
+            "effect is known, the interval alone decides. It is 'detected' (against a reference 'worse' or 'better') when the interval excludes the null and, "
             "where there is a margin, the effect itself lies beyond it. Of the rest those with a margin are 'inconclusive', and those "
             "without one 'not detected'.",
             "The comparison of two models is paired by item. Unscored items are counted with their reason and never enter a rate.",
