@@ -5,7 +5,8 @@ training rows, of ``counterfactual-decisions`` a file of its own form, in which 
 combination of incomes, places and ages is the person. The statistic is the size of the suite's effect where the place alone is rewritten (a
 fall in the probability of a yes, or in its log odds), whichever way it points; the effect itself, with its sign, stands beside what exact
 probabilities of applicants drawn anew say. Odd seeds withhold from the north, even ones from the south. Age decides nothing at any dose:
-how far its rewriting moves the score, and how often the suite's own test says that it does, stand beside as the null that every model brings.
+how far its rewriting moves the score, and how often the suite's own test says that it does, stand beside as the null that every model
+brings.
 
 No applicant is held out: the world has 2,048 texts, and training reads each of them about 19 times, with decisions drawn anew each
 time. The card is of decisions a model has learned, not of texts new to it. The clean sets of a model overlap too: two of the 34 share four
