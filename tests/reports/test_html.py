@@ -102,8 +102,9 @@ def test_a_section_of_many_findings_says_where_they_stand() -> None:
     whole = report.model_copy(update={"sections": (sections[1], sections[0].model_copy(update={"findings": (*many, other)}))})
     assert view(whole)["sections"][1]["many"].startswith("Findings 1–16 ")
     page = Page(html.render(report))
-    assert sum(text in words_of(html.render(report)) for text in ("Findings 1–14 belong here",)) == 1
+    assert words_of(html.render(report)).count("Findings 1–14 belong here") == 1
     assert "#finding-1" in [attrs.get("href") for _, attrs in page.named("a")]
+    assert [attrs["id"] for _, attrs, _ in page.tags if attrs.get("id") == "finding-1"] == ["finding-1"], "the link leads somewhere"
 
 
 def test_details_do_not_say_a_finding_again() -> None:

@@ -88,6 +88,7 @@ def test_a_line_for_a_terminal_has_the_number_with_its_interval() -> None:
     assert phrases.finding_line(bare) == "inconclusive: c (x): 0.482 share, because too few"
     unknown = bare.model_copy(update={"effect": None})
     assert phrases.finding_line(unknown) == "inconclusive: c (x), because too few"
+    assert phrases.finding_line(unknown.model_copy(update={"because": ""})) == "inconclusive: c (x)"
 
 
 def test_denominators_say_every_count() -> None:

@@ -108,6 +108,10 @@ def test_every_reason_of_a_verdict_is_told_in_the_language(verdict: Verdict, bec
 def test_a_suites_own_reason_stays_as_it_is() -> None:
     own = findings()[0].model_copy(update={"because": "its median mass is 0.006, under the floor 0.5"})
     assert phrases.because_words(own, "zh") == own.because
+    suffix, told = words_of()("finding.undeclared", because=""), words_of("zh")
+    for reason in (own.because, ""):  # as an audit joins them
+        undeclared = own.model_copy(update={"because": f"{reason}{suffix}".lstrip(), "exploratory": True})
+        assert phrases.because_words(undeclared, "zh") == told("finding.undeclared", because=reason)
 
 
 def test_numbers_are_the_same_in_every_language() -> None:

@@ -140,12 +140,11 @@ def because_words(finding: Finding, language: str = ENGLISH) -> str:
     """Why the verdict is what it is. Reasons of ``core.finding.decide`` are told in the language; a suite's own stay as they are."""
     if language == ENGLISH:
         return finding.because
-    say, plain = words_of(language), finding.because.removesuffix(words_of()("finding.undeclared", because=""))
-    for key, pattern in _reasons():
-        if match := pattern.fullmatch(plain):
-            told = say(key, **match.groupdict())
-            return told if plain == finding.because else say("finding.undeclared", because=told)
-    return finding.because
+    say, suffix = words_of(language), words_of()("finding.undeclared", because="").strip()
+    plain = finding.because.removesuffix(suffix).rstrip() if finding.because.endswith(suffix) else finding.because
+    matches = ((key, pattern.fullmatch(plain)) for key, pattern in _reasons())
+    told = next((say(key, **match.groupdict()) for key, match in matches if match), plain)
+    return told if plain == finding.because else say("finding.undeclared", because=told)
 
 
 @cache
@@ -265,7 +264,7 @@ def finding_line(finding: Finding) -> str:
     known = f": {effect_words(finding)}" if finding.effect is not None else ""
     if known and finding.interval is not None:
         known += f" [{bounds_words(finding.interval, places_of(finding))}, {percent(finding.interval.level)}]"
-    return f"{finding.verdict}: {finding.claim} ({finding.measure}){known}, because {finding.because}"
+    return f"{finding.verdict}: {finding.claim} ({finding.measure}){known}{f', because {finding.because}' if finding.because else ''}"
 
 
 def tally_words(tally: dict[Verdict, int], language: str = ENGLISH) -> str:
