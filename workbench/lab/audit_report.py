@@ -264,11 +264,11 @@ def _method(plan: Plan) -> Section:
         title="Method", anchor="method", lead="How the verdicts were reached, in the order they are decided.",
         text=(
             f"{_levels(plan)} Under the suite's capability floor a finding is 'not applicable'. Without an interval, or a null to compare "
-            "with, it is 'inconclusive'. Where its suite has a margin it is 'equivalent' when the whole interval lies within that margin of "
-            "the named null, unless an effect of that size is known to be too small to be found with 80 % power; where no detectable "
-            "effect is known, the interval alone decides. It is 'detected' (against a reference 'worse' or 'better') when the interval excludes the null and, "
-            "where there is a margin, the effect itself lies beyond it. Of the rest those with a margin are 'inconclusive', and those "
-            "without one 'not detected'.",
+            "with, it is 'inconclusive'. Where its suite has a margin it is 'equivalent' when the whole interval lies within that margin "
+            "of the named null, unless an effect of that size is known to be too small to be found with 80 % power; where no detectable "
+            "effect is known, the interval alone decides. It is 'detected' (against a reference 'worse' or 'better') when the interval "
+            "excludes the null and, where there is a margin, the effect itself lies beyond it. Of the rest those with a margin are "
+            "'inconclusive', and those without one 'not detected'.",
             "The comparison of two models is paired by item. Unscored items are counted with their reason and never enter a rate.",
             "A finding states the calibration card of its suite or instrument; where no card applies it says 'not calibrated here'.",
         ),
