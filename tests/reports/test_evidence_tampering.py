@@ -243,6 +243,17 @@ def test_what_an_earlier_version_said_in_the_readme_is_no_fault_and_anything_els
     assert [fault for one in examine(old)[1] for fault in one.faults] == []
 
 
+def test_the_readme_that_paired_by_name_alone_is_one_of_the_earlier_ones() -> None:
+    now, then = contents.WORDS.split("sample: its name"), (
+        ", the same for every model that was asked it (a paired difference is that of two rows of one name). cluster: what it\n"
+        "shares with others, such as a speaker or a template; intervals are over clusters. group: its subgroup. unscored: why it has no"
+        " score;\nsuch rows enter no rate. apart:"
+    )  # fmt: skip
+    former = f"{now[0]}sample: its name{then}{now[1].partition(' apart:')[2]}"
+    assert hashlib.sha256(former.encode()).hexdigest() in contents.EARLIER
+    assert all(word in now[1] for word in ("name and epoch", "equal digest in asked/", "where the name of their method says so"))
+
+
 def test_the_private_key_is_never_in_a_bundle(tmp_path: Path) -> None:
     key = key_at(tmp_path)
     data = bundle(evidence(), key)

@@ -52,14 +52,20 @@ To check a number by hand, read the samples of its suite with any program that o
     samples = pandas.read_parquet("samples/SUITE.audited.parquet")
     values = samples["values"].map(json.loads)      # what each answer was worth, by name
 
-sample: its name, the same for every model that was asked it (a paired difference is that of two rows of one name). cluster: what it
-shares with others, such as a speaker or a template; intervals are over clusters. group: its subgroup. unscored: why it has no score;
-such rows enter no rate. apart: how many answers had to be encoded apart from their question. facts: sha256 of what was asked. of:
+sample: its name, the same for every model that was asked it. A paired difference is that of two rows of one name and epoch, both
+scored, and of equal digest in asked/ where that is there. cluster: what it shares with others, such as a speaker or a template;
+intervals are over clusters where the name of their method says so. group: its subgroup. unscored: why it has no score; such rows
+enter no rate. apart: how many answers had to be encoded apart from their question. facts: sha256 of what was asked. of:
 sha256 of suite, spec, data and model. findings.json has each number in full, with the name of its interval's method; intervals named
 bootstrap draw whole clusters 2,000 times, or 20 / (1 - level) times where that is more, from seed 0 unless a spec says otherwise, so
 another program's bootstrap agrees with them but for its own draws.
 """
-EARLIER = frozenset({"9c703bc5569f724a069407a187893943c2e814476f011445ac667c7e27af442f"})
+EARLIER = frozenset(
+    {
+        "9c703bc5569f724a069407a187893943c2e814476f011445ac667c7e27af442f",
+        "189fc937c36008a8a080d218ca3d39e1eb27a4f00bfd71799700ecd8b8abb2bf",
+    }
+)
 """sha256 of what bundles of earlier versions say in its place."""
 
 
