@@ -219,8 +219,9 @@ def test_what_compares_two_models_is_derived_again_from_both(monkeypatch: pytest
     ours, theirs = "workbench eval trigger --model m --set count=40", "workbench eval trigger --model r --set count=40"
     both, same, again = f"{theirs} && {ours} && workbench compare FIRST_RUN SECOND_RUN --level", {"count": 40}, command_of(plan)
     assert commands(same, same) == [ours, f"{both} 0.95"]
-    assert commands(same, same, 0.9975) == [again, f"{both} 0.9975"], "an evaluation has no such level, the audit draws it anew"
-    assert commands(same, same, 0.99995) == [again, again], "nor does a comparison take one so high"
+    said = f"{ours}  # draws its interval at 95 %, and this finding's is at"
+    assert commands(same, same, 0.9975) == [f"{said} 99.75 %", f"{both} 0.9975"], "an evaluation takes no level, and it is said"
+    assert commands(same, same, 0.99995) == [f"{said} 99.995 %", again], "nor does a comparison take one so high"
     quoted = "workbench eval trigger --model 'a;b c' --set count=40"
     assert commands(same, same, ref="a;b c") == [quoted, f"{theirs} && {quoted} && workbench compare FIRST_RUN SECOND_RUN --level 0.95"]
     assert commands({"count": 40, "world": {"dose": 0.8}}, {"count": 40, "world": {"dose": 0.0}}) == [ours, command_of(plan)], (

@@ -12,7 +12,7 @@ import xarray as xr
 
 from probes.attention_pattern import AttentionPatternResult
 from workbench.core.finding import Plan
-from workbench.core.result import Provenance
+from workbench.core.result import Provenance, Result
 from workbench.data import sources
 from workbench.lab.audit_findings import Described, Gathered, Origin
 from workbench.lab.audit_report import compose
@@ -52,7 +52,7 @@ def composed(parts: Mapping[Any, tuple[str, ...]], audited: str, reference: str)
     plan = Plan.parse({"name": "p", "model": "m", "reference": "r", "instruments": [NAME],
                        "mitigations": [{"method": "steering", "of": "trigger"}]})  # fmt: skip
     subjects = [described("audited", "m", audited), described("reference", "r", reference)]
-    results = {part: {NAME: result(words)} for part, words in parts.items()}
+    results: dict[str, dict[str, Result]] = {part: {NAME: result(words)} for part, words in parts.items()}
     return compose(plan, subjects, Gathered(results, [], []), date="2026-01-01", here=Provenance())
 
 

@@ -232,12 +232,12 @@ def _suite_findings(name: str, subject: Described, results: Mapping[str, Mapping
     found = suite.findings(results[subject.part][name], subject=subject.ref, reference=reference, level=level)
     alone = paired = _asked_again(name, subject.ref, plan)
     if level != USUAL:
-        alone = paired = command_of(plan)  # an evaluation draws its intervals at the usual level alone
+        alone = paired = f"{alone}  # draws its interval at {USUAL * 100:g} %, and this finding's is at {level * 100:.6g} %"
     if reference is not None and level <= SUREST and asked_the_same(reference, results[subject.part][name]):
         asked = " && ".join(_asked_again(name, ref, plan) for ref in (str(plan.reference), subject.ref))
         paired = f"{asked} && workbench compare FIRST_RUN SECOND_RUN --level {level:.10g}"
     elif reference is not None:
-        paired = command_of(plan)  # each was asked about its own world
+        paired = command_of(plan)  # each was asked about its own world, or no comparison is so sure
     again = [paired if one.null is not None and one.null.name in OTHERS else alone for one in found]
     return [
         one.model_copy(update={"status": SUITES[name].status, "rederive": one.rederive or command})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -48,7 +50,7 @@ def drawn_table(result: Result, title: str) -> Table:
     return Table.from_frame(frame.drop(columns=alike), f"{caption}{said}{' in every row' if said else ''}", most=MOST_ROWS)
 
 
-def _told_once(column: pd.Series) -> bool:
+def _told_once(column: Any) -> bool:
     """Whether a column says the same in every row and is no measured quantity, which are floats."""
     return not pd.api.types.is_float_dtype(column) and len(set(column.astype(str).tolist())) == 1
 
