@@ -23,7 +23,7 @@ MISTYPED = {
     "command": (["evla"], 64, "no command 'evla' of `workbench`. Did you mean 'eval'?"),
     "subcommand": (["runs", "lst"], 64, "no command 'lst' of `workbench runs`. Did you mean 'list'"),
     "flag": (["eval", "--modle", "x"], 64, "no option '--modle' of `workbench eval`. Did you mean '--model'"),
-    "flag before the command": (["--jsn"], 64, "no option '--jsn' of `workbench`. Did you mean '--json'?"),
+    "flag before the command": (["--jsn"], 64, "no option '--jsn' of `workbench`. Did you mean '--json', '--version'?"),
     "flag value": (["eval", "--batch", "many"], 64, "'--batch'"),
     "flag out of range": (["eval", "--batch", "0"], 64, "greater than or equal to 1"),
     "missing argument": (["sites"], 64, "Missing argument 'REF'. Run `workbench sites --help`"),
