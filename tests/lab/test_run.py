@@ -148,7 +148,7 @@ def test_misspelt_suites_fields_and_models_stop_before_a_run_is_made(store: Stor
         lab.evaluate("trigger", trained, store=store, cuont=3)
     with pytest.raises(UnknownName, match="no run 'nope'"):
         lab.evaluate("trigger", "run:nope", store=store)
-    with pytest.raises(UsageError, match="No suite was named. There are crows-pairs"):
+    with pytest.raises(UsageError, match="No suite was named. There are bbq, crows-pairs"):
         lab.evaluate([], trained, store=store)
     with pytest.raises(Incompatible, match="'trigger' cannot run on .*no tokenizer"):
         lab.evaluate(["trigger"], "family:gpt", store=store)
