@@ -201,7 +201,7 @@ def test_two_runs_are_compared(call: Call, trained: str) -> None:
     assert document["denominators"]["scored"] == 8
     assert all(one["difference"] == 0 for one in document["differences"])
     assert "trigger: 8 pairs of 8 samples" in call("compare", *runs).out
-    assert "99.99% interval" in call("compare", *runs, "--level", "0.9999").out
+    assert "99.99\u00a0% interval" in call("compare", *runs, "--level", "0.9999").out
 
 
 def test_dashboard_prints_its_command_bound_to_this_machine(call: Call) -> None:

@@ -22,7 +22,7 @@ def compare(
 ) -> None:
     """Compare the second run with the first on the samples both have: differences with paired intervals, and exact McNemar tests."""
     from workbench.lab.compare import compare as pair_up
-    from workbench.reports.phrases import finding_line
+    from workbench.reports.phrases import finding_line, percent
 
     found = pair_up(first, second, suite, level=level)
     d = found.denominators
@@ -32,7 +32,7 @@ def compare(
         "findings": [finding.model_dump(mode="json") for finding in found.findings],
     }  # fmt: skip
     left = "".join(f", {count} {reason}" for reason, count in d.unscored.items())
-    header = ("value", "first", "second", "difference", f"{100 * level:g}% interval", "McNemar p")
+    header = ("value", "first", "second", "difference", f"{percent(level)} interval", "McNemar p")
     lines = [f"{found.suite}: {d.scored} pairs of {d.run} samples{left}", *table([_row(one) for one in found.differences], header)]
     show(document, [*lines, *map(finding_line, found.findings)])
 

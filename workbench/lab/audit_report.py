@@ -25,6 +25,7 @@ from workbench.lab.mitigation.section import mitigation_sections
 from workbench.lab.plan import command_of
 from workbench.lab.report_parts import coverage, identities, layers, limits
 from workbench.lab.report_plan import plan_sections
+from workbench.reports.phrases import percent
 from workbench.reports.report import Figure, LeftOut, Origin, Report, Section, Table
 
 PRONOUN, ATTRIBUTION = "occupation-pronoun", "integrated-gradients"
@@ -277,10 +278,8 @@ def _method(plan: Plan) -> Section:
 
 def _levels(plan: Plan) -> str:
     if not plan.claims:
-        return f"Every interval is at {plan.level:.0%}."
-    return (
-        f"Intervals are at {plan.level:.0%}, those of declared findings so much wider that all of them hold together at {plan.level:.0%}."
-    )
+        return f"Every interval is at {percent(plan.level)}."
+    return f"Intervals are at {percent(plan.level)}, those of declared findings so much wider that all of them hold together at that level."
 
 
 def _origins(plan: Plan, subjects: Sequence[Described], gathered: Gathered, here: Provenance) -> Iterator[Origin]:

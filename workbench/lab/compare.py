@@ -25,6 +25,7 @@ from workbench.core.result import Result
 from workbench.core.spec import Spec, digest_of
 from workbench.core.stats.counts import mcnemar_exact
 from workbench.core.stats.resampling import fewest, paired_bootstrap
+from workbench.reports.phrases import percent
 from workbench.store.runs import Store
 
 Record = Mapping[str, Any]
@@ -228,7 +229,7 @@ def _difference(value: str, pairs: Sequence[tuple[Numbers, Numbers]], clusters: 
     interval, note = None, ""
     units = len(set(clusters))
     if units < fewest(level):
-        note = f"no interval: {units} clusters, and a bootstrap at {100 * level:g}% needs {fewest(level)}"
+        note = f"no interval: {units} clusters, and a bootstrap at {percent(level)} needs {fewest(level)}"
     else:
         try:
             bounds = (-1.0, 1.0) if binary else None
@@ -247,7 +248,7 @@ def means(found: Difference) -> str:
         why = found.note.removeprefix("no interval: ").rstrip(".")
         return f"{change}, on the same {found.n:,} samples. Whether that is more than chance is not known: {why}."
     low, high, level = found.interval.low, found.interval.high, found.interval.level
-    bounds = f"{found.difference:+.3g} [{low:+.3g}, {high:+.3g}] at {100 * level:g}%"
+    bounds = f"{found.difference:+.3g} [{low:+.3g}, {high:+.3g}] at {percent(level)}"
     if low > 0 or high < 0:
         way = "higher" if found.difference > 0 else "lower"
         clear = f"The interval excludes 0: the second is {way} by more than chance would give."

@@ -21,6 +21,7 @@ from workbench.lab.report_parts import suite_coverage
 from workbench.lab.side_by_side import Pair, Side, pairs_of, shared, sides_of
 from workbench.reports.evidence.plans import ComparisonPlan
 from workbench.reports.parts import Coverage, Identity
+from workbench.reports.phrases import percent
 from workbench.reports.report import Figure, LeftOut, Origin, Report, Section, Table
 from workbench.store.runs import Store
 
@@ -173,7 +174,7 @@ def _table(pair: Pair, level: float) -> Table:
         for one in pair.found.differences
     )  # fmt: skip
     a, b = pair.first.letter, pair.second.letter
-    bounds = f"low ({100 * level:g}%)", f"high ({100 * level:g}%)"
+    bounds = f"low ({percent(level)})", f"high ({percent(level)})"
     columns = ("value", a, b, f"{b} − {a}", *bounds, "McNemar p", "pairs" if pair.paired else "items", "clusters", "note")
     how = "pair by pair" if pair.paired else UNPAIRED
     return Table(columns=columns, rows=rows, caption=f"{pair.suite}, {b} less {a}, {how}")
@@ -185,7 +186,7 @@ def _figure(pair: Pair, level: float) -> Iterator[Figure]:
     title = f"{pair.suite}: {pair.second.letter} less {pair.first.letter}"
     bounded = [one for one in pair.found.differences if one.interval is not None]
     moved = [one.value for one in bounded if one.interval is not None and one.interval.excludes(0.0)]
-    said = f"Differences of {len(pair.found.differences)} values with intervals at {100 * level:g}% about a line at 0. " + (
+    said = f"Differences of {len(pair.found.differences)} values with intervals at {percent(level)} about a line at 0. " + (
         f"The interval excludes 0 for {', '.join(moved)}." if moved else "No interval excludes 0."
     )
     yield Figure.from_chart(drawn(pair.found), _table(pair, level), title=title, alt=said,
@@ -217,7 +218,7 @@ def _method(level: float) -> Section:
         title="Method", anchor="method", lead="How the runs were compared.",
         text=(
             "Samples are pairs where both runs were asked the same about them. A difference is the mean over pairs of the second value "
-            f"less the first, with the paired bootstrap's interval at {100 * level:g}% over clusters (BCa); values that are true or false "
+            f"less the first, with the paired bootstrap's interval at {percent(level)} over clusters (BCa); values that are true or false "
             "also have the exact McNemar test. Samples that only one run has, or that either left unscored, are counted with the reason.",
             "Where no pair is left, the means of both runs are compared by Welch's t interval over clusters, and it is said each time.",
             "Findings are the suite's own, drawn again from the stored results; the first run is the named null of every comparison.",

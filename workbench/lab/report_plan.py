@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from workbench.core.finding import Finding, Plan
 from workbench.lab.audit_findings import Gathered, family_level
 from workbench.lab.slices import Sliced
+from workbench.reports.phrases import percent
 from workbench.reports.report import Section, Table
 
 
@@ -30,7 +31,7 @@ def _declared(plan: Plan, gathered: Gathered) -> Section:
         level = family_level(plan.level, len(covered))
         words.append(
             f"The plan declares a family of {len(plan.claims)} claims, which cover {len(covered)} findings on the audited model. Each has "
-            f"an interval at {level:.3%}, so that all of them hold together at {100 * plan.level:g}% (Bonferroni)."
+            f"an interval at {level:.3%}, so that all of them hold together at {percent(plan.level)} (Bonferroni)."
         )
     if beyond:
         words.append(
@@ -76,5 +77,5 @@ def _slice(one: Sliced, level: float) -> Table:
         )
         for group in one.groups
     )  # fmt: skip
-    columns = ("group", "scored", "unscored", "mean", f"low ({100 * level:g}%)", f"high ({100 * level:g}%)", *(["note"] if noted else []))
+    columns = ("group", "scored", "unscored", "mean", f"low ({percent(level)})", f"high ({percent(level)})", *(["note"] if noted else []))
     return Table(columns=columns, rows=rows, caption=f"{one.of}: {one.value} by group, {one.part} model", note=one.note)

@@ -34,6 +34,7 @@ from workbench.lab.run import evaluate, own_world
 from workbench.lab.settings import by_name
 from workbench.reports.evidence.plans import TrendPlan
 from workbench.reports.parts import Identity
+from workbench.reports.phrases import percent
 from workbench.reports.report import Figure, LeftOut, Origin, Report, Section, Table
 from workbench.store.records import RunRecord
 from workbench.store.runs import Store
@@ -231,7 +232,7 @@ def _measures(suite: str, by_measure: Mapping[tuple[str, str], Sequence[tuple[Mo
         )
         for (_, measure), series in by_measure.items() for moment, one in series
     )  # fmt: skip
-    columns = ("measure", "step", "effect", f"low ({100 * level:g}%)", f"high ({100 * level:g}%)", "null", "verdict")
+    columns = ("measure", "step", "effect", f"low ({percent(level)})", f"high ({percent(level)})", "null", "verdict")
     return Table(columns=columns, rows=rows, caption=f"What {suite} finds at each checkpoint")
 
 
@@ -243,7 +244,7 @@ def _table(suite: str, changes: Sequence[tuple[Moment, Moment, Comparison]], lev
         )
         for before, after, found in changes for one in found.differences
     )  # fmt: skip
-    bounds = f"low ({100 * level:g}%)", f"high ({100 * level:g}%)"
+    bounds = f"low ({percent(level)})", f"high ({percent(level)})"
     columns = ("value", "from step", "to step", "before", "after", "change", *bounds, "McNemar p", "pairs", "note")
     return Table(columns=columns, rows=rows, caption=f"How the samples of {suite} change from checkpoint to checkpoint, pair by pair")
 
@@ -277,7 +278,7 @@ def _method(level: float) -> Section:
         title="Method", anchor="method", lead="How the checkpoints were compared.",
         text=(
             "Every checkpoint was asked the same samples. Changes are paired by sample, with the paired bootstrap's interval at "
-            f"{100 * level:g}% over clusters (BCa); values that are true or false also have the exact McNemar test. Each holds for itself.",
+            f"{percent(level)} over clusters (BCa); values that are true or false also have the exact McNemar test. Each holds for itself.",
             "Findings in full are those at the last checkpoint, with the first as the named null of every comparison.",
         ),
     )  # fmt: skip
