@@ -6,6 +6,7 @@ are equal run once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -128,27 +129,45 @@ class Asked:
         assert isinstance(self.items, Places)
         if not self.paired:
             return self._read(self.items.batch.rows(rows.tolist()), embeddings, self.target.rows(rows), grad=grad)
-        listed = rows.tolist()
-        turn, parts, order = torch.tensor([listed[:k].count(row) for k, row in enumerate(listed)]), [], []
-        for k in range(int(turn.max()) + 1):  # each run edits every item at most once: the others answer it
-            here = (turn == k).nonzero()[:, 0]
-            whole = self.x.clone().index_copy(0, rows[here].to(self.x.device), embeddings[here].to(self.x))
-            parts.append(self._read(self.items.batch, whole, self.target, grad=grad)[rows[here]])
+        seen: Counter[int] = Counter()
+        turn = torch.empty_like(rows)  # the copy of the batch in which a row is edited: in each, an item at most once
+        for k, row in enumerate(rows.tolist()):
+            turn[k], seen[row] = seen[row], seen[row] + 1
+        at_once = max(1, rows_a_pass(self.tokens_a_pass, self.items.width) // len(self))
+        found, order = [], []
+        for first in range(0, max(seen.values()), at_once):
+            here = ((turn >= first) & (turn < first + at_once)).nonzero()[:, 0]
+            found.append(self._among_copies(rows[here], turn[here] - first, embeddings[here], grad=grad))
             order.append(here)
-        return torch.cat(parts)[torch.cat(order).argsort()]
+        return torch.cat(found)[torch.cat(order).argsort()]
+
+    def _among_copies(self, rows: Tensor, copy: Tensor, embeddings: Tensor, *, grad: bool) -> Tensor:
+        """Of items that answer one another: each row edited in its ``copy`` of the batch, whose other stack answers it unedited. All copies
+        run as one batch; what one copy answers to another is left out."""
+        assert isinstance(self.items, Places)
+        copies = int(copy.max()) + 1
+        place = (copy * len(self) + rows).to(self.x.device)
+        whole = self.x.repeat(copies, 1, 1).index_copy(0, place, embeddings.to(self.x))
+        logits = self._logits(self.items.batch.rows(list(range(len(self))) * copies), whole, "all", grad=grad)
+        own = logits.unflatten(1, (copies, len(self)))[place.to(logits.device), copy.to(logits.device)]
+        return self.target.rows(rows).read(own)
 
     def _read(self, batch: Any, embeddings: Tensor, target: Target, *, grad: bool) -> Tensor:
-        assert self.answers is not None
-        device = device_of(self.model)
         asked, where = torch.unique(target.positions, return_inverse=True)
         by_position = "pos" in _logit_axes(self.model)
-        edit = [Replace(self.site, value=embeddings.to(device))]
-        logits = self.model.run(batch.to(device), edit=edit, logits=asked.tolist() if by_position else "all", grad=grad).logits
-        assert logits is not None
-        logits = self.answers(logits)
+        logits = self._logits(batch, embeddings, asked.tolist() if by_position else "all", grad=grad)
         if by_position:
             logits = logits[torch.arange(len(logits), device=logits.device), where.to(logits.device)]
         return target.read(logits)
+
+    def _logits(self, batch: Any, embeddings: Tensor, positions: Any, *, grad: bool) -> Tensor:
+        """What a batch with these embeddings answers, ``[batch, (pos,) answer]``."""
+        assert self.answers is not None
+        device = device_of(self.model)
+        edit = [Replace(self.site, value=embeddings.to(device))]
+        logits = self.model.run(batch.to(device), edit=edit, logits=positions, grad=grad).logits
+        assert logits is not None
+        return self.answers(logits)
 
 
 def finite(found: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

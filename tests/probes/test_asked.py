@@ -51,6 +51,22 @@ def test_edited_versions_are_what_one_run_each_gives(family: str, stack: str) ->
     assert found[3] == asked.value[rows[3]]
 
 
+@pytest.mark.parametrize("stack", ["text", "image"])
+def test_copies_of_a_batch_whose_items_answer_one_another_do_not_answer_each_other(stack: str) -> None:
+    model, batch = tiny("clip")
+    inputs = Inputs(batch, targets=torch.arange(len(batch.tokens)))
+    narrow, wide = (
+        ask(model, inputs, GradientSpec(stack=stack, quantity="logprob", tokens_a_pass=tokens)) for tokens in (1, 100_000)
+    )  # one copy a run; all copies in one run
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randint(0, len(wide), (17,), generator=draw)
+    edited = torch.randn(17, *wide.x.shape[1:], generator=draw, dtype=wide.x.dtype)
+    assert torch.allclose(wide.values(rows, edited), narrow.values(rows, edited), atol=1e-12)
+    assert torch.allclose(wide.gradients(rows, edited), narrow.gradients(rows, edited), atol=1e-12)
+    alone = [narrow.values(rows[k : k + 1], edited[k : k + 1]) for k in range(17)]
+    assert torch.allclose(wide.values(rows, edited), torch.cat(alone), atol=1e-12)
+
+
 def test_equal_versions_run_once_and_untouched_ones_not_at_all() -> None:
     class Counting(StandIn):
         rows = 0
