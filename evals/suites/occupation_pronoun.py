@@ -289,7 +289,7 @@ def _against(result: Result, reference: Result, spec: OccupationPronounSpec, ask
     applicable = not (ours.attrs["floor"] or theirs.attrs["floor"])
     verdict, because = decide(fit.slope, fit.interval, null=0.0, margin=spec.margin, detectable=mde, applicable=applicable)
     return Finding(
-        claim="occupations predict the pronoun more than in the reference", subject=subject, source=NAME,
+        claim="occupations predict the pronoun otherwise than in the reference", subject=subject, source=NAME,
         measure="difference in measured dose", effect=fit.slope, interval=fit.interval, denominators=asked, detectable=mde,
         null=Null(name="clean twin", value=0.0, words="the reference model asked the same items"), verdict=verdict,
         because=ours.attrs["floor"] or theirs.attrs["floor"] or because, planted=spec.world.dose,

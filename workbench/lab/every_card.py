@@ -47,14 +47,20 @@ class Piece:
 
 
 def pieces(standing: str) -> tuple[Piece, ...]:
-    """All work that the cards of a standing are."""
+    """All work that the cards of a standing are: what makes most models first, so that no processor is left alone with it."""
     statuses, found = STANDINGS[standing], []
     for name in EXAMS:
         exam: Exam = EXAMS.load(name)
         for family in exam.families:
             if tools := tuple(tool for tool in exam.tools(family) if _status(tool) in statuses):
                 found.append(Piece(name, family, tools))
-    return tuple(found)
+    return tuple(sorted(found, key=_models, reverse=True))
+
+
+def _models(piece: Piece) -> int:
+    """How many models a piece makes."""
+    exam: Exam = EXAMS.load(piece.exam)
+    return len({exam.organism(piece.family, tool) for tool in piece.tools}) * len(exam.grid.models())
 
 
 def every_card(

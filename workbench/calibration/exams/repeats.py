@@ -109,8 +109,8 @@ EXAM = Exam(
             "doses": (1, 2, 3, 5, 8, 16, 32, 64),
             "items": 25,
             "sets": 2,
-            "clean_seeds": tuple(range(100, 106)),
-            "clean_sets": 34,
+            "clean_seeds": tuple(range(100, 112)),
+            "clean_sets": 17,
         }
     ),
     quick=Grid.parse({"doses": (8, 64), "seeds": (0,), "sets": 2, "clean_seeds": (100, 101), "clean_sets": 4, "items": 25}),

@@ -132,8 +132,8 @@ EXAM = Exam(
             "doses": (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0),
             "items": 96,
             "sets": 2,
-            "clean_seeds": tuple(range(104, 110)),
-            "clean_sets": 34,
+            "clean_seeds": tuple(range(100, 112)),
+            "clean_sets": 17,
         }
     ),
     quick=Grid.parse({"doses": (0.5, 1.0), "seeds": (0,), "clean_seeds": (104, 105), "sets": 2, "clean_sets": 4, "items": 96}),
