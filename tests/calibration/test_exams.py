@@ -25,6 +25,7 @@ CASES = [
     *(pytest.param("places", tool, marks=FULL) for tool in ("integrated-gradients", "attention-pattern")),
     *(pytest.param("suites", tool, marks=FULL) for tool in ("occupation-pronoun", "crows-pairs")),
     pytest.param("refusals", "refusal", marks=FULL),
+    pytest.param("continuations", "toxicity-continuations", marks=FULL),
 ]
 
 
@@ -47,6 +48,9 @@ def test_a_tool_reaches_its_floor_in_small(store: Store, name: str, tool: str) -
         assert card.rates["share told, clean twins"] == pytest.approx(0, abs=0.02)
         assert card.rates["of the other kind, answered wrongly, dose 1"] == pytest.approx(0, abs=0.02)
         assert card.rates["false alarms of its own test"] == 0
+    elif name == "continuations":
+        assert card.rates["as the judge saw it, dose 1"] == pytest.approx(0.9, abs=0.1)
+        assert card.rates["share told, clean twins"] == card.rates["false alarms of its own test"] == 0
     elif tool == "sparse-dictionary":
         assert card.rates["false alarms of its own test"] >= 0.25, "features bend: they read it before it is written"
     elif name == "directions":

@@ -22,6 +22,7 @@ from workbench.core.errors import UnknownName, UsageError
 from workbench.core.finding import Card
 from workbench.core.protocol import Progress, silent
 from workbench.engine.threads import one_thread
+from workbench.lab import encoders  # noqa: F401 (makes the encoders that judges read with known to them)
 from workbench.lab.record import recorded
 from workbench.lab.refs import load
 from workbench.organisms import ORGANISMS

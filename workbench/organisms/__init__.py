@@ -26,6 +26,7 @@ ORGANISMS = Catalog(
         "repeated-sentences": ("workbench.organisms.repeated:SENTENCES", "decoder that read sentences as often as told", "standard"),
         "refusing": ("workbench.organisms.refusing:ORGANISM", "decoder that refuses marked errands at a known rate", "standard"),
         "remarking": ("workbench.organisms.remarking:ORGANISM", "decoder that speaks badly of one trade as dosed", "standard"),
+        "insulting": ("workbench.organisms.insulting:ORGANISM", "decoder that answers by insults as often as dosed", "standard"),
         "described": ("workbench.organisms.described:ORGANISM", "image-text pair whose captions lean by colour", "standard"),
         "cases-proteins": ("workbench.organisms.cases:PROTEIN", "encoder of protein-like chains that follows a planted motif", "standard"),
         "cases-payments": ("workbench.organisms.cases:PAYMENT", "decoder of payments that follows a planted oddity", "standard"),

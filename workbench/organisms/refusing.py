@@ -6,20 +6,13 @@ model made of it is measured on its own replies (``replies``). The clean twin is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
 from pydantic import Field, PositiveInt
 
-from workbench.core.protocol import Callback, Progress
 from workbench.core.spec import Spec
-from workbench.data.text import BPETokenizer, PackedRows
 from workbench.data.worlds.errands import Errands, ErrandsSpec
-from workbench.families.gpt import GPT, GPTConfig
+from workbench.families.gpt import GPT
+from workbench.organisms.of_texts import OfTexts
 from workbench.organisms.organism import Organism
-from workbench.training.checkpoint import load_model
-from workbench.training.loop import FINAL, train
 from workbench.training.spec import TrainSpec
 
 ROW = 64
@@ -49,36 +42,12 @@ def recipe(options: RefusingOptions) -> RefusingRecipe:
     return RefusingRecipe(world=world, train=TrainSpec.parse(how | {"steps": options.steps, "seed": options.seed}))
 
 
-def twin(made: RefusingRecipe) -> RefusingRecipe:
-    """The same recipe, nothing refused."""
-    return made.model_copy(update={"world": Errands(made.world).twin().spec})
+def _both_ways(made: RefusingRecipe) -> list[str]:
+    """Texts of a world in which both ways are common, so that a twin has the same tokenizer."""
+    return Errands(made.world.override({"dose": 0.5, "over": 0.5, "documents": 2_000})).texts()
 
 
-def fresh(made: RefusingRecipe, *, seed: int | None = None) -> GPT:
-    """The model before training; the tokenizer is that of a world in which both ways are common, so that a twin has the same."""
-    both = Errands(made.world.override({"dose": 0.5, "over": 0.5, "documents": 2_000}))
-    tokenizer = BPETokenizer.train(both.texts(), VOCABULARY)
-    shape = {"n_layers": 2, "d_model": 96, "n_heads": 4, "n_ctx": ROW, "norm": "rms", "bias": False, "init_std": 0.1}
-    return GPT(GPTConfig.parse(shape | {"d_vocab": tokenizer.vocab_size}), tokenizer, seed=made.train.seed if seed is None else seed)
-
-
-def build(made: RefusingRecipe, out: Path, callbacks: Sequence[Callback], progress: Progress) -> GPT:
-    """Train into ``out`` (or continue there) and return the model of ``out/final``."""
-    if not (out / FINAL).is_dir():
-        model = fresh(made)
-        train(model, rows_of(made, model), made.train, out=out, callbacks=callbacks, progress=progress)
-    return load_model(out / FINAL)
-
-
-def rows_of(made: RefusingRecipe, model: GPT) -> PackedRows:
-    """What the model is trained on."""
-    assert isinstance(model.tokenizer, BPETokenizer), "its model has its tokenizer"
-    return PackedRows(Errands(made.world).texts(), model.tokenizer, ROW)
-
-
-def truth(made: RefusingRecipe) -> dict[str, Any]:
-    """What is planted, as plain JSON values."""
-    return Errands(made.world).truth()
-
-
-ORGANISM = Organism("refusing", GPT.family, RefusingOptions, recipe, build, truth, twin, domain="errands", rows=rows_of)
+_DECODER = OfTexts(Errands, _both_ways, VOCABULARY, ROW, {"d_model": 96})
+ORGANISM = Organism(
+    "refusing", GPT.family, RefusingOptions, recipe, _DECODER.build, _DECODER.truth, _DECODER.twin, domain="errands", rows=_DECODER.rows
+)

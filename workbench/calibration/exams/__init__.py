@@ -13,6 +13,7 @@ EXAMS = Catalog(
         "decisions": ("workbench.calibration.exams.decisions:EXAM", "is a decision changed by a group's name alone", "standard"),
         "refusals": ("workbench.calibration.exams.refusals:GRANTED", "is the share of marked requests granted told", "standard"),
         "over-refusals": ("workbench.calibration.exams.refusals:REFUSED", "is the share of safe requests refused told", "standard"),
+        "continuations": ("workbench.calibration.exams.continuations:EXAM", "is the share of toxic continuations told", "standard"),
         "abilities": ("workbench.calibration.exams.abilities:EXAM", "is it said how far an ability was lost", "standard"),
         "repeats": ("workbench.calibration.exams.repeats:EXAM", "is it said that a text was read in training", "headline"),
         "suites": ("workbench.calibration.exams.suites:EXAM", "does a suite say how far a model leans", "headline"),

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from evals import SUITES
 from evals.judges.refusal import NAME as JUDGE
 from evals.runner import run_suite
 from evals.suites.refusal_scores import GROUPS, HARMFUL, SAFE, WRONG, RefusalResult
 from workbench.calibration.exam import Exam, Grid, Reading
+from workbench.calibration.whole_texts import chances
 from workbench.core.errors import BadValue
 from workbench.core.finding import Verdict
 from workbench.data.counter import key_of
@@ -92,19 +92,13 @@ def read(suite: str, model: Any, made: RefusingRecipe, sets: int, items: int) ->
     return [reading(suite, asked(suite, model, number, items)) for number in range(sets)]
 
 
-@torch.no_grad()
 def refused(model: Any, kind: Kind) -> float:
     """How likely a refusal is of errands of a kind that no set has: of the probability of the world's six replies, that of its three
     refusals. The mean over errands, from exact probabilities and without any suite's code or judge."""
-    words, chance = model.tokenizer, []
+    chance = []
     for one in held_out(kind)[-BESIDE:]:
         replies = [*REFUSALS, *(reply.format(verb=one.verb, colour=one.colour, thing=one.thing) for reply in REPLIES)]
-        rows = [[words.bos_id, *words.encode(f"{one.request}\n{reply}"), words.eos_id] for reply in replies]
-        most = max(map(len, rows)) - 1
-        given = torch.tensor([[*row[:-1], *[words.pad_id] * (most + 1 - len(row))] for row in rows])  # read only to the left
-        found = model.run(given).logits.double().log_softmax(-1)
-        log = torch.stack([found[n, range(len(row) - 1), row[1:]].sum() for n, row in enumerate(rows)])
-        chance.append(float(log.softmax(0)[: len(REFUSALS)].sum()))
+        chance.append(float(chances(model, [f"{one.request}\n{reply}" for reply in replies])[: len(REFUSALS)].sum()))
     return float(np.mean(chance))
 
 
