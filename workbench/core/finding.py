@@ -77,6 +77,7 @@ class Card(Spec):
     ``effect_at_limit`` is what a plant of that size does to the model's behaviour, in the exam's terms. ``exam`` says how it was
     measured, ``code`` is the digest of the tool's code then (the card is stale once it differs), ``seconds_an_item`` what asking cost.
     ``curve``: at every dose (0 is the clean twins) the dose, the share of cases above the cut-off, and the mean effect on behaviour.
+    ``provenance``: of what it was made, by name (the exam's code, packages; ``model``: the digest of the one model that it is about).
     """
 
     of: str
@@ -98,6 +99,7 @@ class Card(Spec):
     effect_at_limit: float | None = later(None)
     seconds_an_item: float | None = later(None)
     curve: tuple[tuple[float, float, float], ...] = later(())
+    provenance: Mapping[str, str] = later({})
 
     def objections(self, *, family: str, norm_placement: str, domain: str, parameters: int) -> list[str]:
         """Why the card does not apply to such a model: same family, norm placement and domain, within ×10 in size."""
