@@ -73,6 +73,58 @@ def test_a_tool_with_a_threshold_has_its_limit_there() -> None:
     assert found.rates["agreement of two halves"] > 0.9
 
 
+def test_what_a_tool_says_nothing_of_is_not_found() -> None:
+    """Half of the sets at every dose are not applicable, with a number that would count: the share found stays under a half."""
+    made = []
+    for row in rows(lambda dose, seed, draw: draw.uniform(0.3, 0.5) + 0.5 * (dose > 0)):
+        readings = tuple(replace(r, extras={"not applicable": float(n % 2)}) for n, r in enumerate(row.readings))
+        made.append(replace(row, readings=readings))
+    found = card_of(exam, "saliency", "gpt", GRID, made, PROFILE, "")
+    assert {share for dose, share, _ in found.curve if dose} == {0.5}
+    assert found.limit_words == "above the highest dose"
+    assert found.rates["not applicable, clean twins"] == found.rates["not applicable, dose 1"] == 0.5
+    whole = card(lambda dose, seed, draw: draw.uniform(0.3, 0.5) + 0.5 * (dose > 0))
+    assert {share for dose, share, _ in whole.curve if dose} == {1.0}
+    assert "not applicable, clean twins" not in whole.rates
+
+
+def test_the_limits_interval_holds_for_the_cut_offs_of_other_twins() -> None:
+    """One clean twin of ten is high and sets the cut-off: without it smaller doses would be found."""
+    even = lambda dose, seed, draw: 0.3 + 0.6 * dose + draw.uniform(0, 0.01)  # noqa: E731
+    odd = lambda dose, seed, draw: 0.6 + draw.uniform(0, 0.01) if seed == 103 else even(dose, seed, draw)  # noqa: E731
+    (narrow, tight), (wide, loose) = ((one.limit_of_detection, one.limit_interval) for one in (card(even), card(odd)))
+    assert narrow is not None
+    assert wide is not None
+    assert tight is not None
+    assert loose is not None
+    assert tight.method == loose.method == "profile likelihood, over cut-offs"
+    assert narrow < 0.06 < 0.4 < wide
+    assert loose.low < 0.06, "of all draws of ten twins a third lack the high one"
+    assert tight.high < 0.2
+
+
+def test_intervals_are_over_seeds_where_models_of_a_seed_share_what_they_are_off_by() -> None:
+    """Each seed has a slope of its own: what eight doses of it have in common makes the slope no surer."""
+    own = dict(zip(GRID.seeds, (0.5, 0.7, 0.9, 1.1, 1.3), strict=True))
+    found = card(lambda dose, seed, draw: 0.6 * dose * own.get(seed, 1.0))
+    within = found.intervals["slope on behaviour"]
+    assert within.method == "jackknife over seeds"
+    assert within.high - within.low > 0.3, "five slopes from 0.33 to 0.87 of behaviour"
+    alike = card(lambda dose, seed, draw: 0.6 * dose).intervals["slope on behaviour"]
+    assert alike.high - alike.low < 1e-9
+    area = found.intervals["AUROC of planted against clean, dose 1"]
+    assert (found.rates["AUROC of planted against clean, dose 1"], area.high) == (1.0, 1.0)
+    assert area.low < 0.8, "five models and ten, not twenty cases and two hundred"
+
+
+def test_halves_agree_within_a_dose_only_where_models_differ() -> None:
+    chance = card(lambda dose, seed, draw: 0.2 + 0.6 * dose + draw.uniform(0, 0.1))
+    assert chance.rates["agreement of two halves"] > 0.95
+    assert abs(chance.rates["agreement of two halves, within a dose"]) < 0.5
+    apart = card(lambda dose, seed, draw: 0.2 + 0.4 * dose + 0.03 * (seed % 10) + draw.uniform(0, 0.01))
+    assert apart.rates["agreement of two halves, within a dose"] > 0.95
+
+
 def test_an_effect_with_a_sign_is_compared_with_what_the_model_does() -> None:
     """Odd seeds lean down: the size is what is detected, the signed effect is what follows behaviour, and sizes do not cancel."""
     signed = Exam(**{**vars(exam), "answers": "effect"})

@@ -1,23 +1,26 @@
 """From an exam's rows to a card: cut-off, false alarms, limit of detection, dose and response, agreement with itself.
 
 The cut-off is the statistic that five in a hundred null cases (sets of clean twins) exceed. How often it alarms on a clean model that had
-no part in setting it is measured by leaving each clean seed out in turn; its interval is over seeds, since sets of one model share it.
+no part in setting it is measured by leaving each clean seed out in turn. Units are models, not cases: sets of one model share it, and
+models of one seed may share a base. So every interval is over models or seeds, and that of the limit of detection also holds for the
+cut-offs that other twins would have set. A case that the tool says nothing of (*not applicable*) is not found, planted or clean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
-from workbench.calibration.exam import Exam, Grid, Row
+from workbench.calibration.exam import Exam, Grid, Reading, Row
 from workbench.core.errors import BadValue
 from workbench.core.finding import Card, Interval
 from workbench.core.stats.correlation import correlation
-from workbench.core.stats.counts import rank_auc
-from workbench.core.stats.detection import Limit, limit_of_detection
+from workbench.core.stats.counts import area_interval, rank_auc
+from workbench.core.stats.detection import MARGIN, Limit, limit_of_detection
 from workbench.core.stats.intervals import clopper_pearson, mean_interval
 from workbench.core.stats.regression import slope
 from workbench.core.stats.resampling import bootstrap, fewest, mean
@@ -25,8 +28,16 @@ from workbench.organisms import ORGANISMS
 
 FALSE_ALARMS, POWER, LEVEL = 0.05, 0.8, 0.95
 CUT_OFF, SLOPE, RHO, AGREEMENT = "cut-off", "slope on behaviour", "rank correlation with behaviour", "agreement of two halves"
+WITHIN = f"{AGREEMENT}, within a dose"
+SILENT = "not applicable"
+"""The extra that is 1 where a tool says nothing of a case."""
+VERSION = "3"
+DRAWS = 2000
+"""Sets of clean twins drawn to see what other cut-offs there might be."""
 NATS = 100.0
 """No difference of log odds is larger, as far as intervals are concerned."""
+LEAST = 1e-9
+"""Halves that differ by less are alike but for rounding."""
 FEWEST = 4
 """The fewest models of which it is said how the statistic rises with behaviour, or how far two halves agree."""
 Floats = NDArray[np.float64]
@@ -48,7 +59,7 @@ def card_of(exam: Exam, tool: str, family: str, grid: Grid, rows: Sequence[Row],
     sized = [replace(row, behaviour=abs(row.behaviour)) for row in planted] if exam.answers else planted  # a plant may lean either way
     return Card.parse(
         {
-            "of": tool, "version": "2", **profile, "conditions": conditions(exam, family, grid, tool), "rates": rates,
+            "of": tool, "version": VERSION, **profile, "conditions": conditions(exam, family, grid, tool), "rates": rates,
             "intervals": {name: one.model_dump() for name, one in intervals.items()}, "n": sum(len(row.readings) for row in rows),
             "exam": exam.name, "code": code, "limit_of_detection": limit.value if limit else None, "limit_unit": exam.unit,
             "limit_words": limit.where if limit else "not estimated: too few doses",
@@ -73,8 +84,13 @@ def conditions(exam: Exam, family: str, grid: Grid, tool: str = "") -> str:
 
 
 def statistics(rows: Sequence[Row]) -> Floats:
-    """The statistic of every case, model after model."""
-    return np.array([reading.statistic for row in rows for reading in row.readings])
+    """The statistic of every case, model after model; 0 where the tool says nothing of it."""
+    return np.array([0.0 if silent(reading) else reading.statistic for row in rows for reading in row.readings])
+
+
+def silent(reading: Reading) -> bool:
+    """Whether the tool said that it cannot say anything."""
+    return reading.extras.get(SILENT, 0.0) > 0
 
 
 def cut_off(null: Floats) -> float:
@@ -98,12 +114,16 @@ def _against_truth(exam: Exam, tool: str, planted: Sequence[Row], clean: Sequenc
             rates[f"{name}, dose {dose:g}"] = float(np.mean(values))
             if len(values) > 1:
                 intervals[f"{name}, dose {dose:g}"] = _bounded(values, most(name))
-        apart = rank_auc(statistics(chosen), statistics(clean))
-        rates[f"AUROC of planted against clean, dose {dose:g}"] = apart.value
-        intervals[f"AUROC of planted against clean, dose {dose:g}"] = apart.interval
-    rates[f"{exam.statistic}, clean twins"] = float(np.mean(statistics(clean)))
-    if len(clean) > 1:
-        intervals[f"{exam.statistic}, clean twins"] = _bounded([float(np.mean(statistics([row]))) for row in clean], most(exam.statistic))
+        area = f"AUROC of planted against clean, dose {dose:g}"
+        rates[area] = rank_auc(statistics(chosen), statistics(clean)).value
+        intervals[area] = area_interval(rates[area], len(chosen), len(clean), level=LEVEL)
+    beside = {exam.statistic: [float(np.mean([r.statistic for r in row.readings])) for row in clean]}
+    if SILENT in clean[0].readings[0].extras:
+        beside[SILENT] = [float(np.mean([silent(r) for r in row.readings])) for row in clean]
+    for name, values in beside.items():
+        rates[f"{name}, clean twins"] = float(np.mean(values))
+        if len(clean) > 1:
+            intervals[f"{name}, clean twins"] = _bounded(values, most(name))
     return rates, intervals
 
 
@@ -138,34 +158,94 @@ def _over_seeds(shares: Sequence[float], clean: Sequence[Row]) -> Interval:
 
 
 def _response(rows: Sequence[Row], answers: str = "") -> tuple[Rates, Intervals]:
-    """How the statistic (or the extra ``answers``) rises with measured behaviour over all models."""
-    behaviour = np.array([row.behaviour for row in rows])
+    """How the statistic (or the extra ``answers``) rises with measured behaviour over all models of which the tool says something. Both
+    intervals are by leaving a seed out in turn: models of one seed may share a base."""
     value = lambda r: r.extras[answers] if answers else r.statistic  # noqa: E731
-    answer = np.array([np.mean([value(r) for r in row.readings]) for row in rows])
-    if len(rows) < FEWEST or not np.ptp(behaviour) or not np.ptp(answer):
+    told = [(row, [value(r) for r in row.readings if not silent(r)]) for row in rows]
+    told = [(row, found) for row, found in told if found]
+    behaviour = np.array([row.behaviour for row, _ in told])
+    answer = np.array([float(np.mean(found)) for _, found in told])
+    if len(told) < FEWEST or not np.ptp(behaviour) or not np.ptp(answer):
         return {}, {}
-    line, order = slope(behaviour, answer, level=LEVEL), correlation(behaviour, answer, ranks=True, level=LEVEL)
-    return {SLOPE: line.slope, RHO: order.value}, {SLOPE: line.interval, **({RHO: order.interval} if order.interval else {})}
+    seeds = np.array([row.seed for row, _ in told])
+    rates: Rates = {}
+    intervals: Intervals = {}
+    line = lambda x, y: slope(x, y, level=LEVEL).slope  # noqa: E731
+    order = lambda x, y: correlation(x, y, ranks=True, level=LEVEL).value  # noqa: E731
+    for name, of, bounds in ((SLOPE, line, None), (RHO, order, (-1.0, 1.0))):
+        rates[name] = of(behaviour, answer)
+        planted = len({row.seed for row, _ in told if row.dose > 0})
+        if (within := _without_each(of, behaviour, answer, seeds, planted - 1, bounds)) is not None:
+            intervals[name] = within
+    return rates, intervals
+
+
+def _without_each(
+    of: Callable[[Floats, Floats], float], x: Floats, y: Floats, seeds: NDArray[np.int_], freedom: int, bounds: tuple[float, float] | None
+) -> Interval | None:
+    """The delete-one jackknife over seeds (Efron and Tibshirani 1993, chapter 11) with Student's t; None where a seed alone carries it."""
+    kept = [seeds != seed for seed in sorted(set(seeds.tolist()))]
+    if freedom < 1 or any(part.sum() < FEWEST or not np.ptp(x[part]) or not np.ptp(y[part]) for part in kept):
+        return None
+    found = np.array([of(x[part], y[part]) for part in kept])
+    error = float(np.sqrt((len(found) - 1) * np.mean((found - found.mean()) ** 2)))
+    half, value = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error, of(x, y)
+    low, high = value - half, value + half
+    if bounds is not None:
+        low, high = max(low, bounds[0]), min(high, bounds[1])
+    return Interval(low=low, high=high, level=LEVEL, method="jackknife over seeds")
 
 
 def _repeated(rows: Sequence[Row]) -> tuple[Rates, Intervals]:
-    """How far two halves of a model's sets agree, over all models: Pearson's correlation."""
-    twice = [[r.statistic for r in row.readings] for row in rows if len(row.readings) > 1]
-    halves = [np.array([np.mean(one[start::2]) for one in twice]) for start in (0, 1)]
-    if len(halves[0]) < FEWEST or not np.ptp(halves[0]) or not np.ptp(halves[1]):
-        return {}, {}
-    found = correlation(*halves, level=LEVEL)
-    return {AGREEMENT: found.value}, {AGREEMENT: found.interval} if found.interval else {}
+    """How far two halves of a model's sets agree: Pearson's correlation over all models, which is high wherever doses differ, and of what
+    is left when each dose's mean is taken off."""
+    twice = [(row.dose, [r.statistic for r in row.readings]) for row in rows if len(row.readings) > 1]
+    halves = [np.array([np.mean(one[start::2]) for _, one in twice]) for start in (0, 1)]
+    doses = np.array([dose for dose, _ in twice])
+    apart = [half - np.array([half[doses == dose].mean() for dose in doses]) for half in halves]
+    rates: Rates = {}
+    intervals: Intervals = {}
+    for name, (first, second) in ((AGREEMENT, halves), (WITHIN, apart)):
+        if len(first) < FEWEST or min(np.ptp(first), np.ptp(second)) < LEAST:
+            continue
+        found = correlation(first, second, level=LEVEL)
+        rates[name] = found.value
+        if found.interval:
+            intervals[name] = found.interval
+    return rates, intervals
 
 
 def _limit(planted: Sequence[Row], clean: Sequence[Row]) -> Limit | None:
-    """The limit of detection at the cut-off of all null cases; None for fewer than three doses."""
+    """The limit of detection at the cut-off of all null cases; None for fewer than three doses. Its interval is widened to what the
+    cut-offs of other twins (drawn from these) would have given."""
     if len({row.dose for row in planted}) < 3:
         return None
-    cut = cut_off(statistics(clean))
+    limit = _limit_at(cut_off(statistics(clean)), planted)
+    if limit.value is None or limit.interval is None or len(clean) < 2:
+        return limit
+    doses = [row.dose for row in planted]
+    reach = {"below the lowest dose": min(doses) / MARGIN, "above the highest dose": max(doses) * MARGIN}
+    others = [_limit_at(cut, planted) for cut in _other_cut_offs(clean)]
+    ends = [one.value if one.value is not None else reach[one.where] for one in others]
+    within = limit.interval.model_copy(update={
+        "low": min(limit.interval.low, *ends), "high": max(limit.interval.high, *ends),
+        "method": f"{limit.interval.method}, over cut-offs"})  # fmt: skip
+    return replace(limit, interval=within)
+
+
+def _limit_at(cut: float, planted: Sequence[Row]) -> Limit:
     found = [int((statistics([row]) > cut).sum()) for row in planted]
     cases = [len(row.readings) for row in planted]
     return limit_of_detection([row.dose for row in planted], found, cases, false_positive=FALSE_ALARMS, power=POWER, level=LEVEL)
+
+
+def _other_cut_offs(clean: Sequence[Row]) -> tuple[float, float]:
+    """Between which ``LEVEL`` of the cut-offs lie that as many twins, drawn with replacement from these, set."""
+    by = np.random.default_rng(0)
+    each = [statistics([row]) for row in clean]
+    drawn = [cut_off(np.concatenate([each[k] for k in by.integers(len(each), size=len(each))])) for _ in range(DRAWS)]
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="nearest")
+    return float(low), float(high)
 
 
 def _curve(rows: Sequence[Row], cut: float) -> list[tuple[float, float, float]]:
