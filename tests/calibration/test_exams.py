@@ -27,6 +27,8 @@ CASES = [
     pytest.param("refusals", "refusal", marks=FULL),
     pytest.param("continuations", "toxicity-continuations", marks=FULL),
 ]
+LOUD = {("heads", "attribution-patching"), ("heads", "edge-attribution-patching"), ("heads", "value-norms")}
+"""What claims the plant on most clean twins, which its card says (first order is not cause)."""
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,8 @@ def test_a_tool_reaches_its_floor_in_small(store: Store, name: str, tool: str) -
     exam: Exam = EXAMS.load(name)
     (card,) = calibrate([tool], exam=name, families=["gpt"], grid="quick", store=store).cards
     assert exam.under_floor(tool, card.rates, exam.quick) == ""
+    if (name, tool) not in LOUD:
+        assert card.rates["false alarms of its own test"] <= 0.5, "it reports what is not there"
     if name == "heads" and tool in exam.exempt:
         assert card.rates["false alarms of its own test"] > 0.5, "a head that is busy and idle is named by what measures activity"
     elif name == "suites":

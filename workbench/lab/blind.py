@@ -14,6 +14,7 @@ import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 from workbench.calibration import blind
 from workbench.calibration.blind import NOTHING, Answer, Outcome, Rule, Truth, in_words
 from workbench.calibration.cards import is_stale, measured, shipped
+from workbench.calibration.code import code_digest
 from workbench.calibration.exams.suites import EFFECTS, EXAM, FORM_OF, asked, claim
 from workbench.core.finding import Verdict
 from workbench.core.protocol import Progress, silent
@@ -34,6 +36,8 @@ from workbench.training.checkpoint import load_model, write
 
 __all__ = ["Trial", "in_words", "trial"]
 FOLDER, LEVEL = "blind", 0.95
+UNASKED = 1000
+"""The number of the set that is asked: no card goes so far, whatever grid it was measured on."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ def trial(
     salt = secrets.token_hex(32)
     committed = blind.commitment(truths, salt)
     level = family_level(LEVEL, len(plan))
-    told = {"plan": {suite: asdict(rule) for suite, rule in plan.items()}, "level": level, "asked about": kinds, "unseen": unseen}
+    told = {"plan": {suite: asdict(rule) for suite, rule in plan.items()}, "level": level, "asked about": kinds, "unseen": unseen,
+            "code": {suite: code_digest(suite) for suite in plan}, "assay": version("assay-workbench"), "torch": version("torch")}  # fmt: skip
     _put(folder / "commitment.json", {"commitment": committed, "models": [one.name for one in truths], **told})
     _sealed(truths, folder, recipe or {}, progress)
     answers = []
@@ -77,7 +82,7 @@ def trial(
 def audited(name: str, folder: Path, plan: Mapping[str, Rule], items: int, level: float) -> Answer:
     """What the suites of the plan say of the sealed model in ``folder``, each asked one set that no card was measured on."""
     model = load_model(folder)
-    results = {suite: asked(suite, model, EXAM.grid.clean_sets + 10, items) for suite in plan}
+    results = {suite: asked(suite, model, UNASKED, items) for suite in plan}
     effects = {suite: EFFECTS[suite][0](result) for suite, result in results.items()}
     return blind.answer(name, effects, {s: claim(s, r, level).verdict is Verdict.DETECTED for s, r in results.items()}, plan)
 
