@@ -125,6 +125,12 @@ def test_halves_agree_within_a_dose_only_where_models_differ() -> None:
     assert apart.rates["agreement of two halves, within a dose"] > 0.95
 
 
+def test_nothing_is_said_of_halves_where_planted_models_have_one_set_each() -> None:
+    own = [replace(row, readings=row.readings[:1]) if row.dose > 0 else row for row in rows(lambda dose, seed, draw: dose)]
+    found = card_of(exam, "saliency", "gpt", GRID, own, PROFILE, "0" * 64)
+    assert not [name for name in found.rates if name.startswith("agreement")]
+
+
 def test_an_effect_with_a_sign_is_compared_with_what_the_model_does() -> None:
     """Odd seeds lean down: the size is what is detected, the signed effect is what follows behaviour, and sizes do not cancel."""
     signed = Exam(**{**vars(exam), "answers": "effect"})

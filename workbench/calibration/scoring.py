@@ -200,6 +200,8 @@ def _repeated(rows: Sequence[Row]) -> tuple[Rates, Intervals]:
     """How far two halves of a model's sets agree: Pearson's correlation over all models, which is high wherever doses differ, and of what
     is left when each dose's mean is taken off."""
     twice = [(row.dose, [r.statistic for r in row.readings]) for row in rows if len(row.readings) > 1]
+    if not any(dose > 0 for dose, _ in twice):
+        return {}, {}  # clean twins alone differ by chance
     halves = [np.array([np.mean(one[start::2]) for _, one in twice]) for start in (0, 1)]
     doses = np.array([dose for dose, _ in twice])
     apart = [half - np.array([half[doses == dose].mean() for dose in doses]) for half in halves]
