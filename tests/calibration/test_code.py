@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from workbench.calibration import code
-from workbench.calibration.cards import is_stale
+from workbench.calibration import code, spike
+from workbench.calibration.cards import is_stale, shipped
+from workbench.calibration.exams import EXAMS
 from workbench.core.errors import UnknownName
 from workbench.core.finding import Card
 
@@ -48,6 +49,7 @@ def anew() -> Iterator[None]:
 
 def forget() -> None:
     code._digest.cache_clear()
+    code._exam_digest.cache_clear()
     code.module_of.cache_clear()
 
 
@@ -161,3 +163,71 @@ def test_a_card_is_stale_once_its_code_has_changed() -> None:
     assert not is_stale(Card.parse({**fields, "code": code.code_digest("saliency")}))
     assert is_stale(Card.parse({**fields, "code": "0" * 64}))
     assert is_stale(Card.parse({**fields, "of": "gone", "code": "0" * 64}))
+
+
+# Tools whose shipped cards are of today's code. The digest must not come to be made otherwise: all these cards would be stale.
+CURRENT = {
+    "activation-patching", "attention-pattern", "attribution-patching", "bbq", "blimp", "circuit-discovery", "concept-direction",
+    "contrast-direction", "counterfactual-decisions", "crows-pairs", "data-attribution", "direct-logit-attribution",
+    "edge-attribution-patching", "erasure", "exposure", "group-fairness", "input-x-gradient", "logit-lens", "membership", "over-refusal",
+    "path-patching", "probing", "refusal", "saliency", "sequence-probe", "sparse-dictionary", "steering", "stereoset", "trigger",
+    "value-norms", "winobias", "winogender",
+}  # fmt: skip
+
+
+def test_the_digest_is_made_as_it_was_when_cards_were_shipped() -> None:
+    found = {(card.of, card.code == code.code_digest(card.of)) for card in shipped() if card.of in CURRENT and card.code}
+    assert found == {(tool, True) for tool in CURRENT}, "a tool whose code has changed is measured anew, or leaves this list"
+
+
+@pytest.mark.usefixtures("anew")
+def test_the_digest_of_made_up_code_is_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever becomes of the tools: of the same source the same digest."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "made_up").mkdir()
+    for name, source in FILES.items():
+        (tmp_path / "made_up" / f"{name}.py").write_text(source)
+    assert code._digest("made_up.tool:Tool", False) == "3badad5a60aecb24edf173a56340d8c59dada3a0b6b1e951a0b23b5be12f66e0"
+
+
+# --- exams --------------------------------------------------------------------------------------------------------
+
+
+def exams_changed(monkeypatch: pytest.MonkeyPatch, beginning: str, names: tuple[str, ...]) -> set[str]:
+    """The exams whose digest changes with the definition that begins so."""
+    before, real = {name: code.exam_digest(EXAMS.load(name)) for name in names}, code.module_of
+
+    def other(name: str) -> code.Module | None:
+        if (module := real(name)) is None:
+            return None
+        swap = lambda pieces: [code.Piece(f"{one.text} + 1", one.words) if one.text.startswith(beginning) else one for one in pieces]  # noqa: E731
+        return code.Module({word: swap(pieces) for word, pieces in module.defined.items()}, swap(module.acts), module.imported)
+
+    code._exam_digest.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(code, "module_of", cache(other))
+        after = {name: code.exam_digest(EXAMS.load(name)) for name in names}
+    code._exam_digest.cache_clear()
+    return {name for name in names if before[name] != after[name]}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("anew")
+def test_of_an_exam_counts_what_asks_it_and_what_makes_its_models_and_no_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("places", "cases", "heads", "refusals")
+    count = lambda beginning: exams_changed(monkeypatch, beginning, names)  # noqa: E731
+    assert count("def strengths(tool: str, model: Any, asked: Asked") == {"places", "cases"}, "of the exams' own package"
+    assert count("@dataclass(frozen=True)\nclass Standing") == {"places", "cases", "heads"}, "of what exams share"
+    assert count("class ErrandsSpec") == {"refusals"}, "the world"
+    assert count("def build(made: ShortcutRecipe") == {"places"}, "the training of an organism, which the exam knows by its name alone"
+    assert count("def limit_of_detection") == set(), "what lies below"
+    assert count("class IntegratedGradients") == set(), "tools have digests of their own"
+
+
+@pytest.mark.usefixtures("anew")
+def test_exams_have_digests_of_their_own_and_a_spike_has_its_modules() -> None:
+    found = {name: code.exam_digest(EXAMS.load(name)) for name in EXAMS}
+    assert len(set(found.values())) == len(EXAMS)
+    places = EXAMS.load("places")
+    at_hand = type(places)(**{**vars(places), "name": "at hand", "read": spike.read, "organism": lambda family, tool: "a model"})
+    assert code.exam_digest(at_hand) not in found.values()

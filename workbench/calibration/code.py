@@ -5,6 +5,9 @@ directly or through others, without comments, docstrings and empty lines; of a s
 score what comes back. In which file a definition stands does not count, nor does one that nothing of the tool names; a module used as a
 whole counts as a whole. The digest is the same under every version of Python. How answers are dealt out, kept and shown, and what lies
 below (engine, blocks), is held to its own contracts.
+
+Of an exam there is such a digest too, over what its rows come from besides the tools: the exam, the organisms that it asks about, and the
+worlds that those are made of.
 """
 
 from __future__ import annotations
@@ -21,7 +24,10 @@ from pathlib import Path
 
 from evals import SUITES
 from probes import INSTRUMENTS
+from workbench.calibration.exam import Exam
+from workbench.calibration.exams import EXAMS
 from workbench.core.errors import UnknownName
+from workbench.organisms import ORGANISMS
 
 RUNNER = "evals.runner"
 SCORED_BY = "_scored"
@@ -32,6 +38,8 @@ ASKED_BY = {
 """What of the runner asks each kind of request."""
 WHOLE = ""
 """In the place of a name: everything in a module."""
+EXAMINED_BY = ("workbench.calibration", "workbench.organisms", "workbench.data.worlds")
+"""Where the code of exams lies."""
 
 
 def code_digest(tool: str) -> str:
@@ -49,6 +57,24 @@ def _digest(target: str, asks: bool) -> str:
     if asks:
         kinds = sorted({word for piece in pieces for word in piece.words} & set(ASKED_BY))
         pieces |= reached([(RUNNER, SCORED_BY), *((RUNNER, ASKED_BY[kind]) for kind in kinds)])
+    return _over(pieces)
+
+
+def exam_digest(exam: Exam) -> str:
+    """sha256 (hex) of the code that asks an exam and makes its models: what its own object and its organisms' reach. Of an exam that is in
+    no catalogue (it is about a model at hand), what the module reaches that reads its tools."""
+    organisms = {exam.organism(family, tool) for family in exam.families for tool in exam.tools(family)}
+    targets = [EXAMS[exam.name].target if exam.name in EXAMS else exam.read.__module__]
+    return _exam_digest(tuple(sorted([*targets, *(ORGANISMS[name].target for name in organisms if name in ORGANISMS)])))
+
+
+@cache
+def _exam_digest(targets: tuple[str, ...]) -> str:
+    roots = [(module, name) for module, _, name in (target.partition(":") for target in targets)]
+    return _over(reached(roots, EXAMINED_BY))
+
+
+def _over(pieces: Iterable[Piece]) -> str:
     return hashlib.sha256("\0".join(sorted(piece.text for piece in pieces)).encode()).hexdigest()
 
 
@@ -75,8 +101,8 @@ class Module:
         return [*self.acts, *chosen]
 
 
-def reached(roots: Iterable[tuple[str, str]]) -> set[Piece]:
-    """Everything that (module, name) pairs reach within their packages."""
+def reached(roots: Iterable[tuple[str, str]], within: Sequence[str] = ()) -> set[Piece]:
+    """Everything that (module, name) pairs reach within their packages, or within the packages that ``within`` names."""
     found: set[Piece] = set()
     waiting, seen = list(roots), set()
     while waiting:
@@ -89,9 +115,16 @@ def reached(roots: Iterable[tuple[str, str]]) -> set[Piece]:
         for word in sorted({word for piece in pieces for word in piece.words}):
             if word in module.defined:
                 waiting.append((asked[0], word))
-            elif word in module.imported and (there := module.imported[word])[0].partition(".")[0] == asked[0].partition(".")[0]:
+            elif word in module.imported and _counts(there := module.imported[word], asked[0], within):
                 waiting.append(_where(*there))
     return found
+
+
+def _counts(there: tuple[str, str], here: str, within: Sequence[str]) -> bool:
+    """Whether what a module imports is followed."""
+    if not within:
+        return there[0].partition(".")[0] == here.partition(".")[0]
+    return any(f"{'.'.join(there)}.".startswith(f"{package}.") for package in within)
 
 
 def _where(module: str, name: str) -> tuple[str, str]:
