@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from evals import SUITES
+from probes import INSTRUMENTS
 from workbench.calibration.cards import card_for, measured
+from workbench.calibration.exam import Reading, Row
 from workbench.cli.main import main
 from workbench.core.errors import UnknownName
 from workbench.core.finding import Card
@@ -37,7 +40,7 @@ def test_a_call_that_is_stopped_goes_on_and_ends_in_the_same_cards(tmp_path: Pat
     exam = lab.EXAMS.load("places")
     broken = type(exam)(**{**vars(exam), "read": stopping})
     monkeypatch.setattr(lab.EXAMS, "load", lambda name: broken)
-    with pytest.raises(Interrupted, match="--resume"):
+    with pytest.raises(Interrupted, match="Go on with the same command, without `--again` if that was said"):
         calibrate(["saliency"], families=["gpt"], grid="quick", store=store)
     (run,) = store.runs.list(kind="calibrate")
     assert store.sample_counts(run.id) == {"places": 3}
@@ -82,13 +85,29 @@ def test_a_current_card_is_left_alone_and_a_stale_one_measured_anew(tmp_path: Pa
     digest = lab.code_digest
     monkeypatch.setattr("workbench.calibration.cards.code_digest", lambda tool: "1" * 64)
     monkeypatch.setattr(lab, "code_digest", lambda tool: "1" * 64)
-    card, words = card_for("saliency", {"family": "gpt", "norm_placement": "pre", "domain": "marks", "parameters": 13_000}, first.cards)
+    profile = {"family": "gpt", "norm_placement": "pre", "domain": "marks", "parameters": 13_000, "model": ""}
+    card, words = card_for("saliency", profile, first.cards)
     assert card is not None
     assert "stale" in words
     anew = calibrate(["saliency"], families=["gpt"], store=store)
     assert [card.code for card in anew.cards] == ["1" * 64]
     assert anew.cards[0].rates == first.cards[0].rates
     assert digest("saliency") == first.cards[0].code
+
+
+def test_a_card_about_one_model_says_in_its_file_which(tmp_path: Path) -> None:
+    store, exam = Store.open(tmp_path / "home"), lab.EXAMS.load("places")
+    rows = [Row(dose, seed, dose, (Reading(dose, dose > 0),) * 4) for seed in range(5) for dose in (0.0, *exam.grid.doses)]
+    scope = {"family": "gpt", "norm_placement": "pre", "domain": "text", "parameters": 13_000}
+    found: Any = ({("gpt", "saliency"): rows}, {"gpt": scope})
+    run = store.runs.create("calibrate", {}, "")
+    (general,) = lab.kept(exam, exam.grid, found, run, store=store, stem="places")
+    (card,) = lab.kept(exam, exam.grid, found, run, store=store, stem="spike-a", about="a" * 64)
+    assert (general.about, card.about) == ("", "a" * 64)
+    assert card == general.model_copy(update={"provenance": {**general.provenance, "model": "a" * 64}})
+    assert measured(store.home) == (general, card)
+    assert card_for("saliency", {**scope, "model": "a" * 64}, measured(store.home))[0] == card
+    assert card_for("saliency", {**scope, "model": "b" * 64}, measured(store.home))[0] == general
 
 
 def test_what_is_not_there_is_named_before_anything_is_trained(tmp_path: Path) -> None:
@@ -109,9 +128,17 @@ def test_the_command_lists_exams_and_cards(capsys: pytest.CaptureFixture[str]) -
     document = json.loads(capsys.readouterr().out)
     assert [one["name"] for one in document["exams"]] == list(lab.EXAMS)
     assert {card["of"] for card in document["cards"]} >= {"trigger", "exposure"}
+    there, missing = {card["of"] for card in document["cards"]}, document["uncarded"]
+    assert {one["name"]: (one["kind"], one["status"]) for one in missing} == {
+        name: (catalog.kind, catalog[name].status)
+        for catalog in (INSTRUMENTS, SUITES) for name in catalog if name not in there and catalog[name].status != "experimental"
+    }  # fmt: skip
     assert main(["calibrate", "--list"]) == 0
     said = capsys.readouterr().out
     assert "limit of detection" in said
+    left = said[said.index(f"{lab.UNCARDED}. {lab.NOT_SAID}") :]
+    assert missing
+    assert all(one["name"] in left for one in missing)
     assert main(["calibrate", "saliencey"]) == 64
     assert "saliency" in capsys.readouterr().err
 
@@ -130,6 +157,7 @@ def test_an_organism_is_asked_its_own_question_and_its_card_stands_beside(tmp_pa
         assert found.provenance.volatile["card"].startswith("calibrated: exam"), name
         assert recompute(run, name, store=store).same, name
     assert domain_of("organism:shortcut-vit@dose=1,seed=0") == "marks"
+    assert domain_of("organism:planted-head@dose=2,seed=0") == "marks passed on"
     assert domain_of("organism:town") == "town"
     assert (world_of("organism:shortcut-gpt"), world_of("organism:planted-head")) == (None, None), "these are no towns"
     assert main(["probe", "saliency", "--model", "organism:shortcut-gpt@dose=1,seed=0"]) == 0

@@ -12,6 +12,8 @@ from workbench.store.records import RunRecord, RunStatus
 from workbench.store.runs import Store
 
 RESUMABLE = ("interrupted", "failed")
+RESUMED = ("train", "eval", "audit")
+"""The kinds of run whose commands have ``--resume``."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -49,11 +51,20 @@ def recorded(
     except KeyboardInterrupt as stop:
         _end(store, run, "interrupted")
         where = f" {stop}." if str(stop) else "; what was finished is kept."
-        raise Interrupted(run, f"Interrupted{where} Go on with the same command and `--resume {run}`.") from None
+        raise Interrupted(run, f"Interrupted{where} {_going_on(kind, run)}") from None
     except BaseException as error:
         _end(store, run, "failed", f"{type(error).__name__}: {error}"[:500])
         raise
     store.runs.finish(run, "done")
+
+
+def _going_on(kind: str, run: str) -> str:
+    """How the command of such a run is gone on with."""
+    if kind in RESUMED:
+        return f"Go on with the same command and `--resume {run}`."
+    if kind == "calibrate":  # it looks for its unfinished run itself
+        return "Go on with the same command, without `--again` if that was said."
+    return "The same command begins anew."
 
 
 def _end(store: Store, run: str, status: RunStatus, note: str = "") -> None:
