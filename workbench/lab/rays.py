@@ -151,6 +151,19 @@ def rays(engine: str, ref: str, model: HookedModel, store: Store) -> Iterator[Ra
     if isinstance(model, Answering):
         raise Incompatible("--engine ray", f"'{ref}'", ["a server answers many requests at once by itself: raise its at_once"])
     refuse_memory(ref)
+    with joined(engine) as ray:
+        workers = Rays(ray, count, (ref, store.address, model.digest(), torch.get_num_threads(), os.getcwd()))
+        try:
+            workers.wait()
+            yield workers
+        finally:
+            workers.close()
+
+
+@contextmanager
+def joined(engine: str) -> Iterator[Any]:
+    """Ray, joined to a cluster that has a processor for each worker that ``engine`` asks for. Raises MissingExtra and BadValue."""
+    count = parse(engine)
     if count > (room := _room()):
         raise BadValue(
             "engine", engine, f"ray:N with at most {room}, the processors of this machine", do="RAY_ADDRESS names a larger cluster."
@@ -159,12 +172,7 @@ def rays(engine: str, ref: str, model: HookedModel, store: Store) -> Iterator[Ra
         there = int(ray.cluster_resources().get("CPU", 0))
         if there < count:
             raise BadValue("engine", engine, f"ray:N with at most {there}, the processors of this cluster")
-        workers = Rays(ray, count, (ref, store.address, model.digest(), torch.get_num_threads(), os.getcwd()))
-        try:
-            workers.wait()
-            yield workers
-        finally:
-            workers.close()
+        yield ray
 
 
 def refuse_memory(ref: str) -> None:
