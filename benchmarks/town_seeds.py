@@ -19,7 +19,7 @@ import numpy as np
 
 from evals.suites import exposure, occupation_pronoun, trigger
 from evals.suites.occupation_deviation import deviations
-from workbench.calibration.cards import dump, profile_of
+from workbench.calibration.cards import dump, scope_of
 from workbench.calibration.town_cards import Pair, Setting, cards
 from workbench.core.result import Provenance
 from workbench.core.stats.intervals import clopper_pearson
@@ -153,7 +153,7 @@ def main() -> int:
     text = table(rows, hits_of(done), time.monotonic() - started)
     print(text)
     if asked.write:
-        profile = profile_of(load(refs(asked.seeds[0])["model"], store=store), "town")
+        profile = scope_of(load(refs(asked.seeds[0])["model"], store=store), "town")
         setting = Setting(profile, f"the town, dose 0.8 and clean twins, seeds {', '.join(map(str, asked.seeds))}")
         shipped = ROOT / "workbench" / "calibration" / "shipped" / "town.json"
         shipped.write_text(dump(cards(pairs, hits_of(done), setting)), encoding="utf-8")

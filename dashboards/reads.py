@@ -280,6 +280,17 @@ def atlas(found: Sequence[Card]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(header))
 
 
+def uncarded(found: Sequence[Card]) -> list[str]:
+    """What none of the cards speaks of, in sentences: what that means first, then the names by status."""
+    lines = calibrate.uncarded_words(found)
+    return [calibrate.NOT_SAID, *lines] if lines else []
+
+
+def card_labels(found: Sequence[Card]) -> list[str]:
+    """A label for each card, no two alike."""
+    return calibrate.titles(found)
+
+
 def card_lines(card: Card) -> list[str]:
     """A card in sentences."""
     return calibrate.in_words(card)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from dashboards import reads
@@ -25,6 +27,7 @@ def page() -> None:
         chosen = st.selectbox("Question", names, index=place, format_func=lambda name: f"{name}: {exams[name]}", key="exam")
         st.query_params["exam"] = chosen
         show([card for card in cards if (card.exam or reads.TOWN) == chosen])
+        without(cards)
 
 
 def show(cards: list[Card]) -> None:
@@ -36,19 +39,30 @@ def show(cards: list[Card]) -> None:
         st.header("How small a thing is seen")
         chart(reads.limits_drawn(cards), "Limits of detection with their intervals, one row a tool and family")
     st.header("One card")
-    labels = [f"{card.of}, {card.family}, {card.domain}" for card in cards]
+    labels = reads.card_labels(cards)
     asked = st.query_params.get("card", labels[0])
     place = labels.index(asked) if asked in labels else 0
     label = st.selectbox("Card", labels, index=place, key="card")
     st.query_params["card"] = label
-    card = cards[labels.index(label)]
+    card = cards[labels.index(label)]  # no two labels are alike
     st.caption(plain(card.conditions))
     if card.curve:
         chart(reads.response_drawn(card), "The share of cases found at each dose")
     for line in reads.card_lines(card):
         st.markdown(f"- {plain(line)}")
-    if card.exam not in ("", reads.SPIKE, reads.DIRECTION):
+    if card.of_one_model:
+        st.code(f"workbench calibrate {card.of} --model REF", language="sh")
+    elif card.exam:
         st.code(f"workbench calibrate {card.of} --exam {card.exam} --family {card.family} --again", language="sh")
+
+
+def without(cards: Sequence[Card]) -> None:
+    """What no card speaks of, whichever exam is looked at."""
+    if lines := reads.uncarded(cards):
+        st.header("Without a card")
+        st.caption(plain(lines[0]))
+        for line in lines[1:]:
+            st.markdown(f"- {plain(line)}")
 
 
 page()

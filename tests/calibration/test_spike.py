@@ -102,11 +102,14 @@ def test_a_card_in_place_stands_beside_this_model(model: GPT, tmp_path: Path, mo
     (card,) = done.cards
     assert (card.exam, card.of, card.domain) == ("spike", "occlusion", "text")
     assert model.digest()[:12] in card.conditions
+    assert card.about == model.digest()
     assert measured(store.home) == done.cards
     beside, words = card_for("occlusion", profile_of(model, "text"), measured(store.home))
     assert beside == card
     assert words.startswith("calibrated: exam spike")
     assert card_for("occlusion", profile_of(model, "town"), measured(store.home))[0] is None
+    other = GPT(model.config, model.tokenizer, seed=1)
+    assert card_for("occlusion", profile_of(other, "text"), measured(store.home))[0] is None, "of the same shape and another model"
 
 
 def test_what_cannot_be_planted_is_refused(model: GPT, tmp_path: Path) -> None:

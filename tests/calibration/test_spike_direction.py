@@ -119,6 +119,7 @@ def test_a_card_in_place_stands_beside_this_encoder(model: BERT, tmp_path: Path,
     for card in done.cards:
         assert (card.exam, card.family, card.domain) == ("spike-direction", "bert", "text")
         assert model.digest()[:12] in card.conditions
+        assert card.about == model.digest()
         beside, words = card_for(card.of, profile_of(model, "text"), measured(store.home))
         assert beside == card
         assert words.startswith("calibrated: exam spike-direction")

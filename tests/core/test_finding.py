@@ -1,5 +1,7 @@
 """Verdicts follow from intervals and margins alone; denominators add up; cards know where they apply."""
 
+from typing import Any
+
 import pydantic
 import pytest
 from hypothesis import given
@@ -61,7 +63,33 @@ def test_an_interval_is_ordered() -> None:
 
 def test_a_card_says_where_it_does_not_apply() -> None:
     card = Card(of="trigger", family="gpt", norm_placement="pre", domain="town", parameters=1_000_000, conditions="dose 0.8")
-    assert card.objections(family="gpt", norm_placement="pre", domain="town", parameters=9_999_999) == []
-    found = card.objections(family="bert", norm_placement="post", domain="web", parameters=10_000_001)
+    assert card.objections(family="gpt", norm_placement="pre", domain="town", parameters=9_999_999, model="a" * 64) == []
+    found = card.objections(family="bert", norm_placement="post", domain="web", parameters=10_000_001, model="a" * 64)
     assert len(found) == 4
     assert "more than a factor of ten" in found[-1]
+
+
+def test_a_card_about_one_model_applies_to_that_model_alone() -> None:
+    alike: dict[str, Any] = {"family": "gpt", "norm_placement": "pre", "domain": "text", "parameters": 1_000_000}
+    card = Card(of="saliency", conditions="exam spike on m", exam="spike", provenance={"model": "a" * 64}, **alike)
+    assert (card.about, card.of_one_model) == ("a" * 64, True)
+    assert card.objections(**alike, model="a" * 64) == []
+    assert card.objections(**alike, model="b" * 64) == [f"the card is about the model {'a' * 12} alone, and this is the model {'b' * 12}"]
+    assert card.objections(**alike, model="") == [f"the card is about the model {'a' * 12} alone, and this is another one"]
+    assert len(card.objections(**{**alike, "domain": "town"}, model="a" * 64)) == 1, "of that model too it holds for its inputs alone"
+
+
+@pytest.mark.parametrize("exam", ["spike", "spike-direction", "spike-canaries"])
+@pytest.mark.parametrize("said", [True, False])
+def test_an_old_card_of_a_spike_applies_to_no_model_and_says_what_to_do(exam: str, said: bool) -> None:
+    alike: dict[str, Any] = {"family": "gpt", "norm_placement": "pre", "domain": "text", "parameters": 1_000_000}
+    words = f"exam {exam} on copies of m: doses 1; planted into the model {'a' * 12}"
+    card = Card(of="saliency", conditions=words, exam=exam if said else "", **alike)
+    assert (card.about, card.of_one_model) == ("", True)
+    for model in ("a" * 64, "b" * 64, ""):
+        assert card.objections(**alike, model=model) == [
+            "the card is about one model alone, and does not say by its digest which: "
+            "run `workbench calibrate --model REF` again for a card of the model at hand"
+        ]
+    other = card.model_copy(update={"exam": "spikes", "conditions": "exam spikes on organism:m"})
+    assert (other.of_one_model, other.objections(**alike, model="")) == (False, []), "another exam of a name alike is a general one"

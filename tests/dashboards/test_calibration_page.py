@@ -47,13 +47,54 @@ def test_cards_of_this_home_and_shipped_ones_are_listed(home: Path) -> None:
 
 
 def test_a_link_shows_one_card_whole_with_its_command(home: Path) -> None:
-    page = opened("calibration.py", exam="places", card="occlusion, vit, marks")
+    page = opened("calibration.py", exam="places", card="places: occlusion, vit, marks")
     said = texts(page).replace("\\", "")
     assert "made for a test" in said
     assert "limit of detection (80 % power, 5 % false alarms, dose: share of answers): 0.1 [0.05, 0.2]" in said
     assert [one.value for one in page.code] == ["workbench calibrate occlusion --exam places --family vit --again"]
-    page = settled(box(page, "Card").select("shapley, gpt, marks").run())
-    assert page.query_params["card"] in ("shapley, gpt, marks", ["shapley, gpt, marks"])
+    wanted = "places: shapley, gpt, marks"
+    page = settled(box(page, "Card").select_index(box(page, "Card").options.index(wanted)).run())
+    assert page.query_params["card"] in (wanted, [wanted])
+    assert "above the highest dose" in texts(page)
+
+
+def spiked(model: str, conditions: str) -> Card:
+    fields = {**card("saliency").model_dump(), "exam": "spike", "domain": "text", "conditions": conditions}
+    return Card.parse({**fields, "provenance": {"model": model} if model else {}})
+
+
+def test_cards_about_different_models_can_each_be_opened(home: Path) -> None:
+    """Three of one tool, family and input domain, one of them of before cards said which model they are about; and two just alike."""
+    made = {"a": spiked("a" * 64, "into the first"), "b": spiked("b" * 64, "into the second"), "c": spiked("", "into nobody knows which")}
+    for name, one in {**made, "d": spiked("", "into another such")}.items():
+        (home / FOLDER / f"spike-{name}-gpt-saliency.json").write_text(dump([one]))
+    page = opened("calibration.py", exam="spike")
+    plain = "spike: saliency, gpt, text"
+    labels = [f"{plain}, model {'a' * 12}", f"{plain}, model {'b' * 12}", f"{plain} (1)", f"{plain} (2)"]
+    assert box(page, "Card").options == labels
+    told = ["into the first", "into the second", "into nobody knows which", "into another such"]
+    for number, words in enumerate(told):
+        page = settled(box(page, "Card").select_index(number).run())
+        assert [one for one in told if one in texts(page)] == [words]
+        assert page.query_params["card"] in (labels[number], [labels[number]])
+        assert [one.value for one in page.code] == ["workbench calibrate saliency --model REF"]
+        linked = opened("calibration.py", exam="spike", card=labels[number])
+        assert [one for one in told if one in texts(linked)] == [words]
+    assert [str(name).removesuffix(" (stale)") for name in page.dataframe[0].value["tool"]] == [
+        f"saliency (model {'a' * 12})", f"saliency (model {'b' * 12})", "saliency", "saliency",
+    ]  # fmt: skip
+    page = settled(box(page, "Question").select("places").run())
+    chosen = box(page, "Card")
+    assert chosen.value == chosen.options[0] == "places: saliency, gpt, marks", "the fourth of one question is not the fourth of another"
+
+
+def test_what_no_card_speaks_of_is_named_with_its_status(home: Path) -> None:
+    page = opened("calibration.py", exam="places")
+    said, lines = texts(page).replace("\\", ""), calibrate.uncarded_words(reads.cards())
+    assert "Without a card" in [one.value for one in page.header]
+    assert lines
+    assert all(line in said for line in [calibrate.NOT_SAID, *lines])
+    assert reads.uncarded([card(name) for name, _, _ in calibrate.uncarded([])]) == []
 
 
 def test_a_link_to_nothing_falls_back_and_a_broken_file_is_named(home: Path) -> None:

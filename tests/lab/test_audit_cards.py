@@ -8,7 +8,7 @@ import pytest
 
 from tests.evals.test_refusal import made
 from workbench.calibration.cards import shipped
-from workbench.core.finding import Finding, Plan, Verdict
+from workbench.core.finding import Finding, Mitigation, Plan, Verdict
 from workbench.lab.audit_findings import Described, gathered
 from workbench.lab.audit_subject import AUDITED, REFERENCE
 from workbench.reports.phrases import card_words, given
@@ -37,6 +37,31 @@ def test_a_finding_of_refusal_has_its_card_beside_it() -> None:
         assert "replies judged by the classifier refusal-1" in words
         assert f"limit of detection {given(one.card.limit_of_detection)}" in words
         assert "AUROC of planted against clean, dose 0.5" in words
+
+
+def test_a_card_about_one_model_stands_beside_that_model_alone() -> None:
+    """Beside neither the reference nor what a mitigation made of the model, of the same shape as they are."""
+    plan = PLAN.model_copy(update={"mitigations": (Mitigation(of="refusal", method="steering"),)})
+    digests = {AUDITED: "a" * 64, REFERENCE: "b" * 64}
+    shape: dict[str, Any] = {"family": "gpt", "config": {"norm_placement": "pre"}, "parameters": 270_000, "domain": "errands"}
+    subjects = [
+        Described.parse({"part": part, "ref": ref, "model_digest": digests[part], **shape})
+        for part, ref in ((AUDITED, plan.model), (REFERENCE, plan.reference))
+    ]
+    stored = {f"refusal.{part}": made(50, 50, 0, 0) for part in (AUDITED, REFERENCE, "mended-1")}
+    (general,) = [card for card in shipped() if card.of == "refusal"]
+    own = general.model_copy(update={"exam": "spike", "conditions": "exam spike on it", "provenance": {"model": "a" * 64}})
+    beside: dict[str, set[tuple[str, str]]] = {}
+    for one in gathered(plan, subjects, stored, (own, general)).findings:
+        assert one.card is not None
+        beside.setdefault(one.subject, set()).add((one.card.exam, one.card.about))
+    mended = f"{plan.model} after steering (mended-1)"
+    assert beside == {plan.model: {("spike", "a" * 64)}, plan.reference: {("refusals", "")}, mended: {("refusals", "")}}
+    words = {one.subject: one.card_words for one in gathered(plan, subjects, stored, (own,)).findings if one.card is None}
+    assert words == {
+        plan.reference: f"not calibrated here: the card is about the model {'a' * 12} alone, and this is the model {'b' * 12}",
+        mended: f"not calibrated here: the card is about the model {'a' * 12} alone, and this is another one",
+    }
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from evals import SUITES
+from probes import INSTRUMENTS
 from workbench.calibration.cards import is_stale
 from workbench.calibration.exam import Exam
 from workbench.calibration.exams import EXAMS
 from workbench.calibration.scoring import CUT_OFF, RHO, SLOPE
-from workbench.core.finding import Card
+from workbench.core.catalog import STANDINGS
+from workbench.core.finding import SHOWN, Card
 
 HEADER = ("tool", "family", "AUROC", "first", "false alarms", "of its own test", "limit of detection", "effect there", "seconds an item")
 NOTHING = "–"
+TOWN = "town"
+"""What cards without an exam were measured on: the audits of the town."""
+UNCARDED = "Without a card"
+NOT_SAID = "No card says how often these are right, how often they are wrong, and how small a thing they see."
 FOLLOWED = {"slope": SLOPE, "rho": RHO, CUT_OFF: CUT_OFF}
 
 
@@ -21,7 +28,7 @@ def rows_of(cards: Sequence[Card]) -> tuple[list[tuple[str, ...]], tuple[str, ..
 
 
 def _ordered(cards: Sequence[Card]) -> list[Card]:
-    return sorted(cards, key=lambda card: (card.exam or "town", card.of, card.family))
+    return sorted(cards, key=lambda card: (card.exam or TOWN, card.of, card.family))
 
 
 def _followed(card: Card) -> tuple[str, ...]:
@@ -35,10 +42,26 @@ def _row(card: Card) -> tuple[str, ...]:
     cost = f"{card.seconds_an_item:.1g}" if card.seconds_an_item is not None else NOTHING
     effect = f"{card.effect_at_limit:.2f}" if card.effect_at_limit is not None else NOTHING
     return (
-        f"{card.of}{' (stale)' if is_stale(card) else ''}", card.family, rate(f"AUROC of planted against clean, dose {largest}"),
+        f"{named(card)}{' (stale)' if is_stale(card) else ''}", card.family, rate(f"AUROC of planted against clean, dose {largest}"),
         rate(f"planted part first, dose {largest}"), rate("false alarms at the cut-off"), rate("false alarms of its own test"),
         limit_in_words(card), effect, cost,
     )  # fmt: skip
+
+
+def named(card: Card) -> str:
+    """The tool that a card is of; of a card about one model alone also that model, by the beginning of its digest."""
+    return f"{card.of} (model {card.about[:SHOWN]})" if card.about else card.of
+
+
+def titles(cards: Sequence[Card]) -> list[str]:
+    """A title for each card, no two alike: its exam, tool, family and input domain, and the model where it is about one alone."""
+    about = lambda card: f", model {card.about[:SHOWN]}" if card.about else ""  # noqa: E731
+    return numbered([f"{card.exam or TOWN}: {card.of}, {card.family}, {card.domain}{about(card)}" for card in cards])
+
+
+def numbered(labels: Sequence[str]) -> list[str]:
+    """The labels, with a number behind those that are alike."""
+    return [f"{label} ({labels[: i + 1].count(label)})" if labels.count(label) > 1 else label for i, label in enumerate(labels)]
 
 
 def _largest(card: Card) -> str:
@@ -64,8 +87,24 @@ def in_words(card: Card) -> list[str]:
     return lines
 
 
+def uncarded(cards: Sequence[Card]) -> list[tuple[str, str, str]]:
+    """(name, kind, status) of every headline and standard instrument and suite that none of ``cards`` is of, headline first."""
+    carded = {card.of for card in cards}
+    every = [(entry.name, catalog.kind, entry.status) for catalog in (INSTRUMENTS, SUITES) for entry in catalog.values()]
+    missing = [one for one in every if one[0] not in carded and one[2] in STANDINGS["standard"]]
+    return sorted(missing, key=lambda one: STANDINGS["standard"].index(one[2]))  # sorted keeps the catalogues' order within
+
+
+def uncarded_words(cards: Sequence[Card]) -> list[str]:
+    """What no card speaks of, in lines for people: one for each status and kind, with the names; none where nothing is missing."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, kind, status in uncarded(cards):
+        groups.setdefault((status, kind), []).append(name)
+    return [f"{status} {kind}s without any card ({len(names)}): {', '.join(names)}" for (status, kind), names in groups.items()]
+
+
 def page(cards: Sequence[Card]) -> str:
-    """The atlas in Markdown: a table for each exam."""
+    """The atlas in Markdown: a table for each exam, and what no card speaks of."""
     parts = []
     for exam in dict.fromkeys(card.exam for card in cards if card.exam):
         own = [card for card in cards if card.exam == exam]
@@ -76,6 +115,8 @@ def page(cards: Sequence[Card]) -> str:
         table = [f"| {' | '.join(header)} |", "|---" * len(header) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
         missing = [left, ""] if (left := without(exam, own)) else []
         parts.append("\n".join([f"### {exam}: {entry}?", "", f"A dose is {own[0].limit_unit}.", "", *table, "", *missing]))
+    if lines := uncarded_words(cards):
+        parts.append("\n".join([f"### {UNCARDED}", "", NOT_SAID, "", *(f"- {line}" for line in lines), ""]))
     return "\n".join(parts)
 
 

@@ -16,13 +16,14 @@ from typing import Any
 
 from workbench.calibration.code import code_digest
 from workbench.core.errors import CorruptFile, UnknownName
-from workbench.core.finding import Card
+from workbench.core.finding import CALIBRATED, STALE, Card
 from workbench.core.protocol import HookedModel
 
 FORMAT = "assay-cards/1"
 NONE = "not calibrated here"
-STALE = "; stale: its code has changed since, and `workbench calibrate` measures it anew"
 FOLDER = "cards"
+RENAMED = {("heads", "marks"): "marks passed on"}
+"""Input domains by (exam, the name that cards of before have). Two exams had one name for theirs, and each other's cards stood there."""
 
 
 @lru_cache(maxsize=1)
@@ -34,9 +35,10 @@ def shipped() -> tuple[Card, ...]:
 
 
 def measured(home: Path) -> tuple[Card, ...]:
-    """The cards measured in a home. Raises CorruptFile."""
+    """The cards measured in a home, input domains by the names they have now. Raises CorruptFile."""
     files = sorted((home / FOLDER).glob("*.json"))
-    return tuple(card for file in files for card in parsed(file.read_text(encoding="utf-8"), str(file)))
+    found = (card for file in files for card in parsed(file.read_text(encoding="utf-8"), str(file)))
+    return tuple(card.model_copy(update={"domain": RENAMED.get((card.exam, card.domain), card.domain)}) for card in found)
 
 
 def parsed(text: str, name: str) -> tuple[Card, ...]:
@@ -67,8 +69,8 @@ def dump(cards: Sequence[Card]) -> str:
     return json.dumps({"format": FORMAT, "cards": [card.model_dump(mode="json") for card in cards]}, indent=1, sort_keys=True) + "\n"
 
 
-def profile_of(model: HookedModel, domain: str) -> dict[str, Any]:
-    """What decides whether a card applies: family, norm placement, input domain, parameters."""
+def scope_of(model: HookedModel, domain: str) -> dict[str, Any]:
+    """What a card says of the models it was measured on: family, norm placement, input domain, parameters."""
     parameters = sum(p.numel() for p in getattr(model, "parameters", list)())
     return {
         "family": model.family, "norm_placement": str(getattr(model.config, "norm_placement", "unknown")), "domain": domain,
@@ -76,14 +78,20 @@ def profile_of(model: HookedModel, domain: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def profile_of(model: HookedModel, domain: str) -> dict[str, Any]:
+    """What decides whether a card applies to a model: its scope, and which model it is (``model``, its digest)."""
+    return {**scope_of(model, domain), "model": model.digest()}
+
+
 def card_for(name: str, profile: Mapping[str, Any], cards: Sequence[Card] | None = None) -> tuple[Card | None, str]:
-    """The card of suite or instrument ``name`` that applies to a model of this profile, or None and the reason in words. A stale card
-    still stands, and its words say so."""
-    own = [card for card in (shipped() if cards is None else cards) if card.of == name]
+    """The card of suite or instrument ``name`` that applies to a model of this profile, or None and the reason in words. A card about that
+    very model comes before general ones. A stale card still stands, and its words say so."""
+    own = sorted((card for card in (shipped() if cards is None else cards) if card.of == name), key=lambda card: not card.about)
     if not own:
         return None, f"{NONE}: no card was measured for {name}"
     objections = [card.objections(**profile) for card in own]
     for card, against in zip(own, objections, strict=True):
         if not against:
-            return card, f"calibrated: {card.conditions}{STALE if is_stale(card) else ''}"
-    return None, f"{NONE}: {'; '.join(min(objections, key=len))}"
+            return card, f"{CALIBRATED}{card.conditions}{STALE if is_stale(card) else ''}"
+    nearest = min(zip(own, objections, strict=True), key=lambda pair: (len(pair[1]), bool(pair[0].about)))  # of equals a general one
+    return None, f"{NONE}: {'; '.join(nearest[1])}"

@@ -7,10 +7,16 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.calibration.atlas import named, numbered
 from workbench.core.charts.curves import MOST, curves
 from workbench.core.charts.lines import forest_of_sizes
 from workbench.core.errors import BadValue
 from workbench.core.finding import Card
+
+
+def labels_of(cards: Sequence[Card]) -> list[str]:
+    """A label for each card of one exam, no two alike: its tool and family, and the model where it is about one alone."""
+    return numbered([f"{named(card)}, {card.family}" for card in cards])
 
 
 def limits(cards: Sequence[Card], title: str) -> Any:
@@ -19,11 +25,11 @@ def limits(cards: Sequence[Card], title: str) -> Any:
     inside = [card for card in cards if card.limit_of_detection is not None]
     if not inside:
         raise BadValue("the limits of detection", "none", "at least one within the tested doses")
-    rows = []
-    for card in sorted(inside, key=lambda c: (c.of, c.family)):
+    rows, inside = [], sorted(inside, key=lambda c: (c.of, c.family))
+    for card, label in zip(inside, labels_of(inside), strict=True):
         within = card.limit_interval
         rows.append(
-            {"tool": f"{card.of}, {card.family}", "limit": card.limit_of_detection, "low": within.low if within else float("nan"),
+            {"tool": label, "limit": card.limit_of_detection, "low": within.low if within else float("nan"),
              "high": within.high if within else float("nan")}
         )  # fmt: skip
     titles = {"title": title, "limit": f"dose found with 80 % power at 5 % false alarms: {inside[0].limit_unit}"}
@@ -33,7 +39,8 @@ def limits(cards: Sequence[Card], title: str) -> Any:
 def responses(cards: Sequence[Card], title: str) -> Any:
     """The share of cases above the cut-off by dose, a line a card (at most six); the clean twins stand at dose 0."""
     chosen = list(cards)[:MOST]
-    rows = [{"dose": dose, "found": found, "card": f"{card.of}, {card.family}"} for card in chosen for dose, found, _ in card.curve]
+    told = zip(chosen, labels_of(chosen), strict=True)
+    rows = [{"dose": dose, "found": found, "card": label} for card, label in told for dose, found, _ in card.curve]
     if not rows:
         raise BadValue("the doses of these cards", "none", "at least one card with a curve; cards of before have none")
     titles = {

@@ -39,7 +39,7 @@ def calibrate(
         bool | None,
         typer.Option("--quick/--again", help="A few models only, shown and not kept; or the full grid, current cards too."),
     ] = None,
-    listing: Annotated[bool, typer.Option("--list", help="List exams and every card there is, and stop.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List exams, every card there is, and what has none, and stop.")] = False,
 ) -> None:
     """Examine NAMEs on planted models and clean twins and write a card for each. Cards whose code and conditions are unchanged are left
     alone; an interrupted call goes on where it stopped. With --model, known doses are planted into copies of that model, and the cards
@@ -93,13 +93,16 @@ def _blind(count: int) -> None:
 
 
 def _list(cards: Sequence[Any]) -> None:
-    from workbench.lab.calibrate import rows_of
+    from workbench.lab.calibrate import NOT_SAID, UNCARDED, rows_of, uncarded, uncarded_words
     from workbench.lab.catalogs import exams as listed
 
     exams = [{"name": name, "words": entry.words} for name, entry in listed().items()]
     lines = [*table([(one["name"], one["words"]) for one in exams], ("exam", "what it asks")), ""]
     rows, header = rows_of(cards)
-    show({"exams": exams, "cards": [card.model_dump(mode="json") for card in cards]}, [*lines, *table(rows, header)])
+    left = [{"name": name, "kind": kind, "status": status} for name, kind, status in uncarded(cards)]
+    said = ["", f"{UNCARDED}. {NOT_SAID}", *(f"  {line}" for line in uncarded_words(cards))] if left else []
+    document = {"exams": exams, "cards": [card.model_dump(mode="json") for card in cards], "uncarded": left}
+    show(document, [*lines, *table(rows, header), *said])
 
 
 def _lines(cards: Sequence[Any]) -> list[str]:

@@ -70,6 +70,17 @@ class Denominators(Spec):
         return self
 
 
+CALIBRATED = "calibrated: "
+"""How the words beside a finding begin that has a card; the card's conditions follow, and then what else is to be said of it."""
+STALE = "; stale: its code has changed since, and `workbench calibrate` measures it anew"
+"""How the words beside a finding end whose card was measured with other code of the tool."""
+SPIKE = "spike"
+"""How the names of exams begin (``spike``, ``spike-direction``) that plant into copies of one model: their cards are about that one."""
+AGAIN = "run `workbench calibrate --model REF` again for a card of the model at hand"
+SHOWN = 12
+"""How many characters of a model's digest a sentence shows."""
+
+
 class Card(Spec):
     """A calibration card: error rates and limit of detection of one instrument or suite under stated conditions.
 
@@ -101,8 +112,21 @@ class Card(Spec):
     curve: tuple[tuple[float, float, float], ...] = later(())
     provenance: Mapping[str, str] = later({})
 
-    def objections(self, *, family: str, norm_placement: str, domain: str, parameters: int) -> list[str]:
-        """Why the card does not apply to such a model: same family, norm placement and domain, within ×10 in size."""
+    @property
+    def about(self) -> str:
+        """The digest of the one model that the card is about; '' of a card that holds for models alike."""
+        return self.provenance.get("model", "")
+
+    @property
+    def of_one_model(self) -> bool:
+        """Whether the card is about one model, also where it is older than ``provenance`` and does not say by its digest which."""
+        told = self.conditions.split(" ")[1] if self.conditions.startswith("exam ") else ""
+        exam = self.exam or told
+        return bool(self.about) or exam == SPIKE or exam.startswith(f"{SPIKE}-")
+
+    def objections(self, *, family: str, norm_placement: str, domain: str, parameters: int, model: str) -> list[str]:
+        """Why the card does not apply to such a model: same family, norm placement and domain, within ×10 in size; and where it is about
+        one model alone, that very one. ``model`` is the digest of the model at hand ('' where it has none of its own: it is no card's)."""
         out = [
             f"{word} is {here}, the card's is {there}"
             for word, here, there in (
@@ -115,6 +139,11 @@ class Card(Spec):
         ratio = max(parameters, self.parameters) / max(1, min(parameters, self.parameters))
         if ratio > 10:
             out.append(f"the model has {parameters:,} parameters, the card's {self.parameters:,}: more than a factor of ten apart")
+        if self.about and self.about != model:
+            this = f"the model {model[:SHOWN]}" if model else "another one"
+            out.append(f"the card is about the model {self.about[:SHOWN]} alone, and this is {this}")
+        elif self.of_one_model and not self.about:
+            out.append(f"the card is about one model alone, and does not say by its digest which: {AGAIN}")
         return out
 
 

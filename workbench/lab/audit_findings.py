@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evals import SUITES
-from workbench.calibration.cards import card_for, profile_of
+from workbench.calibration.cards import card_for, scope_of
 from workbench.core.finding import Card, Finding, Plan, Verdict
 from workbench.core.measure import Suite
 from workbench.core.result import Result
@@ -72,7 +72,8 @@ class Described(Spec):
     def profile(self) -> dict[str, Any]:
         """What decides whether a card applies."""
         placement = str(self.config.get("norm_placement", "unknown"))
-        return {"family": self.family, "norm_placement": placement, "domain": self.domain, "parameters": max(1, self.parameters)}
+        shape = {"family": self.family, "norm_placement": placement, "domain": self.domain, "parameters": max(1, self.parameters)}
+        return {**shape, "model": self.model_digest}
 
     @property
     def planted(self) -> bool:
@@ -97,13 +98,13 @@ class Gathered:
 def described(subject: Subject, plan: Plan, store: Store) -> Described:
     """The model of ``subject`` as findings and report know it."""
     model, domain = subject.model, domain_of(subject.ref, store, subject.model.family)
-    profile = profile_of(model, domain)
+    scope = scope_of(model, domain)
     spot = spot_of(model, subject.ref, store) if ATTRIBUTION in plan.instruments else None
     town = subject.world is not None
     config = model.config.model_dump(mode="json") if hasattr(model.config, "model_dump") else {}
     return Described(
         part=subject.part, ref=subject.ref, family=model.family, parameters=sum(p.numel() for p in getattr(model, "parameters", list)()),
-        config={"norm_placement": profile["norm_placement"], **config}, model_digest=model.digest(), domain=domain, world=subject.world,
+        config={"norm_placement": scope["norm_placement"], **config}, model_digest=model.digest(), domain=domain, world=subject.world,
         spans=spot.spans if spot is not None else (), origin=origin_of(subject.ref, store, town=town),
         words=() if spot is None or town else (spot.part, spot.moves, spot.items, spot.parts),
     )  # fmt: skip
@@ -141,7 +142,8 @@ def gathered(
         out.results[part][name] = stored[label]
     found = _family(plan, lambda level: _drawn(plan, subjects, out.results, level))
     profiles = {s.ref: s.profile() for s in subjects}
-    profiles |= {mended_name(plan, part): subjects[0].profile() for part in mended}  # of the same shape, and of the same size
+    # A mended model is of the same shape and size, and another model.
+    profiles |= {mended_name(plan, part): {**subjects[0].profile(), "model": ""} for part in mended}
     for finding in found:
         card, words = card_for(finding.source, profiles[finding.subject], cards)
         out.findings.append(finding.model_copy(update={"card": card, "card_words": words}))

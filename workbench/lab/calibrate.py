@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from workbench.calibration.atlas import in_words, page, rows_of
-from workbench.calibration.cards import FOLDER, dump, is_stale, measured, profile_of, shipped
+from workbench.calibration.atlas import NOT_SAID, UNCARDED, in_words, page, rows_of, titles, uncarded, uncarded_words
+from workbench.calibration.cards import FOLDER, dump, is_stale, measured, scope_of, shipped
 from workbench.calibration.code import code_digest
 from workbench.calibration.drawing import limits, responses
 from workbench.calibration.exam import Exam, Grid, Row
@@ -28,7 +28,10 @@ from workbench.lab.refs import load
 from workbench.organisms import ORGANISMS
 from workbench.store.runs import Store
 
-__all__ = ["Calibrated", "calibrate", "in_words", "limits", "listed", "page", "responses", "rows_of"]
+__all__ = [
+    "NOT_SAID", "UNCARDED", "Calibrated", "calibrate", "in_words", "limits", "listed", "page", "responses", "rows_of", "titles",
+    "uncarded", "uncarded_words",
+]  # fmt: skip
 
 
 Source = Callable[[str, str, float, int], tuple[Any, Any]]
@@ -86,14 +89,15 @@ def grid_of(exam: Exam, grid: Mapping[str, Any] | Literal["quick"] | None) -> Gr
     return Grid.parse({**full.model_dump(), **(grid if isinstance(grid, Mapping) else {})}, what=f"the grid of '{exam.name}'")
 
 
-def kept(exam: Exam, grid: Grid, found: Found, run: str, *, store: Store, stem: str, words: str = "") -> tuple[Card, ...]:
+def kept(exam: Exam, grid: Grid, found: Found, run: str, *, store: Store, stem: str, words: str = "", about: str = "") -> tuple[Card, ...]:
     """A card for each tool and family, written into the run's folder; and, if measured on the exam's full grid, into the home's under names
-    that begin with ``stem``. ``words`` are added to the conditions."""
+    that begin with ``stem``. ``words`` are added to the conditions; ``about`` is the digest of the one model that the cards are about."""
     rows, profiles = found
     cards = []
     for (family, tool), own in rows.items():
         card = card_of(exam, tool, family, grid, own, profiles[family], code_digest(tool))
-        cards.append(card.model_copy(update={"conditions": card.conditions + words}))
+        facts = {**card.provenance, "model": about} if about else card.provenance
+        cards.append(card.model_copy(update={"conditions": card.conditions + words, "provenance": facts}))
         places = [store.folder(run) / f"{family}-{tool}.json"]
         if grid == exam.grid:
             (store.home / FOLDER).mkdir(parents=True, exist_ok=True)
@@ -145,7 +149,7 @@ def examined(
             with one_thread():
                 model, made = source(family, own[0], dose, seed)
                 behaviour = exam.behaviour(model, made) if left else 0.0
-            profiles.setdefault(family, profile_of(model, exam.domain))
+            profiles.setdefault(family, scope_of(model, exam.domain))
             sets = grid.sets if dose > 0 else grid.clean_sets
             for tool in left:
                 with one_thread():

@@ -59,7 +59,7 @@ def spike_in(
     with recorded(store, "calibrate", plan, name, resume=resume, provenance={"model_digest": model.digest()}) as run:
         found = examined(exam, whole, todo, run, source, store=store, progress=progress)
         words = f"; planted into the model {model.digest()[:12]}{way.WORDS}"
-        cards = kept(exam, whole, found, run, store=store, stem=f"spike-{model.digest()[:12]}", words=words)
+        cards = kept(exam, whole, found, run, store=store, stem=f"spike-{model.digest()[:12]}", words=words, about=model.digest())
     return Calibrated(run, cards, ())
 
 

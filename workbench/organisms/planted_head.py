@@ -206,4 +206,4 @@ def question(model: Any, made: HeadRecipe, fields: Collection[str]) -> tuple[Inp
     return ask(made, 8), {"quantity": "logit-difference"} if "quantity" in fields else {}
 
 
-ORGANISM = Organism("planted-head", "gpt", HeadOptions, recipe, build, truth, twin, "marks", question)
+ORGANISM = Organism("planted-head", "gpt", HeadOptions, recipe, build, truth, twin, "marks passed on", question)

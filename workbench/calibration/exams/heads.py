@@ -17,7 +17,7 @@ from probes import INSTRUMENTS
 from workbench.calibration.exam import Exam, Grid, Reading
 from workbench.calibration.ranking import Standing, reading
 from workbench.core.protocol import Inputs, silent
-from workbench.organisms.planted_head import ask, moved, planted_in
+from workbench.organisms.planted_head import ORGANISM, ask, moved, planted_in
 
 Heads = np.ndarray
 """What a tool gives each head of each item ``[layer, head, item]``, larger for what matters more."""
@@ -132,7 +132,7 @@ def _reading(found: Heads, at: tuple[int, int]) -> Reading:
 EXAM = Exam(
     name="heads",
     question="Is the head that carries a mark to the answer named among all heads?",
-    domain="marks",
+    domain=ORGANISM.domain,
     unit="logits that the planted head adds to its mark's kind",
     grid=Grid.parse({"doses": (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)}),
     quick=Grid.parse({"doses": (1.0, 4.0), "seeds": (0,), "clean_seeds": (100, 101), "clean_sets": 4}),
