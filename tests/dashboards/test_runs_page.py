@@ -12,9 +12,11 @@ from dashboards.elements import plain
 from tests.dashboards.conftest import Home
 from tests.dashboards.pages import opened, texts, unlabelled
 from tests.reports.sample import findings
+from workbench.core.finding import CALIBRATED, STALE
 from workbench.reports import phrases
 from workbench.reports.render import html
 from workbench.reports.report import Report
+from workbench.store.runs import Store
 
 
 def runs_page(run: str = "") -> AppTest:
@@ -78,6 +80,21 @@ def test_the_page_says_each_finding_as_the_report_does(home: Home) -> None:
         assert plain(phrases.effect_words(finding)) in said
         assert phrases.number(finding.effect, phrases.places_of(finding)) in report
         assert page.code[0].value == finding.rederive
+
+
+def test_a_stale_card_is_said_to_be_stale(home: Home) -> None:
+    first = findings()[0]
+    assert first.card is not None
+    stale = first.model_copy(update={"card_words": f"{CALIBRATED}{first.card.conditions}{STALE}"})
+    with Store.open(home.folder) as store:
+        run = store.runs.create("audit", {"name": "town", "seed": 2}, f"run:{home.trained}")
+        store.put_findings(run, (stale,))
+        store.runs.finish(run)
+    page = runs_page(run)
+    assert plain(phrases.card_words(stale)) in texts(page)
+    assert plain(STALE) in texts(page)
+    assert list(page.dataframe[1].value["calibration"]) == [f"card{STALE}"]
+    assert plain(STALE) not in texts(runs_page(home.audit))
 
 
 @pytest.mark.slow

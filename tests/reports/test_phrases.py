@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 
 import pytest
 from hypothesis import given as with_examples
 from hypothesis import strategies as st
 
-from tests.reports.sample import findings, sample
-from workbench.core.finding import Denominators, Finding, Interval, Null, Verdict
+from tests.reports.sample import LINK_CARD, findings, sample
+from workbench.core.finding import STALE, Denominators, Finding, Interval, Null, Verdict
 from workbench.reports import phrases
+from workbench.reports.frames import findings_frame
+from workbench.reports.render import html
+from workbench.reports.report import Report
+from workbench.reports.view import view
+from workbench.reports.words import languages, words_of
 
 
 @pytest.mark.parametrize(
@@ -131,6 +137,41 @@ def test_the_limit_of_a_card_has_its_interval_and_says_what_a_dose_is() -> None:
     assert "; limit of detection above the highest dose, a dose being rows; n = 6." in outside
     assert "高于最大剂量，剂量指 rows" in said("zh", limit_of_detection=None, limit_words="above the highest dose", limit_unit="rows")
     assert "limit" not in said(limit_of_detection=None, limit_words="not estimated: too few doses", limit_unit="rows")
+
+
+STALE_IN = {
+    "en": "doses 0, 0.1 … 0.8; stale: its code has changed since, and `workbench calibrate` measures it anew",
+    "zh": "doses 0, 0.1 … 0.8；已过时：测定之后，该工具的代码已经改动，可用 `workbench calibrate` 重新测定",
+}
+
+
+def with_words(words: str) -> Finding:
+    """The first finding, with other words beside it."""
+    return findings()[0].model_copy(update={"card_words": words})
+
+
+@pytest.mark.parametrize("language", languages())
+def test_a_stale_card_is_said_to_be_stale_wherever_it_is_said(language: str) -> None:
+    told = f"calibrated: {LINK_CARD.conditions}"
+    fresh, stale, more = (with_words(told + end) for end in ("", STALE, "; of something else"))
+    said = phrases.card_words(stale, language)
+    assert said.endswith(STALE_IN[language])
+    assert phrases.card_words(fresh, language) == phrases.card_words(with_words(""), language)
+    assert said == phrases.card_words(fresh, language) + words_of(language)("finding.stale")
+    assert phrases.card_words(more, language) == phrases.card_words(fresh, language) + "; of something else", "no remark is dropped"
+    report = Report(title="t", subject="s", date="d", findings=(fresh, stale))
+    calibration = [{role: value for _, value, role in one["facts"]}["card"] for one in view(report, language)["findings"]]
+    assert calibration == [phrases.card_words(fresh, language), said]
+    page = " ".join(unescape(html.render(report, language=language)).split())
+    assert page.count(words_of(language)("finding.stale")) == 1
+    assert Report.from_json(report.to_json()).findings[1].card_words == told + STALE
+
+
+def test_a_table_says_that_a_card_is_stale() -> None:
+    told = f"calibrated: {LINK_CARD.conditions}"
+    marks = findings_frame([with_words(told), with_words(told + STALE), findings()[2]])["calibration"]
+    assert list(marks) == ["card", f"card{STALE}", "not calibrated here"]
+    assert words_of()("finding.stale") == STALE, "the words of the finding are those of the language they are written in"
 
 
 def test_the_tally_leaves_no_one_out() -> None:

@@ -33,7 +33,7 @@ def findings_frame(findings: Sequence[Finding]) -> pd.DataFrame:
                 counts.scored if counts else None,
                 counts.run + counts.excluded if counts else None,
                 "" if finding.planted is None else phrases.given(finding.planted, places),
-                "card" if finding.card else finding.card_words,
+                phrases.card_mark(finding),
             )
         )
     frame = pd.DataFrame(rows, columns=list(COLUMNS))

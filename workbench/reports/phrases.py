@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from workbench.core.finding import Card, Denominators, Finding, Interval, Null, Verdict
+from workbench.core.finding import CALIBRATED, STALE, Card, Denominators, Finding, Interval, Null, Verdict
 from workbench.reports.words import ENGLISH, words_of
 
 # The shapes are those of core.charts.palette.VERDICTS, so that a forest plot, the page and a terminal agree.
@@ -230,11 +230,24 @@ def card_words(finding: Finding, language: str = ENGLISH) -> str:
         default = finding.card_words in ("", words_of()("finding.no_card"))
         return say("finding.no_card") if default else finding.card_words
     rates = "; ".join(_rate_words(card, name, language) for name in sorted(card.rates))
-    return say(
+    words = say(
         "finding.card", of=card.of, version=card.version, rates=rates or say("finding.no_rates"), limit=_limit_words(card, language),
         tried=say("finding.tried", n=number(card.n)) if card.n else "",
         family=card.family, norm=card.norm_placement, domain=card.domain, size=number(card.parameters), conditions=card.conditions,
     )  # fmt: skip
+    remark = remark_on_card(finding)
+    return words + (say("finding.stale") if remark == STALE else remark)
+
+
+def card_mark(finding: Finding) -> str:
+    """What a table says of the card: ``card``, with what else is to be said of it (that it is stale), or why there is none."""
+    return f"card{remark_on_card(finding)}" if finding.card else finding.card_words
+
+
+def remark_on_card(finding: Finding) -> str:
+    """What stands in the words beside a finding after its card's conditions, such as that the card was stale when they were written."""
+    told = f"{CALIBRATED}{finding.card.conditions}" if finding.card else ""
+    return finding.card_words.removeprefix(told) if told and finding.card_words.startswith(told) else ""
 
 
 def _limit_words(card: Card, language: str) -> str:
