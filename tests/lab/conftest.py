@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import toy_exam
 from tests.lab.trained import home_with_model
 from workbench.store.runs import Store
 
@@ -26,3 +27,9 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 def trained() -> str:
     """The reference of the model in ``store``."""
     return f"run:{home_with_model()[1]}"
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> toy_exam.Toy:
+    """The exam of places is a toy."""
+    return toy_exam.put(monkeypatch)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+from typer.main import get_command
 
 from workbench.cli.group import new_app
-from workbench.cli.output import show, table
+from workbench.cli.output import note, show, table
 from workbench.cli.progress import bar
 from workbench.core.catalog import STANDINGS
 from workbench.core.errors import StoreError, UsageError
@@ -17,7 +20,46 @@ from workbench.core.errors import StoreError, UsageError
 app = new_app("Score instruments on models whose truth was planted, and write their cards.")
 
 
-@app.command()
+@dataclass
+class _Spread:
+    """Who measures, in this call of the program."""
+
+    engine: str = "local"
+
+
+_SPREAD = _Spread()
+
+
+def _remember_engine(value: str) -> None:
+    _SPREAD.engine = value
+
+
+def _spread(
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="ENGINE",
+            callback=_remember_engine,
+            help="local, or ray:N for N worker processes, a family of an exam each: the same cards.",
+        ),
+    ] = "local",
+) -> None:
+    """How the work is shared out, which is no part of what is asked."""
+
+
+class _Command(TyperCommand):
+    """The command with the options of ``_spread``, which are remembered and not passed to it, as those are that every command has."""
+
+    def __init__(self, *given: Any, params: list[Any], **rest: Any) -> None:
+        beside = typer.Typer(add_completion=False)
+        beside.command()(_spread)
+        options = [option for option in get_command(beside).params if "--help" not in option.opts]
+        for option in options:
+            option.expose_value = False
+        super().__init__(*given, params=[*params, *options], **rest)
+
+
+@app.command(cls=_Command)
 def calibrate(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Instruments or suites; none: all that the exam takes.")] = [],  # noqa: B006
     exam: Annotated[
@@ -54,7 +96,7 @@ def calibrate(
         _list(lab.listed())
         return
     if blind:
-        if names or model or family or how is not None:
+        if names or model or family or how is not None or _SPREAD.engine != "local":
             raise UsageError("--blind takes every suite that has a card: leave names and the other options out.")
         _blind(blind)
         return
@@ -64,20 +106,29 @@ def calibrate(
         raise UsageError(f"--exam {exam} takes every entry from that standing up, in every family: leave names and --family out.")
     if data != "own" and not model:
         raise UsageError("--data goes with --model: the exams bring their own inputs.")
+    engine = _SPREAD.engine
+    if engine != "local" and model:
+        raise UsageError("--engine shares out the families of exams, and --model is one model: leave one of them out.")
     small = "quick" if how else None
     with Store.open() as store, bar() as progress:
         if model:
             from workbench.lab.spike import spike_in
 
-            done = spike_in(model, names, data=data, grid=small, store=store, progress=progress)
-        elif exam in STANDINGS:
+            resume = "" if how is False else "auto"
+            done = spike_in(model, names, data=data, grid=small, store=store, progress=progress, resume=resume)
+        elif exam in STANDINGS or engine != "local":
+            from workbench.lab.card_pieces import pieces, pieces_of
             from workbench.lab.every_card import cards_of, every_card
 
-            done = cards_of(every_card(exam, grid=small, again=how is False, store=store, progress=progress))
+            asked = pieces(exam) if exam in STANDINGS else pieces_of(exam, names, family)
+            done = cards_of(every_card(asked, engine=engine, grid=small, again=how is False, store=store, progress=progress))
         else:
             done = lab.calibrate(names, exam=exam, families=family, grid=small, again=how is False, store=store, progress=progress)
     current = [f"{tool} on {fam}: its card is current" for fam, tool in done.current]
-    document = {"run": done.run, "cards": [card.model_dump(mode="json") for card in done.cards], "current": current}
+    for words in done.under_floor:
+        note(f"{words}; its card says so and is no recommendation.")
+    cards = [card.model_dump(mode="json") for card in done.cards]
+    document = {"run": done.run, "cards": cards, "current": current, "under_floor": list(done.under_floor)}
     show(document, [*_lines(done.cards), *current, *([f"run {done.run}"] if done.run else [])])
 
 

@@ -1,7 +1,8 @@
-"""Every card of the catalogue's entries of a standing, over all exams, on all processors: so that the whole atlas is one command.
+"""Many cards on all processors: those of the catalogue's entries of a standing, over all exams, so that the whole atlas is one command; or
+those of one exam.
 
-A family of an exam is one piece of work, done by one process as ``lab.calibrate`` does it, with one thread; so no number depends on how
-many processes there are. Pieces are stopped and taken up again like any calibration, and what is current is left alone.
+Pieces (``lab.card_pieces``) are given to processes of this machine, or to Ray (``lab.card_rays``). They are stopped and taken up again like
+any calibration, and what is current is left alone.
 """
 
 from __future__ import annotations
@@ -13,80 +14,57 @@ import queue
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from contextlib import nullcontext
 from signal import SIG_IGN, SIGINT, signal
 from threading import Thread
 from typing import Any, Literal
 
-from evals import SUITES
-from probes import INSTRUMENTS
-from workbench.calibration.exam import Exam
-from workbench.calibration.exams import EXAMS
-from workbench.core.catalog import STANDINGS
 from workbench.core.errors import EXIT_INTERRUPTED, AssayError
 from workbench.core.protocol import Progress, silent
 from workbench.engine.threads import processors
-from workbench.lab.calibrate import Calibrated, calibrate
+from workbench.lab.calibrate import Calibrated
+from workbench.lab.card_pieces import Piece, Spread, carried_out, lost, to_measure_anew
+from workbench.lab.card_rays import by_rays
+from workbench.lab.rays import TRIES, parse
 from workbench.lab.record import Interrupted
 from workbench.lab.silence import silence
 from workbench.store.runs import Store
 
 LOOK_S = 0.5
-TRIES = 3
-"""Pools of processes in which a piece may be lost."""
-KEPT = "What was finished is kept. Go on with the same command; with --again everything is measured anew."
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One family of an exam, and what is asked about it."""
-
-    exam: str
-    family: str
-    tools: tuple[str, ...]
-
-
-def pieces(standing: str) -> tuple[Piece, ...]:
-    """All work that the cards of a standing are: what makes most models first, so that no processor is left alone with it."""
-    statuses, found = STANDINGS[standing], []
-    for name in EXAMS:
-        exam: Exam = EXAMS.load(name)
-        for family in exam.families:
-            if tools := tuple(tool for tool in exam.tools(family) if _status(tool) in statuses):
-                found.append(Piece(name, family, tools))
-    return tuple(sorted(found, key=_models, reverse=True))
-
-
-def _models(piece: Piece) -> int:
-    """How many models a piece makes."""
-    exam: Exam = EXAMS.load(piece.exam)
-    return len({exam.organism(piece.family, tool) for tool in piece.tools}) * len(exam.grid.models())
 
 
 def every_card(
-    standing: str, *, grid: Literal["quick"] | None = None, again: bool = False, processes: int = 0,
+    asked: Sequence[Piece], *, engine: str = "local", grid: Literal["quick"] | None = None, again: bool = False, processes: int = 0,
     store: Store, progress: Progress = silent,
 ) -> tuple[Calibrated, ...]:  # fmt: skip
-    """The cards of all entries of a ``standing`` (``core.catalog.STANDINGS``) by as many ``processes`` (0: one for each processor that this
-    one may use). Where a process dies, others go on with its work; a piece whose processes died ``TRIES`` times, or that ended in an error,
-    is told once all else is done, as AssayError. Raises Interrupted for Ctrl-C. What was finished is kept either way."""
-    todo, done, failed = list(pieces(standing)), list[Calibrated](), list[str]()
-    asked = len(todo)
+    """The cards of ``asked`` by as many ``processes`` (0: one for each processor that this one may use), or by ``engine`` ``ray`` or
+    ``ray:N``: the same cards. Where a process dies, others go on with its work; a piece whose processes died ``TRIES`` times, or that ended
+    in an error, is told once all else is done, as AssayError. Raises Interrupted for Ctrl-C. What was finished is kept either way, and with
+    ``again`` the call goes on without it. Raises BadValue, and what ``card_rays.by_rays`` raises, before anything is measured."""
+    todo, done, failed = list(asked), list[Calibrated](), list[str]()
+    go_on = f"What was finished is kept. Go on with the same command{' without `--again`' if again else ''}."
     count = min(processes or processors(), len(todo))
-    for _ in range(TRIES):
-        lost: list[Piece] = []
-        for piece, found in _by_pool(todo, count, store.address, grid, again, progress):
-            if found is None:
-                lost.append(piece)
-            elif isinstance(found, str):
-                failed.append(f"{piece.exam} on {piece.family}: {found}")
-            else:
-                done.append(found)
-        if not (todo := lost):
-            break
+    pool: Spread = lambda todo: _by_pool(todo, count, store.address, grid, progress)  # noqa: E731
+    with by_rays(engine, grid, store, progress) if parse(engine) else nullcontext(pool) as spread:
+        if again:
+            todo = [to_measure_anew(piece, grid, store) for piece in todo]
+        for _ in range(TRIES):
+            gone: list[Piece] = []
+            try:
+                for piece, found in spread(todo):
+                    if found is None:
+                        gone.append(lost(piece, store))
+                    elif isinstance(found, str):
+                        failed.append(f"{piece.exam} on {piece.family}: {found}")
+                    else:
+                        done.append(found)
+            except KeyboardInterrupt:
+                raise Interrupted("", f"Interrupted. {go_on}") from None
+            if not (todo := gone):
+                break
     failed += [f"{piece.exam} on {piece.family}: its process ended {TRIES} times (killed, or out of memory)." for piece in todo]
     if failed:
-        raise AssayError(f"{len(failed)} of {asked} pieces were not measured: {' '.join(failed)} {KEPT}")
+        raise AssayError(f"{len(failed)} of {len(asked)} pieces were not measured: {' '.join(failed)} {go_on}")
     return tuple(done)
 
 
@@ -94,21 +72,19 @@ def every_card(
 
 
 def _by_pool(
-    todo: Sequence[Piece], count: int, address: str, grid: Literal["quick"] | None, again: bool, progress: Progress
+    todo: Sequence[Piece], count: int, address: str, grid: Literal["quick"] | None, progress: Progress
 ) -> Iterator[tuple[Piece, Calibrated | str | None]]:
     """Each piece with what became of it, as they end: None where a process died, which ends all others of its pool too."""
     context = multiprocessing.get_context("spawn")
     told, stop = context.Queue(), context.Event()
     with ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(told, stop)) as pool:
-        running = {pool.submit(_measure, i, piece, address, grid, again): piece for i, piece in enumerate(todo)}
+        running = {pool.submit(_measure, i, piece, address, grid): piece for i, piece in enumerate(todo)}
         try:
             for future in _as_done(running, told, progress):
                 yield running[future], _result(future)
-        except BaseException as error:
+        except BaseException:
             stop.set()
             pool.shutdown(cancel_futures=True)
-            if isinstance(error, KeyboardInterrupt):
-                raise Interrupted("", f"Interrupted. {KEPT}") from None
             raise
 
 
@@ -138,10 +114,6 @@ def _result(future: Future[Any]) -> Calibrated | str | None:
         return None
 
 
-def _status(tool: str) -> str:
-    return (INSTRUMENTS if tool in INSTRUMENTS else SUITES)[tool].status
-
-
 # --- the other processes ----------------------------------------------------------------------------------
 
 
@@ -167,7 +139,7 @@ def _end_with_parent() -> None:
         os._exit(EXIT_INTERRUPTED)
 
 
-def _measure(number: int, piece: Piece, address: str, grid: Literal["quick"] | None, again: bool) -> Calibrated | str:
+def _measure(number: int, piece: Piece, address: str, grid: Literal["quick"] | None) -> Calibrated | str:
     """One piece, or the sentence of what ended it."""
 
     def hear(at: int, of: int, words: str = "") -> None:
@@ -175,18 +147,14 @@ def _measure(number: int, piece: Piece, address: str, grid: Literal["quick"] | N
             raise KeyboardInterrupt
         _Ears.told.put((number, at, of, words))
 
-    try:
-        with Store.open(address) as store:
-            return calibrate(piece.tools, exam=piece.exam, families=[piece.family], again=again, grid=grid, store=store, progress=hear)
-    except KeyboardInterrupt:
-        return "it was interrupted."
-    except AssayError as error:
-        return str(error)
-    except Exception as error:  # whatever it is, the other pieces are worth measuring
-        return f"{type(error).__name__}: {error}."
+    return carried_out(piece, grid, address, hear)
 
 
 def cards_of(found: Sequence[Calibrated]) -> Calibrated:
     """Several calibrations as one: all cards and all that were current; the runs are named together."""
-    runs = " ".join(one.run for one in found if one.run)
-    return Calibrated(runs, tuple(card for one in found for card in one.cards), tuple(pair for one in found for pair in one.current))
+    return Calibrated(
+        " ".join(one.run for one in found if one.run),
+        tuple(card for one in found for card in one.cards),
+        tuple(pair for one in found for pair in one.current),
+        tuple(words for one in found for words in one.under_floor),
+    )
