@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from workbench.calibration import code, spike
-from workbench.calibration.cards import is_stale, shipped
+from workbench.calibration.cards import VERSION, is_stale, shipped
 from workbench.calibration.exams import EXAMS
 from workbench.core.errors import UnknownName
 from workbench.core.finding import Card
@@ -163,6 +163,9 @@ def test_a_card_is_stale_once_its_code_has_changed() -> None:
     assert not is_stale(Card.parse({**fields, "code": code.code_digest("saliency")}))
     assert is_stale(Card.parse({**fields, "code": "0" * 64}))
     assert is_stale(Card.parse({**fields, "of": "gone", "code": "0" * 64}))
+    now = {**fields, "code": code.code_digest("saliency"), "exam": "places", "version": VERSION}
+    assert not is_stale(Card.parse(now))
+    assert is_stale(Card.parse({**now, "version": "2"})), "its rows are made a card otherwise today"
 
 
 # Tools whose shipped cards are of today's code. The digest must not come to be made otherwise: all these cards would be stale.

@@ -20,6 +20,8 @@ from workbench.core.finding import CALIBRATED, STALE, Card
 from workbench.core.protocol import HookedModel
 
 FORMAT = "assay-cards/1"
+VERSION = "3"
+"""Of an exam's cards: how its rows are made a card. It changes with that."""
 NONE = "not calibrated here"
 FOLDER = "cards"
 RENAMED = {("heads", "marks"): "marks passed on"}
@@ -54,10 +56,12 @@ def parsed(text: str, name: str) -> tuple[Card, ...]:
 
 
 def is_stale(card: Card) -> bool:
-    """Whether the tool's code has changed since the card was measured. A card that does not say of which code it is counts as current;
-    one of a tool that is no longer there is stale."""
+    """Whether the tool's code, or how an exam's rows are made a card, has changed since the card was measured. A card that does not say of
+    which code it is counts as current; one of a tool that is no longer there is stale."""
     if not card.code:
         return False
+    if card.exam and card.version != VERSION:
+        return True
     try:
         return code_digest(card.of) != card.code
     except UnknownName:

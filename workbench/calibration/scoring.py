@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from workbench.calibration.cards import VERSION
 from workbench.calibration.exam import Exam, Grid, Reading, Row
 from workbench.core.errors import BadValue
 from workbench.core.finding import Card, Interval
@@ -31,7 +32,6 @@ CUT_OFF, SLOPE, RHO, AGREEMENT = "cut-off", "slope on behaviour", "rank correlat
 WITHIN = f"{AGREEMENT}, within a dose"
 SILENT = "not applicable"
 """The extra that is 1 where a tool says nothing of a case."""
-VERSION = "3"
 DRAWS = 2000
 """Sets of clean twins drawn to see what other cut-offs there might be."""
 NATS = 100.0
