@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from workbench.calibration.atlas import in_words, page
+from workbench.calibration.atlas import UNCARDED, in_words, page
 from workbench.calibration.exam import Exam, Grid, Reading, Row
 from workbench.calibration.exams.places import DOSES, EXAM, standing
 from workbench.calibration.ranking import Standing, reading
@@ -191,8 +191,9 @@ def test_rows_survive_being_kept_and_a_card_too() -> None:
     assert Card.parse(found.model_dump(mode="json")) == found
     assert any("limit of detection" in line for line in in_words(found))
     assert page([found]).splitlines()[0] == "### places: is the part of an input that decides named?"
-    assert len(page([found]).splitlines()) == 9
-    assert page([found]).splitlines()[-1].startswith("Of what this exam takes there is no card")
+    told = page([found]).partition(f"\n### {UNCARDED}")[0].splitlines()
+    assert len(told) == 9
+    assert told[-1].startswith("Of what this exam takes there is no card")
     assert "gpt (integrated-gradients, input-x-gradient, smooth-grad" in page([found]), "saliency has one"
     assert len(statistics(made)) == found.n
     with pytest.raises(BadValue, match="8 planted and 0 clean|planted and 0 clean"):
