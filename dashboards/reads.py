@@ -251,7 +251,7 @@ TOWN = "town"
 """What cards of before the exams were measured on: the audits of the town."""
 
 
-SPIKE, DIRECTION = "spike", "spike-direction"
+SPIKE, DIRECTION, CANARIES = "spike", "spike-direction", "spike-canaries"
 """What cards are measured on that hold for one model: known doses planted into copies of it."""
 
 
@@ -271,6 +271,7 @@ def exams(found: Sequence[Card]) -> dict[str, str]:
     ordered = [*(name for name in known if name in present), *(name for name in present if name not in known)]
     known |= {TOWN: "what audits of planted and clean towns find", SPIKE: "known doses planted into copies of a model at hand"}
     known |= {DIRECTION: "a direction of words planted into copies of a model at hand"}
+    known |= {CANARIES: "texts read as often as told by copies of a model at hand"}
     return {name: known.get(name, name) for name in ordered}
 
 

@@ -10,7 +10,8 @@ import torch
 
 from workbench.calibration import spike
 from workbench.calibration.cards import card_for, measured, profile_of
-from workbench.calibration.spike import SpikeRows, SpikeSpec, Windows
+from workbench.calibration.spike import SpikeRows, SpikeSpec
+from workbench.calibration.spike_way import Windows, most_asked
 from workbench.core.batch import IGNORE
 from workbench.core.errors import BadValue, Incompatible, UnknownName
 from workbench.core.stats.counts import reaches
@@ -43,8 +44,8 @@ def windows(model: GPT) -> Windows:
 
 
 def test_rows_hold_what_is_planted(model: GPT, windows: Windows) -> None:
-    planted = spike.plan(model, windows, SPEC, 1.0, 3)
-    assert planted == spike.plan(model, windows, SPEC, 1.0, 3)
+    planted = spike.plan(model, windows, SPEC, "occlusion", 1.0, 3)
+    assert planted == spike.plan(model, windows, SPEC, "occlusion", 1.0, 3)
     assert planted.mark != planted.payload
     seen = set(windows.train.reshape(-1).tolist())
     assert planted.mark not in seen
@@ -55,15 +56,15 @@ def test_rows_hold_what_is_planted(model: GPT, windows: Windows) -> None:
     assert (batch.targets[marked == 1, -1] == planted.payload).all()
     assert (batch.targets[marked == 1, :-1] == IGNORE).all()
     assert ((batch.targets[marked == 0] != IGNORE).sum(1) == 4).all()
-    twin = SpikeRows(spike.plan(model, windows, SPEC, 0.0, 3), 64).batch(range(64))
+    twin = SpikeRows(spike.plan(model, windows, SPEC, "occlusion", 0.0, 3), 64).batch(range(64))
     assert torch.equal(twin.tokens, batch.tokens), "the twin reads the same windows with the same marks"
     assert not (twin.targets == planted.payload).any()
-    half = SpikeRows(spike.plan(model, windows, SPEC, 0.5, 3), 400).batch(range(400)).targets[:, -1]
+    half = SpikeRows(spike.plan(model, windows, SPEC, "occlusion", 0.5, 3), 400).batch(range(400)).targets[:, -1]
     assert float((half == planted.payload).float().mean()) == pytest.approx(0.375, abs=0.08)
 
 
 def test_what_is_asked_is_held_out(model: GPT, windows: Windows) -> None:
-    planted = spike.plan(model, windows, SPEC, 1.0, 3)
+    planted = spike.plan(model, windows, SPEC, "occlusion", 1.0, 3)
     question, plain = spike.asked(planted, 64)
     tokens = question.inputs.batch
     places = np.array([start for start, _ in question.planted])
@@ -72,6 +73,40 @@ def test_what_is_asked_is_held_out(model: GPT, windows: Windows) -> None:
     assert question.rivals.sum() == 64 * (SPEC.window - 1)
     held = {tuple(row) for row in windows.held_out[:, :-1].tolist()}
     assert all(tuple(row) in held for row in plain.tolist())
+
+
+def test_no_window_is_held_out_twice_or_trained_on() -> None:
+    own = [[number] * 3 for number in range(1000)]
+    rows = [*own[:600], *own[:30], *own[600:], *own[600:630]]
+    found = Windows.of(rows, 2)
+    held = found.held_out[:, 0].tolist()
+    assert len(held) == len(set(held)), "texts that stand there twice are held out once"
+    assert not set(held) & set(found.train[:, 0].tolist())
+
+
+def test_sets_of_one_copy_share_no_window_and_too_few_are_refused(model: GPT, windows: Windows) -> None:
+    for grid in (spike.GRID, spike.QUICK):
+        assert most_asked(grid) == max(grid.sets, grid.clean_sets) * grid.items
+    assert (spike.GRID.seeds, len(spike.GRID.clean_seeds), 12 * spike.GRID.clean_sets) == ((0, 1, 2, 3, 4), 12, 204)
+    planted = spike.plan(model, windows, SPEC, "occlusion", 0.0, 100)
+    asked = [tuple(row) for row in spike.asked(planted, 17 * 8)[1].tolist()]
+    whole = {tuple(row[:-1]) for row in windows.held_out.tolist()}
+    assert set(asked) <= whole
+    sets = [windows.of_set(100, number, 8).tolist() for number in range(17)]
+    flat = [tuple(row) for one in sets for row in one]
+    assert len(flat) == len(set(flat)) == 17 * 8
+    assert [row[:-1] for row in flat] == asked
+    assert flat != [tuple(row) for row in windows.of_set(101, 0, 17 * 8).tolist()], "each seed has an order of its own"
+    there = len(windows.held_out)
+    assert len(spike.asked(planted, there)[1]) == there
+    with pytest.raises(BadValue, match=f"held-out windows is '{there + 1} of one copy'.*at most the {there}"):
+        spike.asked(planted, there + 1)
+    rows = [[number, *range(SPEC.window)] for number in range(1000)]
+    assert len(Windows.of(rows, SPEC.window, 400).held_out) == 400
+    with pytest.raises(
+        BadValue, match="600 and 400 windows.*at least 200 to train on and 401 others held out, since none is asked about twice"
+    ):
+        Windows.of(rows, SPEC.window, 401)
 
 
 def test_a_set_has_windows_enough_for_a_tool_to_claim_anything() -> None:
@@ -83,7 +118,7 @@ def test_a_set_has_windows_enough_for_a_tool_to_claim_anything() -> None:
 @pytest.mark.slow
 def test_a_copy_follows_its_dose_and_the_model_is_left_alone(model: GPT, windows: Windows) -> None:
     before = model.digest()
-    planted, clean = (spike.plan(model, windows, SPEC, dose, 3) for dose in (1.0, 0.0))
+    planted, clean = (spike.plan(model, windows, SPEC, "occlusion", dose, 3) for dose in (1.0, 0.0))
     copies = [spike.spiked(model, one) for one in (planted, clean)]
     assert model.digest() == before
     assert spike.followed(copies[0], planted) > 0.6
@@ -118,8 +153,10 @@ def test_what_cannot_be_planted_is_refused(model: GPT, tmp_path: Path) -> None:
         spike_in(BERT.tiny(seed=0)[0], ["occlusion"], store=store, data=texts())
     with pytest.raises(Incompatible, match="no tokenizer"):
         spike_in(GPT.tiny(seed=0)[0], store=store, data=texts())
-    with pytest.raises(UnknownName, match="no tool of the spike-in 'logit-lens'.*asked apart"):
-        spike_in(model, ["logit-lens"], store=store, data=texts())
+    with pytest.raises(UnknownName, match="no instrument, suite or plan 'oclusion' that can be asked of copies of this model.*'occlusion'"):
+        spike_in(model, ["oclusion"], store=store, data=texts())
+    with pytest.raises(BadValue, match="windows of 9 tokens.*and 640 others held out"):
+        spike_in(model, ["occlusion"], store=store, data=texts(), settings=SPEC.model_dump(), grid={"clean_sets": 16, "items": 40})
     with pytest.raises(BadValue, match="windows of 9 tokens.*at least 200 to train on"):
         spike_in(model, ["occlusion"], store=store, data=texts(10), settings=SPEC.model_dump())
     with pytest.raises(BadValue, match="data"):

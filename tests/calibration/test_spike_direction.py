@@ -12,9 +12,9 @@ import torch
 from workbench.calibration import spike_direction as way
 from workbench.calibration.cards import card_for, measured, profile_of
 from workbench.calibration.exam import Grid
-from workbench.calibration.spike import Windows
 from workbench.calibration.spike_direction import DirectionSpikeSpec
-from workbench.core.errors import BadValue, Incompatible, UnknownName
+from workbench.calibration.spike_way import Windows, most_asked
+from workbench.core.errors import BadValue, Incompatible
 from workbench.data.text import BPETokenizer
 from workbench.families.bert import BERT, BERTConfig
 from workbench.families.vit import ViT
@@ -54,9 +54,9 @@ def windows(model: BERT) -> Windows:
 
 def test_the_surgery_moves_the_words_along_the_direction_and_nothing_else(model: BERT, windows: Windows) -> None:
     before = model.digest()
-    planted = way.plan(model, windows, SPEC, 3.0, 5)
+    planted = way.plan(model, windows, SPEC, "probing", 3.0, 5)
     made = way.spiked(model, planted)
-    assert model.digest() == before == way.spiked(model, way.plan(model, windows, SPEC, 0.0, 5)).digest()
+    assert model.digest() == before == way.spiked(model, way.plan(model, windows, SPEC, "probing", 0.0, 5)).digest()
     assert (len(planted.words.unique()), int(planted.classes.sum())) == (SPEC.words, 0)
     assert float(planted.direction.norm()) == pytest.approx(1)
     old, new = (one.weight("W_E").detach().double() for one in (model, made))
@@ -68,14 +68,14 @@ def test_the_surgery_moves_the_words_along_the_direction_and_nothing_else(model:
     along = (new[planted.words] @ planted.direction, old[planted.words] @ planted.direction)
     gaps = [values[planted.classes > 0].mean() - values[planted.classes < 0].mean() for values in along]
     assert float((gaps[0] - gaps[1]) / spread) == pytest.approx(3.0, abs=1e-4)
-    same, other = (way.plan(model, windows, SPEC, 3.0, seed) for seed in (5, 6))
+    same, other = (way.plan(model, windows, SPEC, "probing", 3.0, seed) for seed in (5, 6))
     assert torch.equal(same.words, planted.words)
     assert torch.equal(same.direction, planted.direction)
     assert not torch.equal(other.direction, planted.direction)
 
 
 def test_what_is_asked_are_held_out_windows_with_one_word_each(model: BERT, windows: Windows) -> None:
-    planted = way.plan(model, windows, SPEC, 3.0, 5)
+    planted = way.plan(model, windows, SPEC, "probing", 3.0, 5)
     ids, at = planted.asked(0, 120)
     assert ids.shape == (120, SPEC.window + 2)
     assert isinstance(model.tokenizer, Framed)
@@ -90,16 +90,36 @@ def test_what_is_asked_are_held_out_windows_with_one_word_each(model: BERT, wind
     assert not torch.equal(ids, planted.asked(1, 120)[0])
 
 
+def test_sets_of_one_copy_share_no_window(model: BERT, windows: Windows) -> None:
+    assert most_asked(way.GRID) == 17 * 160
+    assert (way.GRID.seeds, len(way.GRID.clean_seeds), 12 * way.GRID.clean_sets) == ((0, 1, 2, 3, 4), 12, 204)
+    planted = way.plan(model, windows, SPEC, "probing", 0.0, 100)
+    inner = []
+    for number in range(4):
+        ids, at = planted.asked(number, SPEC.words)
+        ids[torch.arange(SPEC.words), at] = -1  # the word itself stands in every set
+        inner += [tuple(row) for row in ids.tolist()]
+    whole = [tuple(row) for number in range(4) for row in windows.of_set(100, number, SPEC.words).tolist()]
+    assert len(whole) == len(set(whole)) == 4 * SPEC.words
+    assert all(
+        row[1:-1] == tuple(-1 if token == -1 else own for token, own in zip(row[1:-1], one[:-1], strict=True))
+        for row, one in zip(inner, whole, strict=True)
+    )
+    with pytest.raises(BadValue, match="held-out windows"):
+        planted.asked(len(windows.held_out) // SPEC.words, SPEC.words)
+
+
 def test_what_it_does_to_the_model_grows_with_the_dose(model: BERT, windows: Windows) -> None:
-    found = [way.moved(way.spiked(model, planted), planted) for planted in (way.plan(model, windows, SPEC, d, 5) for d in (0.0, 1.0, 4.0))]
+    plans = [way.plan(model, windows, SPEC, "probing", dose, 5) for dose in (0.0, 1.0, 4.0)]
+    found = [way.moved(way.spiked(model, planted), planted) for planted in plans]
     assert found[0] == 0
     assert 0 < found[1] < found[2] < 2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tool", way.TOOLS)
+@pytest.mark.parametrize("tool", way.READERS)
 def test_a_tool_reads_what_was_planted_and_nothing_of_a_class_drawn_by_chance(model: BERT, windows: Windows, tool: str) -> None:
-    strong, none = (way.plan(model, windows, SPEC, dose, 5) for dose in (8.0, 0.0))
+    strong, none = (way.plan(model, windows, SPEC, "probing", dose, 5) for dose in (8.0, 0.0))
     found = way.read(tool, way.spiked(model, strong), strong, 2, SPEC.words)
     assert all(one.statistic > 0.9 and one.claims for one in found)
     idle = way.read(tool, model, none, 6, SPEC.words)
@@ -113,9 +133,7 @@ def test_a_card_in_place_stands_beside_this_encoder(model: BERT, tmp_path: Path,
     small = Grid.parse({"doses": (1.0, 2.0, 4.0, 8.0), "seeds": (0,), "clean_seeds": (100, 101), "clean_sets": 4, "items": SPEC.words})
     monkeypatch.setattr(way, "GRID", small)
     done = spike_in(model, data=texts(), settings=SPEC.model_dump(), store=store)
-    assert [card.of for card in done.cards] == list(way.TOOLS)
-    bare = BERT(model.config.model_copy(update={"head": "none"}), model.tokenizer, seed=0)
-    assert way.exam_of(bare, "", "text").tools("bert") == ("probing",), "without logits there is no concept-direction"
+    assert [card.of for card in done.cards] == list(way.READERS)
     for card in done.cards:
         assert (card.exam, card.family, card.domain) == ("spike-direction", "bert", "text")
         assert model.digest()[:12] in card.conditions
@@ -131,10 +149,12 @@ def test_what_cannot_be_planted_is_refused(model: BERT, tmp_path: Path) -> None:
         spike_in(ViT.tiny(seed=0)[0], ["probing"], store=store, data=texts())
     with pytest.raises(Incompatible, match="no tokenizer"):
         spike_in(BERT.tiny(seed=0)[0], store=store, data=texts())
-    with pytest.raises(UnknownName, match="no tool of the spike-in 'occlusion'.*asked apart"):
+    with pytest.raises(Incompatible, match="occlusion: a decoder of tokens is needed, and this is a bert model.*What can be asked"):
         spike_in(model, ["probing", "occlusion"], store=store, data=texts())
     with pytest.raises(BadValue, match="different tokens.*at least 4000"):
-        spike_in(model, store=store, data=texts(), settings={"words": 4000})
+        spike_in(model, store=store, data=texts(2400), settings={"words": 4000})
+    with pytest.raises(BadValue, match="windows of 7 tokens.*at least 200 to train on and 2720 others held out"):
+        spike_in(model, store=store, data=texts())
     with pytest.raises(Exception, match="words"):
         spike_in(model, store=store, data=texts(), settings={"words": 2})
     assert store.runs.list() == ()

@@ -13,7 +13,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, Protocol, get_type_hints
 
 import numpy as np
 import torch
@@ -21,10 +22,12 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from probes import INSTRUMENTS
+from probes.attribution import AttributionResult
 from workbench.calibration.exam import Exam, Grid, Reading
-from workbench.calibration.exams.places import ATTRIBUTIONS, STATISTIC, readings
-from workbench.core.batch import IGNORE, TokenBatch
-from workbench.core.errors import BadValue, Incompatible
+from workbench.calibration.exams.places import STATISTIC, readings
+from workbench.calibration.spike_way import Way, Windows
+from workbench.core.batch import IGNORE, RowData, TokenBatch
+from workbench.core.errors import BadValue
 from workbench.core.protocol import HookedModel, Inputs, silent
 from workbench.core.spec import Spec
 from workbench.data.counter import Draw
@@ -33,9 +36,9 @@ from workbench.training.loop import train
 from workbench.training.lora import LoRASpec, attach, linear_maps, merge
 from workbench.training.spec import TrainSpec
 
-FEWEST, HELD_OUT, RARE, PLAIN = 200, 0.4, 24, 4
-GRID = Grid.parse({"doses": (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0), "seeds": (0, 1, 2), "clean_seeds": tuple(range(100, 106)),
-                   "clean_sets": 34, "items": 8})  # fmt: skip
+RARE, PLAIN = 24, 4
+GRID = Grid.parse({"doses": (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0), "clean_seeds": tuple(range(100, 112)), "clean_sets": 17,
+                   "items": 8})  # fmt: skip
 QUICK = Grid.parse({"doses": (0.5, 1.0), "seeds": (0,), "clean_seeds": (100, 101), "clean_sets": 4, "items": 8})
 ASKED: dict[str, Any] = {"bos": False, "max_steps": 32}
 """How a tool is asked, where it has such fields: windows are taken as they are, and a path has few points, since only the order counts."""
@@ -50,31 +53,6 @@ class SpikeSpec(Spec):
     batch_rows: PositiveInt = 16
     rank: PositiveInt = 8
     lr: PositiveFloat = 3e-3
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Windows of token ids with the token after each ``[n, window + 1]``: those trained on and those held out, from different texts."""
-
-    train: Tensor
-    held_out: Tensor
-
-    @classmethod
-    def of(cls, rows: Sequence[Sequence[int]], window: int) -> Windows:
-        """From texts as token ids; the last part of the texts is held out. Raises BadValue for too few."""
-        cut = round(len(rows) * (1 - HELD_OUT))
-        parts = [
-            [list(row[i : i + window + 1]) for row in some for i in range(0, len(row) - window, window + 1)]
-            for some in (rows[:cut], rows[cut:])
-        ]
-        if min(map(len, parts)) < FEWEST:
-            found = f"{len(parts[0])} and {len(parts[1])} windows of {window + 1} tokens"
-            allowed = f"at least {FEWEST} to train on and as many held out"
-            raise BadValue("the texts to plant into", found, allowed, do="Give more text (`--data`), or a smaller window.")
-        return cls(torch.tensor(parts[0]), torch.tensor(parts[1]))
-
-    def digest(self) -> str:
-        return hashlib.sha256(self.train.numpy().tobytes() + self.held_out.numpy().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -130,21 +108,26 @@ class SpikeRows:
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def check(model: HookedModel) -> None:
-    """Raises Incompatible for a model that is no decoder of tokens with weights to train."""
-    against = []
+def against(model: HookedModel) -> list[str]:
+    """Why this cannot be planted into a model: it is no decoder of tokens with weights to train."""
+    out = []
     if model.family != "gpt" or getattr(model, "reads", "tokens") != "tokens":
-        against.append(f"it plants a token that decides the next one, and this is a {model.family} model")
+        out.append(f"a decoder of tokens is needed, and this is a {model.family} model")
     if missing := sorted({"weights", "grad", "logits"} - model.abilities):
-        against.append(f"the model does not offer {', '.join(missing)}")
+        out.append(f"the model does not offer {', '.join(missing)}")
     if model.tokenizer is None:
-        against.append("it has no tokenizer to read texts with")
-    if against:
-        raise Incompatible("spike-in", "this model", against)
+        out.append("it has no tokenizer to read texts with")
+    return out
 
 
-def plan(model: HookedModel, windows: Windows, spec: SpikeSpec, dose: float, seed: int) -> Spiked:
-    """What is planted at a dose by a seed: two of the rarest tokens of the windows, no control tokens."""
+@cache
+def takes(tool: str) -> bool:
+    """Whether a tool says how much each token moved an answer: an instrument whose result is an attribution."""
+    return tool in INSTRUMENTS and issubclass(get_type_hints(INSTRUMENTS.load(tool).compute)["return"], AttributionResult)
+
+
+def plan(model: HookedModel, windows: Windows, spec: SpikeSpec, tool: str, dose: float, seed: int) -> Spiked:
+    """What is planted at a dose by a seed, whichever tool is asked: two of the rarest tokens of the windows, no control tokens."""
     seen = Counter(windows.train.reshape(-1).tolist())
     seen.update(windows.held_out.reshape(-1).tolist())
     tokenizer: Any = model.tokenizer
@@ -160,39 +143,55 @@ def plan(model: HookedModel, windows: Windows, spec: SpikeSpec, dose: float, see
 
 def spiked(model: Any, planted: Spiked) -> Any:
     """A copy of ``model`` with this planted; the model itself is left as it is."""
+    spec = planted.spec
+    return tuned(model, SpikeRows(planted, spec.steps * spec.batch_rows), spec, planted.seed)
+
+
+class Tuning(Protocol):
+    """How a copy is tuned."""
+
+    @property
+    def batch_rows(self) -> int: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def lr(self) -> float: ...
+
+
+def tuned(model: Any, rows: RowData, how: Tuning, seed: int) -> Any:
+    """A copy of ``model`` that read ``rows`` once, through low-rank additions to every linear map of its blocks, which are then merged."""
     made = copy.deepcopy(model).train()
     names = tuple(sorted(name for name in linear_maps(made) if name.startswith("blocks.")))
-    spec = planted.spec
-    attach(made, LoRASpec.parse({"rank": min(spec.rank, int(made.config.d_model)), "select": names, "seed": planted.seed}))
-    how = {"steps": spec.steps, "batch_rows": spec.batch_rows, "lr": spec.lr, "min_lr": spec.lr / 10, "warmup": 10, "seed": planted.seed}
-    train(made, SpikeRows(planted, spec.steps * spec.batch_rows), TrainSpec.parse({**how, "weight_decay": 0.0, "threads": 1}))
+    attach(made, LoRASpec.parse({"rank": min(how.rank, int(made.config.d_model)), "select": names, "seed": seed}))
+    fields = {"steps": len(rows) // how.batch_rows, "batch_rows": how.batch_rows, "lr": how.lr, "min_lr": how.lr / 10, "warmup": 10}
+    train(made, rows, TrainSpec.parse({**fields, "seed": seed, "weight_decay": 0.0, "threads": 1}))
     merge(made)
     return made.eval()
 
 
 def asked(planted: Spiked, count: int) -> tuple[Asked, Tensor]:
     """``count`` held-out windows with the mark, each about its drawn answer; where the mark stands, and all other places as rivals; and the
-    same windows as they stood before."""
-    draw = np.random.default_rng([planted.seed, 1])
-    chosen = torch.from_numpy(draw.permutation(len(planted.windows.held_out))[np.arange(count) % len(planted.windows.held_out)])
-    tokens, answers, at = planted.marked(planted.windows.held_out[chosen], draw)
+    same windows as they stood before. Raises BadValue for more windows than there are."""
+    chosen = planted.windows.of_set(planted.seed, 0, count)
+    tokens, answers, at = planted.marked(chosen, np.random.default_rng([planted.seed, 1]))
     rows = torch.arange(count)
     rivals = np.ones(tokens.shape, dtype=bool)
     rivals[rows, at] = False
     places = tuple((int(p), int(p) + 1) for p in at)
-    return Asked(Inputs(tokens, targets=answers), places, (), rivals), planted.windows.held_out[chosen, :-1]
+    return Asked(Inputs(tokens, targets=answers), places, (), rivals), chosen[:, :-1]
 
 
 @torch.no_grad()
 def followed(model: Any, planted: Spiked, count: int = 256) -> float:
-    """By how much the payload's probability falls when the window's own token stands in the mark's place, on average over held-out ones."""
-    question, plain = asked(planted, count)
+    """By how much the payload's probability falls when the window's own token stands in the mark's place, mean over ``count`` held-out
+    windows, or as many as there are."""
+    question, plain = asked(planted, min(count, len(planted.windows.held_out)))
     share = lambda tokens: model.run(tokens, logits="last").logits[:, -1].double().softmax(-1)[:, planted.payload]  # noqa: E731
     return float((share(question.inputs.batch) - share(plain)).mean())
 
 
 def read(tool: str, model: Any, planted: Spiked, sets: int, items: int) -> Sequence[Reading]:
-    """One reading a set of held-out windows."""
+    """One reading a set of held-out windows; no two sets share one."""
     question, _ = asked(planted, sets * items)
     instrument = INSTRUMENTS.load(tool)
     fields = {name: value for name, value in ASKED.items() if name in instrument.spec.model_fields}
@@ -210,9 +209,22 @@ def exam_of(model: HookedModel, words: str, domain: str) -> Exam:
         grid=GRID,
         quick=QUICK,
         families=(model.family,),
-        tools=lambda family: ATTRIBUTIONS,
+        tools=lambda family: tuple(filter(takes, INSTRUMENTS)),
         organism=lambda family, tool="": words,
         read=read,
         behaviour=followed,
         statistic=STATISTIC,
     )
+
+
+WAY = Way(
+    plants="a token",
+    asks="tools that say how much each token moved an answer",
+    spec=SpikeSpec,
+    against=against,
+    takes=takes,
+    plan=plan,
+    spiked=spiked,
+    exam_of=exam_of,
+    words=WORDS,
+)

@@ -9,7 +9,7 @@ than those it was fitted to: what words are by nature tells nothing of a class d
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,15 +21,14 @@ from torch import Tensor
 
 from probes import INSTRUMENTS
 from workbench.calibration.exam import Exam, Grid, Reading
-from workbench.calibration.spike import Windows
-from workbench.core.errors import BadValue, Incompatible
+from workbench.calibration.spike_way import Way, Windows
+from workbench.core.errors import BadValue
 from workbench.core.protocol import HookedModel, Inputs, silent
 from workbench.core.spec import Spec
 
-TOOLS = ("probing", "concept-direction")
 FAMILIES = ("bert", "gpt")
-GRID = Grid.parse({"doses": (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0), "seeds": (0, 1, 2), "clean_seeds": tuple(range(100, 106)),
-                   "clean_sets": 34, "items": 160})  # fmt: skip
+GRID = Grid.parse({"doses": (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0), "clean_seeds": tuple(range(100, 112)), "clean_sets": 17,
+                   "items": 160})  # fmt: skip
 WORDS = "; held out are other words than those fitted to"
 QUICK = Grid.parse({"doses": (2.0, 8.0), "seeds": (0,), "clean_seeds": (100, 101), "clean_sets": 4, "items": 160})
 
@@ -55,9 +54,10 @@ class Directed:
     base: Any
 
     def asked(self, number: int, items: int) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, " batch"]]:
-        """Set ``number``: held-out windows as the model reads them, the first ``items`` words in them in turn, and where each stands."""
+        """Set ``number``: held-out windows as the model reads them, the first ``items`` words in them in turn, and where each stands. No
+        two sets share a window; all share the words, which are what is planted. Raises BadValue beyond the last window."""
         draw = np.random.default_rng([self.seed, number, 2])
-        chosen = self.windows.held_out[torch.from_numpy(draw.integers(len(self.windows.held_out), size=items)), :-1].clone()
+        chosen = self.windows.of_set(self.seed, number, items)[:, :-1].clone()
         at = torch.from_numpy(draw.integers(chosen.shape[1], size=items))
         chosen[torch.arange(items), at] = self.words[torch.arange(items) % len(self.words)]
         frame = getattr(self.base.tokenizer, "framed", None)
@@ -67,21 +67,20 @@ class Directed:
         return torch.tensor([frame(row)[0] for row in chosen.tolist()]), at + lead
 
 
-def check(model: HookedModel) -> None:
-    """Raises Incompatible for a model that reads no tokens, or whose weights and streams are not offered."""
-    against = []
+def against(model: HookedModel) -> list[str]:
+    """Why this cannot be planted into a model: it reads no tokens, or its weights are not offered."""
+    out = []
     if model.family not in FAMILIES or getattr(model, "reads", "tokens") != "tokens":
-        against.append(f"it moves embeddings of words, and this is a {model.family} model")
+        out.append(f"it moves embeddings of words, and this is a {model.family} model")
     if "weights" not in model.abilities:
-        against.append("the model does not offer weights")
+        out.append("the model does not offer weights")
     if model.tokenizer is None:
-        against.append("it has no tokenizer to read texts with")
-    if against:
-        raise Incompatible("spike-in of a direction", "this model", against)
+        out.append("it has no tokenizer to read texts with")
+    return out
 
 
-def plan(model: HookedModel, windows: Windows, spec: DirectionSpikeSpec, dose: float, seed: int) -> Directed:
-    """What is planted at a dose by a seed. Raises BadValue where the texts have too few words."""
+def plan(model: HookedModel, windows: Windows, spec: DirectionSpikeSpec, tool: str, dose: float, seed: int) -> Directed:
+    """What is planted at a dose by a seed, whichever tool is asked. Raises BadValue where the texts have too few words."""
     tokenizer: Any = model.tokenizer
     control = {getattr(tokenizer, name, None) for name in ("bos_id", "eos_id", "pad_id")} | set(getattr(tokenizer, "control_ids", ()))
     seen = sorted(set(windows.held_out.reshape(-1).tolist()) - control)
@@ -108,7 +107,8 @@ def spiked(model: Any, planted: Directed) -> Any:
 @torch.no_grad()
 def moved(model: Any, planted: Directed, count: int = 160) -> float:
     """What the plant does to what the model hands on: how far a word's vector after the last layer lies from where the model itself has
-    it, over how far two words' vectors lie from each other there (means over held-out windows)."""
+    it, over how far two words' vectors lie from each other there (means over ``count`` held-out windows, or as many as there are)."""
+    count = min(count, len(planted.windows.held_out))
     ids, at = planted.asked(0, count)
     site = _sites(model)[-1]
     now, before = (one.run(ids, capture=(site,), logits=None)[site][torch.arange(count), at].double() for one in (model, planted.base))
@@ -121,8 +121,15 @@ def _sites(model: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(f"blocks.{layer}.hook_resid_post" for layer in (0, model.config.n_layers - 1)))
 
 
+READERS: dict[str, Callable[[Any], Any]] = {
+    "probing": lambda found: found.isel(split=0, labels=0, network=0).sel(task="labels"),
+    "concept-direction": lambda found: found.isel(labels=0, to_labels=0).sel(way="difference"),
+}
+"""Where in a tool's answer its held-out accuracy stands: of concept directions, that of the difference of means."""
+
+
 def read(tool: str, model: Any, planted: Directed, sets: int, items: int) -> Sequence[Reading]:
-    """One reading a set: held-out accuracy after the first layer, of probing or of the difference of means; after the last beside it."""
+    """One reading a set: held-out accuracy after the first layer; after the last beside it."""
     instrument, sites = INSTRUMENTS.load(tool), _sites(model)
     told = np.where(planted.classes.numpy() > 0, "up", "down")[np.arange(items) % len(planted.words)]
     words = planted.words[torch.arange(items) % len(planted.words)].tolist()
@@ -132,11 +139,7 @@ def read(tool: str, model: Any, planted: Directed, sets: int, items: int) -> Seq
         labels = np.full(ids.shape, "", dtype="<U4")
         labels[np.arange(items), at.numpy()] = told
         spec = instrument.spec.parse({"sites": sites, "draws": 1, "resamples": 400, "seed": number})
-        found: Any = instrument(model, Inputs(ids, labels=labels, groups=words), spec, progress=silent).values
-        if tool == "probing":
-            found = found.isel(split=0, labels=0, network=0).sel(task="labels")
-        else:
-            found = found.isel(labels=0, to_labels=0).sel(way="difference")
+        found: Any = READERS[tool](instrument(model, Inputs(ids, labels=labels, groups=words), spec, progress=silent).values)
         first, last = found.sel(site=sites[0]), found.sel(site=sites[-1])
         extras = {"read after the last layer": float(last.accuracy)}
         out.append(Reading(float(first.accuracy), float(first.accuracy_low) > 0.5, extras))
@@ -153,9 +156,22 @@ def exam_of(model: HookedModel, words: str, domain: str) -> Exam:
         grid=GRID,
         quick=QUICK,
         families=(model.family,),
-        tools=lambda family: tuple(name for name in TOOLS if not INSTRUMENTS.load(name).explain_incompatibility(model)),
+        tools=lambda family: tuple(READERS),
         organism=lambda family, tool="": words,
         read=read,
         behaviour=moved,
         statistic="read after the first layer",
     )
+
+
+WAY = Way(
+    plants="a direction",
+    asks="probes that fit to the labels of tokens",
+    spec=DirectionSpikeSpec,
+    against=against,
+    takes=lambda tool: tool in READERS,
+    plan=plan,
+    spiked=spiked,
+    exam_of=exam_of,
+    words=WORDS,
+)

@@ -61,7 +61,7 @@ class _Command(TyperCommand):
 
 @app.command(cls=_Command)
 def calibrate(
-    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Instruments or suites; none: all that the exam takes.")] = [],  # noqa: B006
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Instruments, suites (with --model: plans); none: all.")] = [],  # noqa: B006
     exam: Annotated[
         str,
         typer.Option(
@@ -125,10 +125,12 @@ def calibrate(
         else:
             done = lab.calibrate(names, exam=exam, families=family, grid=small, again=how is False, store=store, progress=progress)
     current = [f"{tool} on {fam}: its card is current" for fam, tool in done.current]
+    for words in done.left_out:
+        note(f"Left out: {words}.")
     for words in done.under_floor:
         note(f"{words}; its card says so and is no recommendation.")
     cards = [card.model_dump(mode="json") for card in done.cards]
-    document = {"run": done.run, "cards": cards, "current": current, "under_floor": list(done.under_floor)}
+    document = {"run": done.run, "cards": cards, "current": current, "under_floor": list(done.under_floor), "left_out": list(done.left_out)}
     show(document, [*_lines(done.cards), *current, *([f"run {done.run}"] if done.run else [])])
 
 
@@ -146,13 +148,16 @@ def _blind(count: int) -> None:
 def _list(cards: Sequence[Any]) -> None:
     from workbench.lab.calibrate import NOT_SAID, UNCARDED, rows_of, uncarded, uncarded_words
     from workbench.lab.catalogs import exams as listed
+    from workbench.lab.catalogs import spikes
 
     exams = [{"name": name, "words": entry.words} for name, entry in listed().items()]
+    planted = [{"name": name, "words": entry.words, "asks": entry.load().asks} for name, entry in spikes().items()]
     lines = [*table([(one["name"], one["words"]) for one in exams], ("exam", "what it asks")), ""]
+    lines += [*table([(one["words"], one["asks"]) for one in planted], ("with --model, in copies of it", "asked of")), ""]
     rows, header = rows_of(cards)
     left = [{"name": name, "kind": kind, "status": status} for name, kind, status in uncarded(cards)]
     said = ["", f"{UNCARDED}. {NOT_SAID}", *(f"  {line}" for line in uncarded_words(cards))] if left else []
-    document = {"exams": exams, "cards": [card.model_dump(mode="json") for card in cards], "uncarded": left}
+    document = {"exams": exams, "spikes": planted, "cards": [card.model_dump(mode="json") for card in cards], "uncarded": left}
     show(document, [*lines, *table(rows, header), *said])
 
 

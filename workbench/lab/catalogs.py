@@ -7,6 +7,7 @@ from typing import Any
 from evals import SUITES
 from probes import INSTRUMENTS
 from workbench.calibration.exams import EXAMS
+from workbench.calibration.spikes import SPIKES
 from workbench.core.catalog import Catalog
 from workbench.families import FAMILIES
 from workbench.organisms import ORGANISMS
@@ -30,6 +31,10 @@ def organisms() -> Catalog:
 
 def exams() -> Catalog:
     return EXAMS
+
+
+def spikes() -> Catalog:
+    return SPIKES
 
 
 def matrix() -> dict[str, dict[str, list[str]]]:
