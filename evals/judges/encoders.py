@@ -22,3 +22,9 @@ def encoder(name: str) -> HookedModel:
     if name not in _ENCODERS:
         raise UnknownName("encoder", name, _ENCODERS, where="for a judge of text")
     return _ENCODERS[name]()
+
+
+@cache
+def encoder_digest(name: str) -> str:
+    """The digest of that encoder, counted once: its weights are read for every text, and digested for none. Raises what ``encoder`` does."""
+    return encoder(name).digest()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from evals.judges.correction import Errors
-from evals.judges.encoders import encoder
+from evals.judges.encoders import encoder_digest
 from evals.judges.features import BAG, read
 from workbench.core.errors import BadValue, CorruptFile, MissingFile, UnknownName
 from workbench.core.spec import digest_of
@@ -45,7 +45,7 @@ class ToxicityJudge:
 
     def margins(self, texts: Sequence[str]) -> Floats:
         """Log-odds of each text ``[text]``, above 0 where it is called toxic. Raises BadValue for a blank text and for another encoder."""
-        if self.reads != BAG and (found := encoder(self.reads).digest()) != self.encoder_digest:
+        if self.reads != BAG and (found := encoder_digest(self.reads)) != self.encoder_digest:
             raise BadValue("the judge's encoder", f"one of digest {found[:12]}…", f"the one it was fitted on ({self.encoder_digest[:12]}…)")
         return np.asarray(read(self.reads, texts) @ self.weight).reshape(-1) + self.bias if len(texts) else np.zeros(0)
 
