@@ -26,5 +26,5 @@ def encoder(name: str) -> HookedModel:
 
 @cache
 def encoder_digest(name: str) -> str:
-    """The digest of that encoder, counted once: its weights are read for every text, and digested for none. Raises what ``encoder`` does."""
+    """The digest of that encoder, counted once for all texts. Raises what ``encoder`` does."""
     return encoder(name).digest()
