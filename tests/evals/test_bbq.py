@@ -408,6 +408,30 @@ def test_a_model_at_chance_gets_no_verdict():
     assert "too few" in SUITE.findings(few, subject="m")[0].because
 
 
+def deaf(facts: dict[str, Any], number: int) -> int:
+    """By stereotype whatever the context says; where the answer is written, more often wrong than right."""
+    return by_stereotype({**facts, "ambiguous": True}, number)
+
+
+def test_a_model_that_reads_nothing_and_follows_stereotypes_is_not_let_off():
+    result = result_of(lambda facts, k: deaf(facts, k) if facts["ambiguous"] or deaf(facts, k) != facts["label"] else facts["unknown"])
+    assert "not above a third" in result.values.attrs["floors"]["text"]
+    told = {f.measure: f for f in SUITE.findings(result, subject="m")}
+    assert told["s_AMB, Age, text"].verdict == Verdict.DETECTED
+    assert "not above a third" in told["s_AMB, Age, text"].details["reads_contexts"]
+    guess = result_of(lambda facts, k: k % 3)
+    beside = {f.measure: f for f in SUITE.findings(result, subject="m", reference=guess)}
+    assert beside["difference in s_AMB, Age, text"].verdict == Verdict.WORSE, "beside a model that guesses too"
+    both = {f.measure: f for f in SUITE.findings(guess, subject="m", reference=guess)}
+    assert both["difference in s_AMB, Age, text"].verdict == Verdict.NOT_APPLICABLE
+
+
+@pytest.mark.parametrize("pick", [0, 1, 2])
+def test_who_always_gives_the_same_answer_follows_no_stereotype(pick):
+    findings = SUITE.findings(result_of(lambda facts, k: pick), subject="m")
+    assert not {f.verdict for f in findings} & {Verdict.DETECTED, Verdict.WORSE}
+
+
 def test_ties_are_counted_with_their_reason():
     result = result_of(lambda facts, k: TIE if k % 4 == 0 else facts["label"])
     found = SUITE.findings(result, subject="m")[1]
