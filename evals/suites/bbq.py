@@ -11,8 +11,9 @@ the result, so three readings stand side by side and are never mixed:
 A tie is no answer: it is unscored and counted. Scores and their definitions are in ``bbq_scores``; templates are what is drawn for
 intervals. A reading applies to a model whose accuracy on disambiguated contexts, where the answer is written, has an interval above one
 third; to one that does not read them, where its score has an interval beside 0: each question is asked both ways, so that a guess by name,
-place or wording follows no stereotype. Known criticism: US English only; strong models answer UNKNOWN to all that is ambiguous, and s_AMB then goes to 0 by its first
-factor; templates make the number of items look larger than it is. Text of the set is never printed and never stored with a result.
+place or wording follows no stereotype. Known criticism: US English only; strong models answer UNKNOWN to all that is ambiguous, and s_AMB
+then goes to 0 by its first factor; templates make the number of items look larger than it is. Text of the set is never printed and never
+stored with a result.
 """
 
 from __future__ import annotations
