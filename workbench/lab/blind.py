@@ -66,8 +66,10 @@ def trial(
     salt = secrets.token_hex(32)
     committed = blind.commitment(truths, salt)
     level = family_level(LEVEL, len(plan))
-    told = {"plan": {suite: asdict(rule) for suite, rule in plan.items()}, "level": level, "asked about": kinds, "unseen": unseen,
-            "code": {suite: code_digest(suite) for suite in plan}, "assay": version("assay-workbench"), "torch": version("torch")}  # fmt: skip
+    told = {
+        "plan": {suite: asdict(rule) for suite, rule in plan.items()}, "level": level, "asked about": kinds, "unseen": unseen,
+        "code": {suite: code_digest(suite) for suite in plan}, "assay": version("assay-workbench"), "torch": version("torch"),
+    }  # fmt: skip
     _put(folder / "commitment.json", {"commitment": committed, "models": [one.name for one in truths], **told})
     _sealed(truths, folder, recipe or {}, progress)
     answers = []

@@ -34,8 +34,10 @@ STATISTIC = "planted part above a silent one"
 
 
 def tools(family: str) -> tuple[str, ...]:
-    """What can be asked about places of this family."""
-    return ATTRIBUTIONS + (READING if FORMS[family].reads else ()) + ((explanations.NAME,) if family in JUDGED else ())
+    """What can be asked about places of this family. Where one stack reads another, only what can look from one into the other is."""
+    reads = FORMS[family].reads
+    reading = [tool for tool in READING if reads and ("cross" not in reads or "cross" in INSTRUMENTS.load(tool).spec.model_fields)]
+    return (*ATTRIBUTIONS, *reading, *((explanations.NAME,) if family in JUDGED else ()))
 
 
 def strengths(tool: str, model: Any, asked: Asked, reads: Mapping[str, Any]) -> np.ndarray:
