@@ -132,7 +132,7 @@ slope that was measured.
 A slope other than one is thus no fault of scale that a factor would mend: the curve is bent, and which slope a line through it
 has depends on the doses of the grid. Neither is a slope near one a merit by itself: where items differ by about half of all there
 is, the line happens to come out so, above the lean at small doses and below it at large ones. Nothing was tuned by this; it says
-how to read the column.
+how to read the column. `trigger` counts replies that turn over at one half, and knows one way to lean: no curve through 0 is like that.
 
 {lines}
 
