@@ -125,7 +125,7 @@ class PatchResult(Result):
 
     def mean(self, of: Literal["value", "effect", "score"] | None = None) -> np.ndarray:
         """One number a cell: the mean over items, of scores the ratio of the means (mean value less mean corrupt over mean clean less mean
-        corrupt, over items whose scores are defined)."""
+        corrupt, over items whose scores are defined); undefined (NaN) where these means are the same, as of items that swap places."""
         v: Any = self.values
         of = of or self.of
         if of != "score":
@@ -133,8 +133,9 @@ class PatchResult(Result):
         known = np.isfinite(v.score.values)
         above = known_mean(np.where(known, v.value.values - v.corrupt.values, np.nan))
         scale = known_mean(np.where(known, (v.clean - v.corrupt).values, np.nan))
+        most = known_mean(np.where(known, np.maximum(1.0, np.maximum(np.abs(v.clean.values), np.abs(v.corrupt.values))), np.nan))
         with np.errstate(invalid="ignore", divide="ignore"):
-            return above / scale
+            return np.where(np.abs(scale) <= FLAT * most, np.nan, above / scale)
 
     def grid(self, component: str = "", of: Literal["value", "effect", "score"] | None = None) -> xr.DataArray:
         """``mean`` of one component's cells along the axes they differ in, such as layer by pos. Raises BadValue for one not patched."""

@@ -216,6 +216,7 @@ def as_on_the_page(words: str) -> str:
     for pattern, sign in (
         (r"'[^' ]*/(checkpoints|home|runs/[0-9a-z]{13})(?=[/'])", r"'…/\1"), (r"'/[^' ]*/(?=[a-z]+\.txt)", "'…/"),
         (r"\b1[0-9a-z]{12}\b", "RUN"), (r"\b[0-9a-f]{12}\b", "DIGEST"),
+        (r"\b(nan|inf)\b(?= and the gradient norm)", "1"),  # which of all that is not finite, the processor decides
         (r"\d+(\.\d+)*(e[-+]?\d+)?", "N"), (r"(?<=process N on )[\w-]+(\.[\w-]+)*", "HOST"), (r"(?<=step-N/)[\w.]+(?=')", "FILE"),
     ):  # fmt: skip
         words = re.sub(pattern, sign, words)

@@ -196,6 +196,7 @@ def test_every_family_and_every_stack(name: str) -> None:
             result = patch(model, inputs, components=[component], stack=stack if stack and name != "gpt" else "")
             assert np.isfinite(result.values.value.values).any()
             assert Result.from_json(result.to_json()).digest() == result.digest()
+            assert not np.isinf(result.mean()).any(), "where clean and corrupt means are the same a score is undefined"
             assert result.plot().to_dict()
             assert result.summary()
     whole = patch(model, inputs, components=["resid_pre"], layers=[0], per=[])
