@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from workbench.calibration import spike_canaries as way
+from workbench.calibration.cards import card_for, measured, profile_of
+from workbench.calibration.exam import Grid
 from workbench.calibration.spike_canaries import CanarySpec, TextRows
 from workbench.calibration.spike_way import Windows
 from workbench.core.batch import IGNORE
@@ -14,6 +18,8 @@ from workbench.core.errors import BadValue
 from workbench.data.text import BPETokenizer
 from workbench.data.worlds.town import Town, TownSpec
 from workbench.families.gpt import GPT, GPTConfig
+from workbench.lab.spike import spike_in
+from workbench.store.runs import Store
 from workbench.training.loop import train
 from workbench.training.spec import TrainSpec
 
@@ -166,3 +172,18 @@ def test_texts_that_were_read_are_told_from_others(reader: GPT, windows: Windows
     null = way.read("membership", idle, clean, 4, 25)
     assert np.mean([one.statistic for one in null]) == pytest.approx(0.5, abs=0.1)
     assert not any(one.claims for one in null)
+
+
+@pytest.mark.full
+def test_a_card_of_canaries_stands_beside_this_model(reader: GPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(tmp_path / "home")
+    small = {"doses": (2, 16, 64), "seeds": (0,), "clean_seeds": (100, 101), "sets": 1, "clean_sets": 2, "items": 10}
+    monkeypatch.setattr(way, "GRID", Grid.parse(small))
+    done = spike_in(reader, ["exposure"], data=texts(), settings=SPEC.model_dump(), store=store)
+    (card,) = done.cards
+    assert (card.exam, card.of, card.domain, card.about) == ("spike-canaries", "exposure", "text", reader.digest())
+    assert "that read codes" in card.conditions
+    assert card.rates["AUROC of planted against clean, dose 64"] == 1
+    assert card.rates["score, dose 64"] > 0.9 > 0.3 > card.rates["score, clean twins"]
+    assert not [name for name in card.rates if name.startswith("agreement")]
+    assert card_for("exposure", profile_of(reader, "text"), measured(store.home))[0] == card

@@ -218,9 +218,9 @@ def _repeated(rows: Sequence[Row]) -> tuple[Rates, Intervals]:
 
 
 def _limit(planted: Sequence[Row], clean: Sequence[Row]) -> Limit | None:
-    """The limit of detection at the cut-off of all null cases; None for fewer than three doses. Its interval is widened to what the
-    cut-offs of other twins (drawn from these) would have given."""
-    if len({row.dose for row in planted}) < 3:
+    """The limit of detection at the cut-off of all null cases; None for fewer than three doses or four models. Its interval is widened to
+    what the cut-offs of other twins (drawn from these) would have given."""
+    if len({row.dose for row in planted}) < 3 or len(planted) < FEWEST:
         return None
     limit = _limit_at(cut_off(statistics(clean)), planted)
     if limit.value is None or limit.interval is None or len(clean) < 2:
