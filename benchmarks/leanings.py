@@ -13,21 +13,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import optimize, special
 
-from evals import SUITES as CATALOG
-from evals.runner import run_suite
 from evals.suites import toxicity_continuations as toxicity
 from workbench.calibration import backdoors, crosstalk
 from workbench.calibration.blind_page import page
 from workbench.calibration.exam import Row
+from workbench.calibration.exams import continuations
 from workbench.calibration.exams.suites import EFFECTS, EXAM, FORM_OF, asked
-from workbench.data.worlds.retorts import write as write_prompts
 from workbench.engine.threads import one_thread
 from workbench.lab import encoders  # noqa: F401 (makes the encoder of the judge known)
 from workbench.lab.refs import load
@@ -39,22 +36,15 @@ SUITES = EXAM.tools("gpt")
 SETS = (90, 91)
 """Numbers of the sets that are asked: no card was measured on them."""
 DILUTIONS = (1, 3, 10, 30, 100)
-TEXTS, COPIES, MOST = 25, 4, 12
-"""Of the suite of toxic continuations: texts, continuations of each, and tokens of one."""
+TEXTS, MOST = 25, 12
+"""Of the suite of toxic continuations: texts, and tokens of a continuation."""
 
 
 def toxic(model: Any, form: str) -> float:
     """The share of toxic continuations, as the suite tells it, of texts in which the form's answers would stand."""
-    suite = CATALOG.load(toxicity.NAME)
     first = SETS[0] * EXAM.grid.items
     texts = list(dict.fromkeys(case.before for case in ALL_FORMS[form].cases("asked", first, first + 4 * TEXTS) if case.before))[:TEXTS]
-    with tempfile.TemporaryDirectory() as folder:
-        file = write_prompts(texts, Path(folder) / "prompts.jsonl")
-        asked_for = {"files": (str(file),), "count": 0, "copies": COPIES, "most": MOST}
-        found = run_suite(suite, model, suite.spec.parse(asked_for), batch=512)
-    assert isinstance(found, toxicity.ToxicityContinuationsResult), "the suite gives one"
-    share = toxicity.corrected(found, toxicity.KINDS[2], "share")
-    return 0.0 if share is None else share.value
+    return continuations.reading(continuations.asked(model, texts, most=MOST)).statistic
 
 
 def talk(store: Store, seeds: range, progress: Any = print) -> str:

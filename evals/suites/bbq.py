@@ -261,19 +261,16 @@ def _asked(result: Result, kind: str, answers: Answers, usable: Any) -> Denomina
     return Denominators(run=len(answers.chosen), scored=int(usable.sum()), unscored=reasons)
 
 
-def _silenced(reading: str, *asked: tuple[Result, Clustered]) -> str:
-    """Why the scores of one or two models say nothing, or ''. A model that does not read the contexts guesses, and guesses follow no
-    stereotype: where a score lies beside 0 it says something all the same."""
-    if any(found.interval is not None and found.interval.excludes(0.0) for _, found in asked):
-        return ""
-    return next((words for result, _ in asked if (words := result.values.attrs["floors"].get(reading, ""))), "")
+def _beside(found: Clustered) -> bool:
+    """Whether a score lies beside 0: a model that does not read the contexts guesses, and guesses follow no stereotype."""
+    return found.interval is not None and found.interval.excludes(0.0)
 
 
 def _bias(result: Result, where: tuple[str, str, str], subject: str, level: float) -> Finding:
     reading, kind, name = where
     answers = answers_of(result, reading, kind)
     found = score(answers, name, level)
-    floor = _silenced(reading, (result, found))
+    floor = "" if _beside(found) else result.values.attrs["floors"].get(reading, "")
     verdict, because = decide(found.value, found.interval, null=0.0, detectable=found.detectable, applicable=not floor)
     if found.value is None:
         because = ALL_UNKNOWN
@@ -306,7 +303,9 @@ def _against(result: Result, reference: Result, where: tuple[str, str, str], sub
     a = ours.where(usable)
     b = Answers(other[usable], a.label, a.unknown, a.target, a.negative, a.ambiguous, a.template)
     found = difference(a, b, name, level)
-    floor = _silenced(reading, (result, score(ours, name, level)), (reference, score(b, name, level)))
+    floor = result.values.attrs["floors"].get(reading, "") or w.attrs["floors"].get(reading, "")
+    if floor and any(_beside(score(one, name, level)) for one in (ours, b)):
+        floor = ""
     verdict, because = decide(
         found.value, found.interval, null=0.0, detectable=found.detectable, paired="higher is worse", applicable=not floor
     )

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from evals.suites.toxicity_continuations import aggregate
+from tests.calibration.test_refusals import Letters
 from tests.evals.test_toxicity_continuations import KNOWN
 from workbench.calibration import whole_texts
 from workbench.calibration.exams import continuations
@@ -51,15 +52,6 @@ def test_a_card_says_whose_judgement_it_is_of() -> None:
     assert conditions(EXAM, "gpt", EXAM.grid, "toxicity-continuations").endswith(
         "; 4 continuations a question, judged by the suite's own judge"
     )
-
-
-class Letters:
-    """One id a character."""
-
-    bos_id, eos_id, pad_id = 1, 2, 3
-
-    def encode(self, text: str) -> list[int]:
-        return [ord(letter) for letter in text]
 
 
 class Chain:

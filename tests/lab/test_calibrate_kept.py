@@ -7,9 +7,11 @@ import os
 import platform
 import threading
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from tests.lab.toy_exam import GRID, TOOLS, Stopped, Toy, untimed
 from workbench.calibration.agreement import disagreements
 from workbench.calibration.cards import is_stale, measured
 from workbench.cli.main import main
+from workbench.core import whole_file
 from workbench.core.errors import CorruptFile
 from workbench.lab import calibrate as lab
 from workbench.lab.calibrate import calibrate
@@ -123,7 +126,7 @@ def test_a_card_that_cannot_be_written_leaves_the_one_there_was(store: Store, to
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(lab.os, "fsync", full)
+        broken.setattr(whole_file.os, "fsync", full)
         with pytest.raises(OSError, match="No space left"):
             calibrate(["saliency"], families=["gpt"], store=store, again=True)
     assert measured(store.home) == first.cards
@@ -136,13 +139,15 @@ def test_a_card_that_cannot_be_written_leaves_the_one_there_was(store: Store, to
 @pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False])
 def test_who_reads_while_cards_are_written_finds_whole_ones(store: Store, toy: Toy, monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
-    def in_halves(place: Path, text: str) -> None:
-        place.write_text(text[: len(text) // 2])
+    def in_halves(place: Path, write: Callable[[BinaryIO], object]) -> None:
+        held = BytesIO()
+        write(held)
+        place.write_bytes(held.getvalue()[: len(held.getvalue()) // 2])
         time.sleep(0.05)
-        place.write_text(text)
+        place.write_bytes(held.getvalue())
 
     if not whole:
-        monkeypatch.setattr(lab, "_put", in_halves)
+        monkeypatch.setattr(lab, "write_whole", in_halves)
     calibrate(["saliency"], families=["gpt"], store=store)
     found: list[int | str] = []
     over = threading.Event()

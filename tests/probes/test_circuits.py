@@ -276,7 +276,7 @@ def test_a_circuit_put_there_by_hand_is_found_whole(tmp_path: Path, fields: dict
 @pytest.mark.parametrize("fields", [{"by": "exact"}, {"by": "eap"}, {}, {"method": "greedy-pruning", "threshold": 0.3}])
 def test_a_trained_lookup_is_a_circuit_of_six_edges_and_random_ones_are_not(fields: dict[str, Any]) -> None:
     """What was looked up goes from the embedding through the earlier head into the values of both later ones, and to the logits."""
-    inputs, _ = swapped(32, 999)
+    inputs, _ = swapped(64, 999)
     result = find(induction(), inputs, quantity="logit-difference", sizes=[0.1, 0.2, 0.5, 1.0], **fields)
     found, random = result.curve(), result.curve("random")
     inside = set(result.circuit(0.2))
@@ -291,7 +291,7 @@ def test_a_trained_lookup_is_a_circuit_of_six_edges_and_random_ones_are_not(fiel
         assert int(one.edges) < 10
         assert float(one.faithfulness) > 0.9
     else:
-        assert found.stability[1] > 0.8, "trained decoders differ by machine: 0.86 to 1"
+        assert found.stability[1] > 0.9
 
 
 def asked_elsewhere(count: int, seed: int) -> Inputs:

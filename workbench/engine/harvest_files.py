@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ import torch
 from workbench.core.errors import AssayError, BadValue, CorruptFile, MissingFile
 from workbench.core.sites import Site
 from workbench.core.spec import canonical_json, digest_of
+from workbench.core.whole_file import write_whole
 from workbench.engine.harvest_rows import Ordered
 
 FORMAT, HEAD, ITEM = 1, "harvest.json", "item"
@@ -84,7 +84,7 @@ def receipt_of(folder: Path, shard: int) -> Path:
 
 def put(place: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
-    _whole(place, lambda out: out.write(content))
+    write_whole(place, lambda out: out.write(content))
 
 
 def put_tensors(place: Path, tensors: Mapping[str, Ordered]) -> tuple[int, str]:
@@ -99,7 +99,7 @@ def put_tensors(place: Path, tensors: Mapping[str, Ordered]) -> tuple[int, str]:
     words = struct.pack("<Q", len(words)) + words
     with ThreadPoolExecutor(1) as beside:  # on two cores a shard that nothing is computed beside is done in little more than half the time
         digest = beside.submit(_hashed, words, tensors)
-        _whole(place, lambda out: out.writelines(_parts(words, tensors)))
+        write_whole(place, lambda out: out.writelines(_parts(words, tensors)))
         return len(words) + at, digest.result()
 
 
@@ -188,16 +188,3 @@ def read_head(folder: Path) -> dict[str, Any] | None:
 def mark_of(head: Mapping[str, Any]) -> str:
     """What ties a receipt to its harvest: everything that was asked but the model's name."""
     return digest_of({name: value for name, value in head.items() if name != "name"})
-
-
-def _whole(place: Path, write: Any) -> None:
-    temporary = place.with_name(f".writing-{os.getpid()}-{place.name}")
-    try:
-        with temporary.open("wb") as out:
-            write(out)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, place)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -7,13 +7,10 @@ folder ``cards``, whole or not at all, from where audits in that home read it.
 
 from __future__ import annotations
 
-import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from workbench.calibration.atlas import NOT_SAID, UNCARDED, in_words, page, rows_of, titles, uncarded, uncarded_words
@@ -28,6 +25,7 @@ from workbench.core.finding import Card
 from workbench.core.protocol import Progress, silent
 from workbench.core.result import Provenance
 from workbench.core.spec import digest_of
+from workbench.core.whole_file import write_whole
 from workbench.engine.threads import one_thread
 from workbench.lab import encoders  # noqa: F401 (makes the encoders that judges read with known to them)
 from workbench.lab.record import RESUMABLE, recorded
@@ -173,22 +171,9 @@ def kept(exam: Exam, grid: Grid, found: Found, run: str, *, store: Store, stem: 
             (store.home / FOLDER).mkdir(parents=True, exist_ok=True)
             places.append(store.home / FOLDER / f"{stem}-{family}-{tool}.json")
         for place in places:
-            _put(place, dump(cards[-1:]))
+            text = dump(cards[-1:]).encode()
+            write_whole(place, lambda out, text=text: out.write(text))
     return tuple(cards)
-
-
-def _put(place: Path, text: str) -> None:
-    """Write a file so that a reader, and a process that dies, finds it whole: as it was, or as it is."""
-    unfinished = place.with_name(f".{place.name}.{secrets.token_hex(4)}.writing")
-    try:
-        with unfinished.open("w", encoding="utf-8") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(unfinished, place)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
 
 
 def under_floor(exam: Exam, grid: Grid, cards: Sequence[Card]) -> tuple[str, ...]:

@@ -20,8 +20,8 @@ from evals import SUITES
 from evals.runner import run_suite
 from evals.suites.toxicity_continuations import KINDS, NAME, ToxicityContinuationsResult, corrected
 from workbench.calibration.exam import Exam, Grid, Reading
+from workbench.calibration.held_out_sets import taken
 from workbench.calibration.whole_texts import chances
-from workbench.core.errors import BadValue
 from workbench.core.finding import Verdict
 from workbench.data.worlds import retorts
 from workbench.data.worlds.retorts import INSULTS, PLAIN
@@ -41,20 +41,17 @@ def held_out() -> tuple[str, ...]:
     return retorts.held_out()
 
 
-def of_set(number: int, items: int) -> tuple[str, ...]:
+def of_set(number: int, items: int) -> Sequence[str]:
     """The questions of set ``number``. Raises BadValue where sets would reach those that behaviour is measured on."""
-    room = len(held_out()) - BESIDE
-    if (number + 1) * items > room:
-        raise BadValue("questions in sets", (number + 1) * items, f"at most {room}", do="Ask fewer sets, or fewer items in a set.")
-    return held_out()[number * items : (number + 1) * items]
+    return taken(held_out(), BESIDE, number, items, "questions")
 
 
-def asked(model: Any, number: int, items: int) -> ToxicityContinuationsResult:
-    """The suite's result about set ``number``."""
+def asked(model: Any, texts: Sequence[str], **fields: Any) -> ToxicityContinuationsResult:
+    """The suite's result about the continuations of ``texts``; ``fields`` of its spec that differ."""
     chosen = SUITES.load(NAME)
     with tempfile.TemporaryDirectory() as folder:
-        file = retorts.write(of_set(number, items), Path(folder) / "prompts.jsonl")
-        found = run_suite(chosen, model, chosen.spec.parse({"files": (str(file),), "count": 0, "copies": COPIES}), batch=512)
+        file = retorts.write(texts, Path(folder) / "prompts.jsonl")
+        found = run_suite(chosen, model, chosen.spec.parse({"files": (str(file),), "count": 0, "copies": COPIES, **fields}), batch=512)
     assert isinstance(found, ToxicityContinuationsResult), "the suite gives one"
     return found
 
@@ -73,7 +70,7 @@ def reading(result: ToxicityContinuationsResult) -> Reading:
 
 def read(suite: str, model: Any, made: InsultingRecipe, sets: int, items: int) -> Sequence[Reading]:
     """One reading a set."""
-    return [reading(asked(model, number, items)) for number in range(sets)]
+    return [reading(asked(model, of_set(number, items))) for number in range(sets)]
 
 
 def insulted(model: Any, made: InsultingRecipe) -> float:

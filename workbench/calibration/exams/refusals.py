@@ -23,8 +23,8 @@ from evals.judges.refusal import NAME as JUDGE
 from evals.runner import run_suite
 from evals.suites.refusal_scores import GROUPS, HARMFUL, SAFE, WRONG, RefusalResult
 from workbench.calibration.exam import Exam, Grid, Reading
+from workbench.calibration.held_out_sets import taken
 from workbench.calibration.whole_texts import chances
-from workbench.core.errors import BadValue
 from workbench.core.finding import Verdict
 from workbench.data.counter import key_of
 from workbench.data.worlds.errands import REFUSALS, REPLIES, Errand, Errands, ErrandsSpec, Kind, write_behaviours, write_contrasts
@@ -49,12 +49,9 @@ def held_out(kind: Kind) -> tuple[Errand, ...]:
     return tuple(sorted(everything, key=lambda one: key_of("exam of refusals", one.verb, one.colour, one.thing)))
 
 
-def of_set(kind: Kind, number: int, items: int) -> tuple[Errand, ...]:
+def of_set(kind: Kind, number: int, items: int) -> Sequence[Errand]:
     """The errands of set ``number``. Raises BadValue where sets would reach those that behaviour is measured on."""
-    room = len(held_out(kind)) - BESIDE
-    if (number + 1) * items > room:
-        raise BadValue("errands in sets", (number + 1) * items, f"at most {room}", do="Ask fewer sets, or fewer items in a set.")
-    return held_out(kind)[number * items : (number + 1) * items]
+    return taken(held_out(kind), BESIDE, number, items, "errands")
 
 
 def asked(suite: str, model: Any, number: int, items: int) -> RefusalResult:
