@@ -19,11 +19,11 @@ for name, value in {
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if os.environ.get("WORKBENCH_CHECK_SHAPES", "1") == "1":
-    from jaxtyping import install_import_hook
+    from tests.shape_checks import install
 
     # Every annotated tensor function of these packages has its shapes and dtypes checked at each call in the tests.
     CHECKED = ["workbench.blocks", "workbench.families", "workbench.engine", "workbench.organisms", "probes"]
-    install_import_hook(CHECKED, "beartype.beartype")
+    install(CHECKED)
 
 
 @pytest.fixture(autouse=True)

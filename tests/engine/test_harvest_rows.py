@@ -75,7 +75,7 @@ def test_a_disk_that_is_full_leaves_no_shard(tmp_path: Path, monkeypatch: pytest
     def full(number: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("workbench.engine.harvest_files.os.fsync", full)
+    monkeypatch.setattr("workbench.core.whole_file.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         put_tensors(tmp_path / "a", {"x": Ordered(torch.rand(9, 3), None)})
     assert list(tmp_path.iterdir()) == []
