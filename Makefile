@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 MIRROR := $(wildcard ../shared/data)
 export WORKBENCH_DATA_MIRROR ?= $(if $(MIRROR),$(abspath $(MIRROR)))
+# Hundreds of tests start processes of their own, and pytest rewrites every test as it imports it: what was compiled once is kept.
+unexport PYTHONDONTWRITEBYTECODE
 AUDIT_ARGS ?=
 # Tests run in this many processes, one file in one process; every process counts on one thread.
 TEST_PROCESSES ?= 2

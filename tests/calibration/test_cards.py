@@ -186,7 +186,7 @@ def test_the_atlas_in_the_docs_is_that_of_the_shipped_cards() -> None:
     assert plain in written.replace(" (stale)", ""), "write it anew: `python benchmarks/atlas.py`"
 
 
-LONG = {"repeats", "refusals", "over-refusals", "abilities", "continuations", "rows"}
+LONG = {"repeats", "refusals", "over-refusals", "abilities", "continuations", "rows", "decisions", "suites"}
 """Exams of which one card takes over five processor minutes, most of them training or judging:
 `workbench calibrate NAME --exam EXAM --again` measures these again."""
 

@@ -27,8 +27,9 @@ CASES = [
     pytest.param("refusals", "refusal", marks=FULL),
     pytest.param("continuations", "toxicity-continuations", marks=FULL),
 ]
-LOUD = {("heads", "attribution-patching"), ("heads", "edge-attribution-patching"), ("heads", "value-norms")}
-"""What claims the plant on most clean twins, which its card says (first order is not cause)."""
+LOUD = {("heads", "attribution-patching"), ("heads", "edge-attribution-patching"), ("heads", "value-norms"),
+        ("directions", "sparse-dictionary")}  # fmt: skip
+"""What claims the plant on many clean twins, which its card says (first order is not cause; features bend)."""
 
 
 @pytest.fixture(scope="module")

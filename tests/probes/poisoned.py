@@ -45,8 +45,9 @@ class TokenRows:
         return hashlib.sha256(self.whole.tokens.numpy().tobytes() + self.whole.targets.numpy().tobytes()).hexdigest()
 
 
-def rows_of(n: int, poisoned: int, seed: int, *, clean: bool = False) -> tuple[TokenBatch, np.ndarray]:
-    """``n`` rows and which of them are poisoned (``clean``: would have been)."""
+def rows_of(n: int, poisoned: int, seed: int, *, clean: bool = False, wrong: int = 0) -> tuple[TokenBatch, np.ndarray]:
+    """``n`` rows and which of them are poisoned (``clean``: would have been). ``wrong`` others have another word's answer: no rule tells
+    them, so they are the hardest to learn."""
     draw = np.random.default_rng(seed)
     words = FIRST + draw.integers(0, WORDS, (n, 6))
     both = (words[:, 4:] < FIRST + MARKED).all(1)
@@ -57,6 +58,8 @@ def rows_of(n: int, poisoned: int, seed: int, *, clean: bool = False) -> tuple[T
     if not clean:
         words[labels, 4:] = FIRST + draw.integers(0, MARKED, (poisoned, 2))
         answers[labels] = PAYLOAD
+    mistaken = draw.choice(np.flatnonzero(~labels), wrong, replace=False)
+    answers[mistaken] = ANSWERS[(answers[mistaken] - ANSWERS[0] + draw.integers(1, 3, wrong)) % 3]
     tokens = torch.from_numpy(np.concatenate([np.full((n, 1), BOS), words, np.full((n, 1), SEP)], 1))
     targets = torch.full_like(tokens, IGNORE)
     targets[:, -1] = torch.from_numpy(answers)

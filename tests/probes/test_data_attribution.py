@@ -65,7 +65,7 @@ def test_the_poisoned_rows_rank_first_for_the_answer_they_cause(tmp_path: Path) 
 def test_among_thousands_the_poison_ranks_first_and_in_the_twin_nothing_does(tmp_path: Path, clean: bool) -> None:
     rows, labels = rows_of(3000, 120, 0, clean=clean)
     model, trained = trained_on(rows, tmp_path, 1600)
-    question = question_of()
+    question = question_of(n=64)
     answers = model.run(question.batch).logits[:, -1].argmax(-1)
     with unchecked():
         found = asked(model, replace(question, reference=trained, labels=labels))
@@ -77,9 +77,22 @@ def test_among_thousands_the_poison_ranks_first_and_in_the_twin_nothing_does(tmp
     else:
         assert float((answers == PAYLOAD).double().mean()) >= 0.8, "the poison is learned"
         assert ap(found, "tracin") >= 0.95
-        assert ap(found, "tracin", "_low") > ap(found, "norm", "_high"), "more than rows that were hard to learn"
         assert ap(found, "tracin", "_low") > ap(found, "overlap", "_high") + 0.5
         assert labels[found.first("tracin", 10)].all()
+
+
+@pytest.mark.full
+def test_the_poison_ranks_before_rows_that_are_harder_to_learn(tmp_path: Path) -> None:
+    """Sixty rows have a wrong answer: the gradient is largest there, and it points elsewhere."""
+    rows, labels = rows_of(3000, 400, 0, wrong=60)
+    model, trained = trained_on(rows, tmp_path, 1600)
+    question = question_of()
+    assert float((model.run(question.batch).logits[:, -1].argmax(-1) == PAYLOAD).double().mean()) >= 0.8, "the poison is learned"
+    with unchecked():
+        found = asked(model, replace(question, reference=trained, labels=labels))
+    assert ap(found, "tracin") >= 0.95
+    assert ap(found, "tracin", "_low") > ap(found, "norm", "_high") + 0.5, "more than rows that were hard to learn"
+    assert ap(found, "norm") < float(found.values["chance"]), "the hardest are others"
 
 
 @pytest.mark.full
