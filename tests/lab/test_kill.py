@@ -16,7 +16,7 @@ from tests.lab.trained import SMALL
 from workbench.lab import run as lab
 from workbench.store.runs import Store
 
-KILLS = [pytest.param(2, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.full)]
+KILLS = 6
 
 EVALUATION = """
 import sys
@@ -48,10 +48,10 @@ def _kill_until_done(script: str, argument: str, seed: int, seconds: float, kill
         killed += 1
 
 
-@pytest.mark.parametrize("kills", KILLS)
-def test_an_evaluation_killed_again_and_again_equals_an_unbroken_one(store: Store, trained: str, kills: int) -> None:
+@pytest.mark.full
+def test_an_evaluation_killed_again_and_again_equals_an_unbroken_one(store: Store, trained: str) -> None:
     whole = lab.evaluate("occupation-pronoun", trained, store=store, batch=4, contexts=10)
-    assert _kill_until_done(EVALUATION, trained, seed=1, seconds=0.8, kills=kills) >= kills // 2
+    assert _kill_until_done(EVALUATION, trained, seed=1, seconds=0.8, kills=KILLS) >= KILLS // 2
     # one run, taken up again each time, unless a kill met a process that had just finished: then the next start is a new run
     others = [record for record in store.runs.list(kind="eval") if record.id != whole.run]
     assert others
@@ -62,12 +62,11 @@ def test_an_evaluation_killed_again_and_again_equals_an_unbroken_one(store: Stor
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("kills", [2, 6])
-def test_a_training_killed_again_and_again_ends_in_the_same_weights(store: Store, kills: int) -> None:
+def test_a_training_killed_again_and_again_ends_in_the_same_weights(store: Store) -> None:
     settings: dict[str, Any] = {**SMALL, "train": {**SMALL["train"], "steps": 60, "save_every": 10}}
     whole = lab.train("town-target", settings=settings, store=store)
 
-    assert _kill_until_done(TRAINING, json.dumps(settings), seed=2, seconds=1.5, kills=kills) >= 1
+    assert _kill_until_done(TRAINING, json.dumps(settings), seed=2, seconds=1.5, kills=KILLS) >= 1
     newest = store.runs.get("last")
     assert newest.id != whole.run
     assert newest.provenance["model_digest"] == whole.model.digest()
