@@ -59,7 +59,7 @@ test-rest: $(VENV)/.installed-all
 check: $(VENV)/.installed-all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --threads 2
 	$(BIN)/python -m pytest tests/test_architecture.py
 
 clean:
