@@ -27,9 +27,10 @@ CASES = [
     pytest.param("refusals", "refusal", marks=FULL),
     pytest.param("continuations", "toxicity-continuations", marks=FULL),
 ]
-LOUD = {("heads", "attribution-patching"), ("heads", "edge-attribution-patching"), ("heads", "value-norms"),
-        ("directions", "sparse-dictionary")}  # fmt: skip
-"""What claims the plant on many clean twins, which its card says (first order is not cause; features bend)."""
+LOUD = {("heads", "attribution-patching"), ("heads", "edge-attribution-patching"), ("heads", "value-norms")}
+"""What claims the plant on most clean twins, which its card says (first order is not cause)."""
+ALL_TWINS: dict[str, Any] = {"doses": (0.5, 2.0), "seeds": (0,), "clean_sets": 4}
+"""For what claims it on some clean twins and not on others: all ten of the full grid, since two say little of how often."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.mark.parametrize(("name", "tool"), CASES)
 def test_a_tool_reaches_its_floor_in_small(store: Store, name: str, tool: str) -> None:
     exam: Exam = EXAMS.load(name)
-    (card,) = calibrate([tool], exam=name, families=["gpt"], grid="quick", store=store).cards
+    grid = ALL_TWINS if tool == "sparse-dictionary" else "quick"
+    (card,) = calibrate([tool], exam=name, families=["gpt"], grid=grid, store=store).cards
     assert exam.under_floor(tool, card.rates, exam.quick) == ""
     if (name, tool) not in LOUD:
         assert card.rates["false alarms of its own test"] <= 0.5, "it reports what is not there"

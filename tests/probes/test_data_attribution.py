@@ -77,6 +77,7 @@ def test_among_thousands_the_poison_ranks_first_and_in_the_twin_nothing_does(tmp
     else:
         assert float((answers == PAYLOAD).double().mean()) >= 0.8, "the poison is learned"
         assert ap(found, "tracin") >= 0.95
+        assert ap(found, "tracin", "_low") > ap(found, "norm", "_high"), "more than rows that were hard to learn"
         assert ap(found, "tracin", "_low") > ap(found, "overlap", "_high") + 0.5
         assert labels[found.first("tracin", 10)].all()
 
