@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 MIRROR := $(wildcard ../shared/data)
 export WORKBENCH_DATA_MIRROR ?= $(if $(MIRROR),$(abspath $(MIRROR)))
-# Hundreds of tests start processes of their own, and pytest rewrites every test as it imports it: what was compiled once is kept.
+# pytest rewrites every test as it imports it, and tests start processes of their own: what was compiled once is kept.
 unexport PYTHONDONTWRITEBYTECODE
 AUDIT_ARGS ?=
-# Tests run in this many processes, one file in one process; every process counts on one thread.
+# Tests run in this many processes, one file in one process; every process counts on one thread. Types are checked on as many threads.
 TEST_PROCESSES ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
@@ -59,7 +59,7 @@ test-rest: $(VENV)/.installed-all
 check: $(VENV)/.installed-all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright --threads 2
+	$(BIN)/pyright --threads $(TEST_PROCESSES)
 	$(BIN)/python -m pytest tests/test_architecture.py
 
 clean:

@@ -55,7 +55,7 @@ def prediction(y: Floats, x: Floats, level: float) -> tuple[Floats, Floats, Floa
     if len(y) < LEAST:
         raise BadValue("the scored occupations", len(y), f"at least {LEAST}")
     half, deviation = np.empty(len(y)), np.empty(len(y))
-    sure = float(stats.t.ppf((1 + level) / 2, len(y) - 3))
+    quantile = float(stats.t.ppf((1 + level) / 2, len(y) - 3))
     for k in range(len(y)):
         others = np.arange(len(y)) != k
         xs, ys = x[others], y[others]
@@ -67,5 +67,5 @@ def prediction(y: Floats, x: Floats, level: float) -> tuple[Floats, Floats, Floa
         intercept = ys.mean() - slope * xs.mean()
         spread = math.sqrt(float(((ys - intercept - slope * xs) ** 2).sum()) / (len(ys) - 2))
         deviation[k] = y[k] - intercept
-        half[k] = sure * spread * math.sqrt(1 + 1 / len(ys) + xs.mean() ** 2 / sxx)
+        half[k] = quantile * spread * math.sqrt(1 + 1 / len(ys) + xs.mean() ** 2 / sxx)
     return deviation, deviation - half, deviation + half

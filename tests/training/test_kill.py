@@ -16,8 +16,6 @@ from workbench.training.checkpoint import load_model, pointed
 
 ROOT = Path(__file__).parents[2]
 KILLS = 10
-
-
 MOST = 100
 """Events (nearly all of them steps) that a process may live to tell: ten such lives, as they are drawn, end before the 700 steps do."""
 
